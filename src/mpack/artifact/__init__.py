@@ -1,0 +1,1 @@
+"""A trained model as it came: opened safely, sniffed by content, read once, immutable."""

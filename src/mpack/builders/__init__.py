@@ -1,0 +1,55 @@
+"""Builders turn a plan into an image. All are equal under `mpack.testing.builder_contract`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mpack.contents import Contents
+from mpack.plan import ImagePlan
+
+
+@dataclass(frozen=True)
+class BuiltLayer:
+    """One layer. `digest` and `size` (compressed bytes) are None where an engine built it; `cached`: made earlier."""
+
+    diff_id: str
+    kind: str
+    digest: str | None = None
+    size: int | None = None
+    cached: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "diff_id": self.diff_id,
+            "digest": self.digest,
+            "size": self.size,
+            "kind": self.kind,
+            "cached": self.cached,
+        }
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """A finished, still untagged image. `id` is the config digest ("sha256:…"), `digest` the OCI manifest digest or None.
+
+    `location` is "store" (the local OCI store holds it under `digest`) or "docker" (the engine holds it under `id`).
+    Sizes are bytes; `size` is compressed, None where unknown.
+    """
+
+    id: str
+    platform: str
+    builder: str
+    location: str
+    layers: tuple[BuiltLayer, ...]
+    size_unpacked: int
+    digest: str | None = None
+    size: int | None = None
+
+
+class Builder(Protocol):
+    """`build(plan)` either returns a whole image or raises and leaves nothing behind."""
+
+    name: str
+
+    def build(self, plan: ImagePlan, contents: Contents) -> BuiltImage: ...
