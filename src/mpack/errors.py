@@ -8,8 +8,8 @@
     └── InternalError       exit 70   a bug of ours
     (interrupted)           exit 130  Ctrl-C; not an MpackError
 
-Raised low, printed once (by `mpack.cli`). A message says what was tried, on what and why it failed; the hint says what to
-do. `code` is a stable word for programs and a heading in docs/reference/errors.md.
+Raised low, printed once (by `mpack.cli`). A message says what was tried, on what and why it failed; the hint says what
+to do. `code` is a stable word for programs and a heading in docs/reference/errors.md.
 """
 
 from __future__ import annotations

@@ -22,12 +22,12 @@ class Arguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    imageName: str = Field(  # noqa: N815 - the name that ODAHU manifests use
+    imageName: str = Field(
         default=DEFAULT_IMAGE_NAME,
         description="Image name, a Jinja2 template with Name, Version and RandomUUID.",
         min_length=1,
     )
-    dockerfileBaseImage: str | None = Field(  # noqa: N815
+    dockerfileBaseImage: str | None = Field(
         default=None, description="Base image; none: mpack picks one with the model's Python."
     )
 

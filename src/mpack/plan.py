@@ -23,7 +23,7 @@ MODEL_JSON = "/opt/mpack/model.json"
 class BaseImage:
     """The base by digest, and what its own files say of its Python.
 
-    `digest` is the manifest digest ("sha256:…") in an OCI store or registry, or the image id where only an engine has it.
+    `digest` is the manifest digest ("sha256:…") in an OCI store or registry, or the image id where an engine has it.
     `python` is the absolute path of the interpreter in the image, `python_version` its full version ("3.11.2"),
     `site_dirs` the directories its interpreter imports from, besides the standard library.
     """

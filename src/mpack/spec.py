@@ -76,9 +76,7 @@ class HealthCheck:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> HealthCheck:
-        return cls(
-            tuple(data["command"]), data["interval"], data["timeout"], data["start_period"], data["retries"]
-        )
+        return cls(tuple(data["command"]), data["interval"], data["timeout"], data["start_period"], data["retries"])
 
 
 @dataclass(frozen=True)

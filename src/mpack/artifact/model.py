@@ -1,4 +1,4 @@
-"""The nouns of this package: what a source holds (Tree), what a format makes of it (Description), and both (Artifact)."""
+"""The nouns of this package: what a source holds (Tree), what a format makes of it (Description), both (Artifact)."""
 
 from __future__ import annotations
 

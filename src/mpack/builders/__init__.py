@@ -31,7 +31,7 @@ class BuiltLayer:
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """A finished, still untagged image. `id` is the config digest ("sha256:…"), `digest` the OCI manifest digest or None.
+    """A finished, untagged image. `id` is the config digest ("sha256:…"), `digest` the OCI manifest digest or None.
 
     `location` is "store" (the local OCI store holds it under `digest`) or "docker" (the engine holds it under `id`).
     Sizes are bytes; `size` is compressed, None where unknown.
