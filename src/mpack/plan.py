@@ -95,6 +95,11 @@ class Environment:
     relaxed: tuple[str, ...] = ()
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, "sha256:…": the identity of the lock in labels and caches."""
+        return canonical_digest(self.to_json())
+
+    @property
     def to_install(self) -> tuple[LockedPackage, ...]:
         """The packages that the base does not already have."""
         return tuple(package for package in self.packages if package.source != "base")
@@ -181,5 +186,10 @@ class ImagePlan:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, "sha256:…"."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return canonical_digest(self.to_json())
+
+
+def canonical_digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON (sorted keys, no spaces), "sha256:…"."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,179 @@
+"""The lock file: what was resolved, so that every machine makes the same image or says what it lacks.
+
+`<artifact>.mpack.lock` is JSON with one entry for each way of building the artifact (packager, platform, Python, base,
+trimming). It holds no index address, no secret and no host path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mpack import __version__
+from mpack.errors import EnvironmentFault, InputError
+from mpack.plan import BaseImage, Bytecode, Environment
+from mpack.spec import BaseWish, Requirement
+
+LOCK_SCHEMA = 1
+LOCK_SUFFIX = ".mpack.lock"
+
+
+@dataclass(frozen=True)
+class LockInputs:
+    """What an entry was made for. All but `requirements` is the entry's key."""
+
+    packager: str
+    platform: str
+    python: str | None
+    base: BaseWish
+    trim: bool
+    requirements: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """One line that tells entries of a file apart."""
+        packages = "+".join(self.base.system_packages)
+        parts = [
+            self.packager,
+            self.platform,
+            f"python={self.python or 'any'}",
+            f"base={self.base.reference or 'auto'}",
+        ]
+        if self.base.shell:
+            parts.append("shell")
+        if packages:
+            parts.append(f"packages={packages}")
+        if not self.trim:
+            parts.append("no-trim")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class LockEntry:
+    """One way of building: inputs, base by digest, environment with hashes, byte code, layer encoder."""
+
+    key: str
+    requirements: tuple[str, ...]
+    base: BaseImage
+    environment: Environment
+    bytecode: Bytecode | None
+    encoder: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "requirements": list(self.requirements),
+            "base": self.base.to_json(),
+            "environment": self.environment.to_json(),
+            "bytecode": self.bytecode.to_json() if self.bytecode else None,
+            "encoder": self.encoder,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> LockEntry:
+        return cls(
+            data["key"],
+            tuple(data["requirements"]),
+            BaseImage.from_json(data["base"]),
+            Environment.from_json(data["environment"]),
+            Bytecode.from_json(data["bytecode"]) if data["bytecode"] else None,
+            data["encoder"],
+        )
+
+    def check(self, inputs: LockInputs) -> None:
+        """Raises InputError lock-mismatch, naming the requirements that came and went, when made for others."""
+        gone = sorted(set(self.requirements) - set(inputs.requirements))
+        new = sorted(set(inputs.requirements) - set(self.requirements))
+        if not gone and not new:
+            return
+        changes = [f"no longer asked for: {', '.join(gone)}"] if gone else []
+        changes += [f"newly asked for: {', '.join(new)}"] if new else []
+        raise InputError(
+            "lock-mismatch",
+            f"The lock ({self.key}) was made for other requirements; {'; '.join(changes)}.",
+            "Lock again with --update-lock, or give the lock that belongs to this artifact with --lock.",
+        )
+
+
+@dataclass(frozen=True)
+class LockFile:
+    """All entries of one file, by key."""
+
+    entries: Mapping[str, LockEntry]
+
+    @classmethod
+    def read(cls, path: Path) -> LockFile:
+        """The file's entries; none where it does not exist. Raises InputError lock-invalid."""
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            if data["schema"] != LOCK_SCHEMA:
+                raise ValueError(f"its schema is {data['schema']!r}, this mpack reads {LOCK_SCHEMA}")
+            entries = [LockEntry.from_json(item) for item in data["entries"]]
+        except FileNotFoundError:
+            return cls({})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise InputError(
+                "lock-invalid", f"The lock file {path} cannot be read: {reason}.", "Make it anew with --update-lock."
+            ) from error
+        return cls({entry.key: entry for entry in entries})
+
+    def with_entry(self, entry: LockEntry) -> LockFile:
+        """A copy with one entry added or replaced."""
+        return replace(self, entries={**self.entries, entry.key: entry})
+
+    def write(self, path: Path) -> None:
+        """Writes the file whole or not at all. Raises EnvironmentFault disk-full when it cannot be written."""
+        value = {
+            "schema": LOCK_SCHEMA,
+            "mpack": __version__,
+            "entries": [self.entries[key].to_json() for key in sorted(self.entries)],
+        }
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        if path.exists() and path.read_text("utf-8") == text:
+            return
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
+            ) as stream:
+                temporary = Path(stream.name)
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except OSError as error:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise EnvironmentFault(
+                "disk-full",
+                f"The lock file {path} cannot be written: {error.strerror}.",
+                "Name another with --lock FILE.",
+            ) from error
+
+
+def requirement_lines(requirements: Iterable[Requirement]) -> tuple[str, ...]:
+    """The requirement lines of a spec, sorted, each once: what a lock is compared by."""
+    return tuple(sorted({item.line.strip() for item in requirements}))
+
+
+def lock_path(location: str) -> Path:
+    """Where an artifact's lock is: beside it, or under the state directory for URLs and read-only places."""
+    from mpack.paths import state_dir
+
+    if "://" not in location:
+        beside = Path(location.rstrip("/"))
+        beside = beside.resolve() if beside.name in ("", ".", "..") else beside
+        path = beside.with_name(beside.name + LOCK_SUFFIX)
+        if path.exists() or os.access(path.parent, os.W_OK):
+            return path
+        location = str(beside.resolve())
+    return state_dir() / "locks" / f"{hashlib.sha256(location.encode()).hexdigest()[:32]}{LOCK_SUFFIX}"

@@ -1,0 +1,126 @@
+"""resolve(spec) -> plan: the base by digest, the environment locked with hashes. The only step that asks the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from mpack.bases import Bases
+from mpack.env.index import IndexSettings
+from mpack.env.lock import lock_environment
+from mpack.env.lockfile import LockEntry, LockFile, LockInputs, requirement_lines
+from mpack.errors import InputError
+from mpack.oci.layer import ENCODER
+from mpack.plan import BaseImage, Bytecode, Environment, ImagePlan
+from mpack.spec import ImageSpec
+
+
+@dataclass(frozen=True)
+class ResolveOptions:
+    """What the user may decide at this step. `python` ("3.11") is consent to another Python than the model's."""
+
+    platform: str = "linux/amd64"
+    python: str | None = None
+    trim: bool = True
+    allow_vcs: bool = False
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A plan, and the lock entry that makes it again."""
+
+    plan: ImagePlan
+    entry: LockEntry
+
+
+def lock_inputs(spec: ImageSpec, options: ResolveOptions) -> LockInputs:
+    """What a lock entry for this spec is made for."""
+    return LockInputs(
+        packager=spec.packager,
+        platform=options.platform,
+        python=minor_of(options.python or spec.python),
+        base=spec.base,
+        trim=options.trim,
+        requirements=requirement_lines(spec.requirements),
+    )
+
+
+def resolve(
+    spec: ImageSpec,
+    options: ResolveOptions,
+    *,
+    bases: Bases,
+    index: IndexSettings,
+    lock: LockFile,
+    say: Callable[[str], None] = lambda text: None,
+) -> Resolution:
+    """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index.
+
+    Raises InputError lock-mismatch when the entry was made for other requirements, and what `Bases.pick`,
+    `Bases.locked` and `lock_environment` raise.
+    """
+    inputs = lock_inputs(spec, options)
+    entry = lock.entries.get(inputs.key)
+    if entry is not None:
+        entry.check(inputs)
+        base = bases.locked(entry.base)
+        return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry)
+    base = bases.pick(inputs.python, options.platform, spec.base)
+    own = minor_of(spec.python)
+    if own is not None and options.python is not None and own != base.minor:
+        say(f"the model was trained on Python {own}; the image has {base.minor}, as --python asks")
+    environment = lock_environment(
+        spec.requirements,
+        python=base.minor,
+        platform=options.platform,
+        index=index,
+        provided=bases.packages(base),
+        relax=options.python is not None and own is not None and own != base.minor,
+        allow_vcs=options.allow_vcs,
+        contents=spec.contents,
+    )
+    environment = replace(environment, trim=options.trim)
+    new = LockEntry(inputs.key, inputs.requirements, base, environment, None, ENCODER)
+    return Resolution(_plan(spec, options.platform, base, environment, None), new)
+
+
+def with_bytecode(resolution: Resolution, bytecode: Bytecode | None) -> Resolution:
+    """The same resolution with the list of modules to byte-compile."""
+    return Resolution(replace(resolution.plan, bytecode=bytecode), replace(resolution.entry, bytecode=bytecode))
+
+
+def minor_of(version: str | None) -> str | None:
+    """ "3.11.7" -> "3.11"; None stays None. Raises InputError artifact-invalid on anything else."""
+    if version is None:
+        return None
+    parts = version.strip().split(".")
+    if len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
+        raise InputError(
+            "artifact-invalid",
+            f"The Python version {version!r} is not of the form X.Y or X.Y.Z.",
+            "Say which one to use: --python 3.11.",
+        )
+    return ".".join(parts[:2])
+
+
+def _plan(
+    spec: ImageSpec, platform: str, base: BaseImage, environment: Environment, bytecode: Bytecode | None
+) -> ImagePlan:
+    labels = {
+        "org.opencontainers.image.base.name": base.reference,
+        "org.opencontainers.image.base.digest": base.digest,
+        "dev.mpack.lock.digest": environment.digest,
+    }
+    if environment.relaxed:
+        labels["dev.mpack.relaxed"] = ", ".join(environment.relaxed)
+    return ImagePlan(
+        packager=spec.packager,
+        model_name=spec.model_name,
+        model_version=spec.model_version,
+        platform=platform,
+        base=base,
+        environment=environment,
+        bytecode=bytecode,
+        trees=spec.trees,
+        config=spec.config.add_labels(labels),
+    )
