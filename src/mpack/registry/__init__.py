@@ -1,0 +1,8 @@
+"""Reading images from an OCI registry: the only network code for images."""
+
+from __future__ import annotations
+
+from mpack.registry.client import Descriptor, RegistryClient, Resolved
+from mpack.registry.reference import Reference, parse_reference
+
+__all__ = ["Descriptor", "Reference", "RegistryClient", "Resolved", "parse_reference"]

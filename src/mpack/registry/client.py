@@ -1,0 +1,267 @@
+"""A read client of the OCI distribution API for one registry: resolve a reference, read manifests and blobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from mpack.errors import EnvironmentFault, InputError
+from mpack.registry.auth import Authenticator
+from mpack.registry.reference import Reference
+from mpack.registry.transport import ATTEMPTS, is_transient, make_http, pause, retrying, unreachable
+
+if TYPE_CHECKING:
+    import httpx
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
+#: Bytes: larger manifests are refused, as registries refuse them.
+MANIFEST_LIMIT = 4 << 20
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A blob by media type, digest ("sha256:…") and size in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Descriptor:
+        return cls(str(data["mediaType"]), str(data["digest"]), int(data["size"]))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """One platform's manifest: its digest, its exact bytes, and what it names."""
+
+    reference: Reference
+    digest: str
+    media_type: str
+    raw: bytes = field(repr=False)
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+class RegistryClient:
+    """Reads from the registry of one reference. A context manager; use one client for one pull."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        config_dir: Path | None = None,
+        http: httpx.Client | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._reference = reference
+        self._http = http or make_http(reference.registry)
+        self._auth = Authenticator(self._http, reference, config_dir)
+        self._sleep = sleep
+        self._root = ""
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def resolve(self, platform: str) -> Resolved:
+        """The manifest for `platform` ("linux/amd64", "linux/arm64/v8").
+
+        Raises EnvironmentFault (registry-failed; image-unknown where the registry has no such image) and InputError
+        base-unsuitable where it has the image for other platforms only.
+        """
+        media_type, digest, raw = self._manifest(self._reference.target)
+        if media_type in (OCI_INDEX, DOCKER_LIST):
+            digest = choose_platform(_parse(raw, self._reference), platform, self._reference)
+            media_type, digest, raw = self._manifest(digest)
+        manifest = _parse(raw, self._reference)
+        if media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
+            raise _refused(self._reference, f"it answers with a manifest of type {media_type}, which is not supported")
+        try:
+            config = Descriptor.from_json(manifest["config"])
+            layers = tuple(Descriptor.from_json(item) for item in manifest["layers"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _refused(self._reference, f"its manifest {digest} is not an image's") from error
+        return Resolved(self._reference, digest, media_type, raw, config, layers)
+
+    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """The bytes of a blob in blocks, resumed where the connection broke; size and digest are checked at the end.
+
+        Raises EnvironmentFault registry-failed; a reader that has used the blocks must then forget them.
+        """
+        import httpx
+
+        what = f"Reading {descriptor.digest} of {self._reference.name}"
+        hasher, done = hashlib.sha256(), 0
+        for number in range(1, ATTEMPTS + 1):
+            try:
+                for block in self._stream(descriptor, done, what):
+                    hasher.update(block)
+                    done += len(block)
+                    if done > descriptor.size:
+                        raise _refused(self._reference, f"{descriptor.digest} is longer than {descriptor.size} bytes")
+                    yield block
+            except httpx.TransportError as error:
+                if number == ATTEMPTS or not is_transient(error):
+                    raise unreachable(what, error, number) from error
+                self._sleep(pause(number))
+                continue
+            if done >= descriptor.size:
+                break
+            self._sleep(pause(number))  # a short body without an error: ask for the rest
+        if done != descriptor.size or f"sha256:{hasher.hexdigest()}" != descriptor.digest:
+            raise _refused(self._reference, f"what it sends for {descriptor.digest} is damaged ({done} bytes)")
+
+    def read(self, descriptor: Descriptor, limit: int = MANIFEST_LIMIT) -> bytes:
+        """A whole small blob (the image configuration)."""
+        if descriptor.size > limit:
+            raise _refused(self._reference, f"its configuration has {descriptor.size} bytes")
+        return b"".join(self.blob(descriptor))
+
+    def _stream(self, descriptor: Descriptor, offset: int, what: str) -> Iterator[bytes]:
+        path = f"/v2/{self._reference.repository}/blobs/{descriptor.digest}"
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        response = self._get(path, headers, what)
+        try:
+            if response.status_code not in (200, 206):
+                response.read()
+                raise _refused(self._reference, _reason(response, what))
+            skip = offset if response.status_code == 200 else 0  # a server without ranges begins again
+            for block in response.iter_raw(BLOCK):
+                if skip >= len(block):
+                    skip -= len(block)
+                    continue
+                yield block[skip:]
+                skip = 0
+        finally:
+            response.close()
+
+    def _manifest(self, target: str) -> tuple[str, str, bytes]:
+        what = f"Asking {self._reference.registry} for {self._reference.repository} ({target})"
+        path = f"/v2/{self._reference.repository}/manifests/{target}"
+        response = self._get(path, {"Accept": ACCEPT}, what)
+        try:
+            raw = _read_limited(response, self._reference)
+        finally:
+            response.close()
+        if response.status_code == 404:
+            raise EnvironmentFault(
+                "image-unknown", f"The registry has no image {self._reference}.", "Check its name and tag."
+            )
+        if response.status_code != 200:
+            raise _refused(self._reference, _reason(response, what))
+        digest = "sha256:" + hashlib.sha256(raw).hexdigest()
+        if target.startswith("sha256:") and digest != target:
+            raise _refused(self._reference, f"it sends {digest} when asked for {target}")
+        media_type = _parse(raw, self._reference).get("mediaType") or response.headers.get("content-type", "")
+        return str(media_type).partition(";")[0].strip(), digest, raw
+
+    def _get(self, path: str, headers: dict[str, str], what: str) -> httpx.Response:
+        """A streamed answer; after a 401 the request is repeated once with what the challenge asks for."""
+        if not self._root:
+            self._root = self._find_root()
+
+        def attempt() -> httpx.Response:
+            request = self._http.build_request("GET", self._root + path, headers={**headers, **self._auth.headers()})
+            return self._http.send(request, stream=True)
+
+        response = retrying(attempt, what, sleep=self._sleep)
+        if response.status_code == 401 and self._auth.answer(response):
+            response.close()
+            response = retrying(attempt, what, sleep=self._sleep)
+        return response
+
+    def _find_root(self) -> str:
+        """https://host; http://host only on loopback and only where TLS is not spoken at all."""
+        import httpx
+
+        secure = f"https://{self._reference.api_host}"
+        if not self._reference.is_loopback:
+            return secure
+        try:
+            self._http.get(f"{secure}/v2/", timeout=5.0)
+        except httpx.TransportError as error:
+            if "CERTIFICATE" not in str(error):
+                return f"http://{self._reference.api_host}"
+        return secure
+
+
+def choose_platform(index: dict[str, Any], platform: str, reference: Reference) -> str:
+    """The digest of the manifest for `platform` in an image index. Raises InputError base-unsuitable."""
+    system, architecture, variant = (*platform.split("/"), "", "")[:3]
+    available, fitting = [], []
+    for item in index.get("manifests", []):
+        found = item.get("platform") or {}
+        if found.get("os") in (None, "unknown"):
+            continue  # attestations stand in an index as platform unknown/unknown
+        name = "/".join(filter(None, (found["os"], found.get("architecture"), found.get("variant"))))
+        available.append(name)
+        if (found["os"], found.get("architecture")) != (system, architecture):
+            continue
+        if variant and found.get("variant") not in (None, variant):
+            continue
+        fitting.append((found.get("variant") != (variant or None), str(item["digest"])))
+    if not fitting:
+        raise InputError(
+            "base-unsuitable",
+            f"{reference} is not there for {platform}; it has {', '.join(sorted(available)) or 'no platform'}.",
+            "Choose another base, or one of these with --platform.",
+        )
+    # arm64 without a variant means v8 and amd64 the plain one: the exact entry first, else the first that fits.
+    return min(fitting, key=lambda item: item[0])[1]
+
+
+def _read_limited(response: httpx.Response, reference: Reference) -> bytes:
+    import httpx
+
+    body = b""
+    try:
+        for block in response.iter_raw(BLOCK):
+            body += block
+            if len(body) > MANIFEST_LIMIT:
+                raise _refused(reference, f"its manifest is larger than {MANIFEST_LIMIT} bytes")
+    except httpx.TransportError as error:
+        raise unreachable(f"Reading the manifest of {reference}", error, 1) from error
+    return body
+
+
+def _parse(raw: bytes, reference: Reference) -> dict[str, Any]:
+    try:
+        manifest = json.loads(raw)
+    except ValueError as error:
+        raise _refused(reference, "its manifest is not JSON") from error
+    if not isinstance(manifest, dict):
+        raise _refused(reference, "its manifest is not a JSON object")
+    return manifest
+
+
+def _reason(response: httpx.Response, what: str) -> str:
+    status = response.status_code
+    if status in (401, 403):
+        return f"it refuses access to the repository (HTTP {status})"
+    if status == 404:
+        return f"{what} ended with HTTP 404"
+    return f"{what} ended with HTTP {status} {re.sub(r'[^ -~]', '', response.reason_phrase)}".rstrip()
+
+
+def _refused(reference: Reference, why: str) -> EnvironmentFault:
+    hint = "Run `docker login` for this registry." if "refuses access" in why else "Try again, or ask who runs it."
+    return EnvironmentFault(
+        "registry-failed", f"The registry {reference.registry} failed for {reference}: {why}.", hint
+    )
