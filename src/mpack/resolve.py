@@ -9,7 +9,7 @@ from mpack.bases import Bases
 from mpack.env.index import IndexSettings
 from mpack.env.lock import lock_environment
 from mpack.env.lockfile import LockEntry, LockFile, LockInputs, requirement_lines
-from mpack.errors import InputError
+from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.layer import ENCODER
 from mpack.plan import BaseImage, Bytecode, Environment, ImagePlan
 from mpack.spec import ImageSpec
@@ -27,10 +27,11 @@ class ResolveOptions:
 
 @dataclass(frozen=True)
 class Resolution:
-    """A plan, and the lock entry that makes it again."""
+    """A plan, and the lock entry that makes it again. `fresh`: resolved now, so its byte code is still to be learnt."""
 
     plan: ImagePlan
     entry: LockEntry
+    fresh: bool
 
 
 def lock_inputs(spec: ImageSpec, options: ResolveOptions) -> LockInputs:
@@ -63,8 +64,15 @@ def resolve(
     entry = lock.entries.get(inputs.key)
     if entry is not None:
         entry.check(inputs)
+        if entry.encoder != ENCODER:
+            raise EnvironmentFault(
+                "lock-mismatch",
+                f"The lock was made with the layer encoder {entry.encoder}; this machine has {ENCODER}: "
+                "the same image cannot be made.",
+                f"Install {entry.encoder}, or accept another digest with --update-lock.",
+            )
         base = bases.locked(entry.base)
-        return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry)
+        return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, False)
     base = bases.pick(inputs.python, options.platform, spec.base)
     own = minor_of(spec.python)
     if own is not None and options.python is not None and own != base.minor:
@@ -81,12 +89,14 @@ def resolve(
     )
     environment = replace(environment, trim=options.trim)
     new = LockEntry(inputs.key, inputs.requirements, base, environment, None, ENCODER)
-    return Resolution(_plan(spec, options.platform, base, environment, None), new)
+    return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
 
 
 def with_bytecode(resolution: Resolution, bytecode: Bytecode | None) -> Resolution:
     """The same resolution with the list of modules to byte-compile."""
-    return Resolution(replace(resolution.plan, bytecode=bytecode), replace(resolution.entry, bytecode=bytecode))
+    return Resolution(
+        replace(resolution.plan, bytecode=bytecode), replace(resolution.entry, bytecode=bytecode), resolution.fresh
+    )
 
 
 def minor_of(version: str | None) -> str | None:

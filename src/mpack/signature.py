@@ -5,7 +5,7 @@ JSON form (shared with the runtime, which reads it from /opt/mpack/model.json):
     {"inputs": [{"kind": "column", "name": "age", "type": "long", "required": true}], "outputs": [...], "params": [...]}
     {"inputs": [{"kind": "tensor", "name": "x", "dtype": "float32", "shape": [-1, 4]}], ...}
 
-Column types are MLflow words: boolean, integer (32 bits), long, float (32 bits), double, string, binary, datetime; `any`
+Column types are MLflow's: boolean, integer (32 bits), long, float (32 bits), double, string, binary, datetime; `any`
 where nothing says. Dtypes are NumPy's names (float32, int64, str, bool …). -1 in a shape is a free dimension.
 """
 

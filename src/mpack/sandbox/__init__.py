@@ -1,7 +1,7 @@
 """Where model code runs: no network, read-only root, no capabilities, no mount but a scratch /tmp, bounded time.
 
-A `Sandbox` makes an image runnable once (`open`), a `Box` runs it as often as asked. Two are known: a docker engine, and
-runc (as root or rootless) on unpacked layers.
+A `Sandbox` makes an image runnable once (`open`), a `Box` runs it as often as asked. Two are known: a docker engine,
+and runc (as root or rootless) on unpacked layers.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sandbox(Protocol):
 
 
 def pick_sandbox(store: Store, docker: Docker | None, *, prefer_docker: bool) -> Sandbox | None:
-    """The sandbox at hand: docker where the image goes there anyway, else runc (no copy into the engine), else docker."""
+    """docker where the image goes there anyway, else runc (no copy into the engine), else docker, else None."""
     runc = shutil.which("runc")
     if docker is not None and (prefer_docker or runc is None):
         from mpack.sandbox.docker import DockerSandbox

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from mpack.builders import BuiltImage
 from mpack.errors import EnvironmentFault, InternalError
 from mpack.plan import VENV, Bytecode
-from mpack.sandbox import Sandbox
+from mpack.sandbox import Box, Sandbox
 
 COMPILE = (f"{VENV}/bin/python", "-m", "mpack_runtime.compile")
 
@@ -19,6 +20,17 @@ class SandboxCompiler:
 
     def __init__(self, sandbox: Sandbox | None) -> None:
         self._sandbox = sandbox
+        self._box: tuple[str, Box] | None = None
+
+    @contextmanager
+    def open(self, image: BuiltImage) -> Iterator[Box]:
+        """Makes an image runnable once for both its self-check and the compiling that follows."""
+        with self._require().open(image) as box:
+            self._box = (image.id, box)
+            try:
+                yield box
+            finally:
+                self._box = None
 
     def compile(self, image: BuiltImage, bytecode: Bytecode) -> Mapping[str, bytes]:
         """Absolute .pyc path -> bytes.
@@ -26,20 +38,27 @@ class SandboxCompiler:
         Raises EnvironmentFault sandbox-unavailable (with what to do) when the lock asks for byte code and nothing here
         can run the image's interpreter.
         """
-        if self._sandbox is None:
-            raise EnvironmentFault(
-                "sandbox-unavailable",
-                f"The lock asks for byte code of CPython {bytecode.python_version}, and neither a container engine nor "
-                "runc is at hand to run it.",
-                "Install runc or start docker; or lock again without byte code: --update-lock --no-verify.",
-            )
-        with self._sandbox.open(image) as box:
-            done = box.run((), entrypoint=COMPILE, stdin="\n".join(bytecode.sources).encode())
+        stdin = "\n".join(bytecode.sources).encode()
+        if self._box is not None and self._box[0] == image.id:
+            done = self._box[1].run((), entrypoint=COMPILE, stdin=stdin)
+        else:
+            with self._require().open(image) as box:
+                done = box.run((), entrypoint=COMPILE, stdin=stdin)
         if done.returncode != 0:
             raise InternalError(
                 "internal", f"Byte-compiling in the image failed with exit code {done.returncode}:\n{done.stderr}"
             )
         return _read_tar(done.stdout, {cached_path(source, bytecode.python_version) for source in bytecode.sources})
+
+    def _require(self) -> Sandbox:
+        if self._sandbox is None:
+            raise EnvironmentFault(
+                "sandbox-unavailable",
+                "The lock asks for byte code, and neither a container engine nor runc is at hand to run the image's "
+                "interpreter.",
+                "Install runc or start docker; or lock again without byte code: --update-lock --no-verify.",
+            )
+        return self._sandbox
 
 
 def cached_path(source: str, python_version: str) -> str:

@@ -1,0 +1,53 @@
+"""`mpack build ARTIFACT`: the artifact's reference goes in, the image's comes out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpack.cli.options import artifact_options, build_request, plan_options
+
+
+@click.command("build")
+@artifact_options
+@plan_options
+@click.option("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image; wins over imageName.")
+@click.option(
+    "--builder",
+    type=click.Choice(["auto", "embedded", "docker"]),
+    default="auto",
+    show_default=True,
+    help="embedded needs no engine; docker is BuildKit.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="TARGET",
+    help="docker, store, oci:DIR, oci-archive:FILE, docker-archive:FILE or registry:REF; repeatable.  "
+    "[default: docker if an engine answers, else store]",
+)
+@click.option(
+    "--dockerfile-template",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Your own Dockerfile template.",
+)
+@click.option("--tolerance", type=click.FloatRange(min=0), help="Relative tolerance of the answers compared.")
+@click.option("--no-verify", is_flag=True, help="Do not ask the image its sample.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool, **values: Any) -> None:
+    """Build an image of ARTIFACT, verify it, and write it where -o says."""
+    request = build_request(**values)
+    from mpack.pipeline import BUILD_PHASES, build
+    from mpack.progress import Progress
+
+    result = build(request, Progress(BUILD_PHASES))
+    if as_json:
+        click.echo(json.dumps(result.to_json()))
+    else:
+        for reference in result.outputs:
+            click.echo(reference)

@@ -1,0 +1,72 @@
+"""`mpack`: parse, call one verb, print the reference on stdout and all else on stderr.
+
+Verbs are loaded when asked for: `mpack --help` imports no verb.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from mpack import __version__
+from mpack.cli.report import report_error
+
+#: verb -> (module, help line). The module holds a click command named `command`.
+VERBS = {
+    "build": ("mpack.cli.build", "Build, verify and store an image of a model artifact."),
+    "inspect": ("mpack.cli.inspect", "Show what is in an artifact, what can package it, what is dangerous in it."),
+    "plan": ("mpack.cli.plan", "Print the image plan (or, with --spec, the image spec) as JSON."),
+    "export": ("mpack.cli.export", "Write a Dockerfile and a self-contained build context."),
+    "verify": ("mpack.cli.verify", "Run an image's self-check in a sandbox."),
+    "run": ("mpack.cli.run", "Run an image, or build an artifact and run it."),
+    "packagers": ("mpack.cli.packagers", "List the packagers, or show one packager's arguments and targets."),
+    "base": ("mpack.cli.base", "Build and list base images and dependency-cache images."),
+    "images": ("mpack.cli.images", "List the images of the store."),
+    "rm": ("mpack.cli.rm", "Remove images from the store."),
+    "cache": ("mpack.cli.cache", "Show and prune the caches."),
+    "doctor": ("mpack.cli.doctor", "Say what works on this machine, and what to do about what does not."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(VERBS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mpack")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def mpack(ctx: click.Context, debug: bool) -> None:
+    """Turn a trained model into a verified, minimal, reproducible container image.
+
+    \b
+    mpack build model.zip            # image in docker, or in mpack's store without an engine
+    mpack run model.zip              # build it and serve it
+    """
+    ctx.obj = {"debug": debug}
+
+
+def run(argv: list[str] | None = None) -> None:
+    """The console script: exit codes as in `mpack.errors`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code = mpack.main(args=arguments, prog_name="mpack", standalone_mode=False)
+    except BaseException as error:
+        sys.exit(report_error(error, debug="--debug" in arguments, as_json="--json" in arguments))
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,107 @@
+"""Options that several verbs share, and how they become a BuildRequest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mpack.errors import UsageError
+
+if TYPE_CHECKING:
+    from mpack.pipeline import BuildRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ARTIFACT = [
+    click.argument("artifact"),
+    click.option("--trust-module", multiple=True, metavar="PKG", help="Let pickles name classes of this package."),
+    click.option("--trust-pickle", is_flag=True, help="Let pickles name anything."),
+    click.option("--max-size", metavar="SIZE", default="100GB", show_default=True, help="Largest unpacked artifact."),
+    click.option("--max-entries", type=click.IntRange(min=1), default=200_000, show_default=True, help="Most files."),
+    click.option("--max-ratio", type=click.IntRange(min=1), default=200, show_default=True, help="Compression ratio."),
+]
+
+_PLAN = [
+    click.option("-p", "--packager", default="auto", show_default=True, help="What to package it as."),
+    click.option("-a", "--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="An argument of the packager."),
+    click.option("--base", metavar="REF", help="Base image: of the store, the engine or a registry."),
+    click.option("--python", metavar="X.Y", help="Another Python than the model's; pins may then be relaxed."),
+    click.option("--platform", metavar="OS/ARCH", help="Platform of the image.  [default: this machine's]"),
+    click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="The lock file to read and write."),
+    click.option("--update-lock", is_flag=True, help="Resolve anew and write the lock."),
+    click.option("--no-trim", is_flag=True, help="Keep tests, headers and stubs of the dependencies."),
+    click.option("--keep-mlflow", is_flag=True, help="Install mlflow even where the runtime does without."),
+    click.option("--gpu", is_flag=True, help="Keep packages that only a GPU needs (xgboost's NCCL)."),
+    click.option("--allow-vcs", is_flag=True, help="Accept git requirements; their wheels are built on this machine."),
+]
+
+
+def artifact_options(function: F) -> F:
+    """The artifact and what may be in it."""
+    return _apply(function, _ARTIFACT)
+
+
+def plan_options(function: F) -> F:
+    """What decides the plan."""
+    return _apply(function, _PLAN)
+
+
+def build_request(**values: Any) -> BuildRequest:
+    """A BuildRequest from the options' values. Raises UsageError on a value that makes no sense."""
+    from mpack.artifact.limits import Limits, parse_size
+    from mpack.artifact.model import Trust
+    from mpack.pipeline import BuildRequest
+    from mpack.resolve import ResolveOptions
+
+    return BuildRequest(
+        location=values["artifact"],
+        packager=values["packager"],
+        arguments=parse_arguments(values["arguments"]),
+        tag=values.get("tag"),
+        base=values["base"],
+        builder=values.get("builder", "auto"),
+        options=ResolveOptions(
+            platform=values["platform"] or this_platform(),
+            python=values["python"],
+            trim=not values["no_trim"],
+            allow_vcs=values["allow_vcs"],
+        ),
+        outputs=tuple(values.get("outputs", ())),
+        lock=values["lock"],
+        update_lock=values["update_lock"],
+        verify=not values.get("no_verify", False),
+        template=values.get("dockerfile_template"),
+        limits=Limits(total=parse_size(values["max_size"]), entries=values["max_entries"], ratio=values["max_ratio"]),
+        trust=Trust(frozenset(values["trust_module"]), values["trust_pickle"], values["keep_mlflow"], values["gpu"]),
+        tolerance=values.get("tolerance"),
+    )
+
+
+def parse_arguments(pairs: tuple[str, ...]) -> dict[str, str]:
+    """KEY=VALUE words as a dict. Raises UsageError on a word without `=` or a key given twice."""
+    arguments: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError("usage", f"-a takes KEY=VALUE, not {pair!r}.", "For example: -a port=8080.")
+        if key in arguments:
+            raise UsageError("usage", f"The argument {key} is given twice.", "Give it once.")
+        arguments[key] = value
+    return arguments
+
+
+def this_platform() -> str:
+    """The Linux platform of this machine's processor, e.g. linux/amd64."""
+    import platform
+
+    machine = platform.machine().lower()
+    return "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def _apply(function: F, options: list[Callable[[F], F]]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,305 @@
+"""The one build flow: open, describe, resolve, build, verify, lock, write. Everything else only calls or is called."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpack.artifact.limits import Limits
+from mpack.artifact.model import Artifact, Trust
+from mpack.artifact.reader import read_artifact
+from mpack.bases import Bases
+from mpack.builders import Builder, BuiltImage
+from mpack.engine import Docker
+from mpack.env.index import IndexSettings
+from mpack.env.lockfile import LockFile, lock_path
+from mpack.errors import EnvironmentFault, UsageError
+from mpack.naming import image_name, legal_reference, random_uuid
+from mpack.oci.store import Store
+from mpack.packager import Arguments, Packager
+from mpack.plan import ImagePlan
+from mpack.plugins import load_packager
+from mpack.progress import Progress
+from mpack.resolve import Resolution, ResolveOptions, resolve, with_bytecode
+from mpack.sandbox import Sandbox, pick_sandbox
+from mpack.sandbox.compiler import SandboxCompiler
+from mpack.spec import ImageSpec
+from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
+
+BUILD_PHASES = 8
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """One `mpack build` as the user asked for it. No `outputs`: the docker daemon if one answers, else the store."""
+
+    location: str
+    packager: str = "auto"
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    tag: str | None = None
+    base: str | None = None
+    builder: str = "auto"
+    options: ResolveOptions = ResolveOptions()
+    outputs: tuple[str, ...] = ()
+    lock: Path | None = None
+    update_lock: bool = False
+    verify: bool = True
+    template: Path | None = None
+    limits: Limits = Limits()
+    trust: Trust = Trust()
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Described:
+    """An artifact with the packager that takes it, the arguments, and the spec that came of both."""
+
+    artifact: Artifact
+    packager: Packager
+    arguments: Arguments
+    spec: ImageSpec
+
+    def name(self, tag: str | None) -> str:
+        """The image's name: the tag given, else the imageName template."""
+        if tag is not None:
+            return legal_reference(tag)
+        return image_name(
+            self.arguments.imageName, name=self.artifact.name, version=self.artifact.version, unique=random_uuid()
+        )
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made. `outputs` are the references, one for each output in order."""
+
+    name: str
+    image: BuiltImage
+    plan: ImagePlan
+    outputs: tuple[str, ...]
+    lock: Path
+    verification: Verification
+    timings: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        image, plan = self.image, self.plan
+        return {
+            "image": self.name,
+            "model": {"name": plan.model_name, "version": plan.model_version},
+            "id": image.id,
+            "digest": image.digest,
+            "size": image.size,
+            "size_unpacked": image.size_unpacked,
+            "packager": plan.packager,
+            "builder": image.builder,
+            "base": {"reference": plan.base.reference, "digest": plan.base.digest},
+            "layers": [layer.to_json() for layer in image.layers],
+            "outputs": list(self.outputs),
+            "lock": str(self.lock),
+            "relaxed": list(plan.environment.relaxed),
+            "verified": self.verification.to_json(),
+            "timings": dict(self.timings),
+        }
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What of this machine a build uses: the store, the engine if one answers, the bases, the index."""
+
+    store: Store
+    docker: Docker | None
+    bases: Bases
+    index: IndexSettings
+
+    @classmethod
+    def of_this_machine(cls, *, need_docker: bool = False) -> Workshop:
+        """Raises EnvironmentFault engine-unavailable when an engine is needed and none answers."""
+        store = Store.default()
+        try:
+            docker: Docker | None = Docker.find()
+        except EnvironmentFault:
+            if need_docker:
+                raise
+            docker = None
+        return cls(store, docker, Bases(store, docker), IndexSettings.from_host())
+
+
+@contextmanager
+def described(request: BuildRequest, progress: Progress) -> Iterator[Described]:
+    """Opens the artifact and asks the packager. The artifact's files can be read until the context is left."""
+    with tempfile.TemporaryDirectory(prefix="mpack-artifact-", ignore_cleanup_errors=True) as scratch:
+        with progress.phase("open", "reading the artifact"):
+            artifact = read_artifact(
+                request.location, limits=request.limits, trust=request.trust, scratch=Path(scratch)
+            )
+            yield_value = describe(artifact, request)
+        for finding in artifact.description.findings:
+            if finding.level != "note":
+                progress.warn(f"{finding.path}: {finding.message}" if finding.path else finding.message)
+        yield yield_value
+
+
+def describe(artifact: Artifact, request: BuildRequest) -> Described:
+    """The packager's spec. Raises UsageError packager-unknown, packager-unfit or argument-invalid."""
+    name = "docker-rest" if request.packager == "auto" else request.packager
+    packager = load_packager(name)
+    reason = packager.accepts(artifact)
+    if reason is not None:
+        raise UsageError(
+            "packager-unfit",
+            f"The packager {name} does not take {artifact.location}: {reason}.",
+            "See `mpack inspect` for the packagers that do.",
+        )
+    given = dict(request.arguments)
+    if request.base is not None:
+        given["dockerfileBaseImage"] = request.base
+    arguments = packager_arguments(packager, given)
+    return Described(artifact, packager, arguments, packager.spec(artifact, arguments))
+
+
+def packager_arguments(packager: Packager, given: Mapping[str, str]) -> Arguments:
+    """The arguments as the packager's model. Raises UsageError argument-invalid naming each wrong one."""
+    from pydantic import ValidationError
+
+    try:
+        return packager.arguments.model_validate(dict(given))
+    except ValidationError as error:
+        known = ", ".join(packager.arguments.model_fields)
+        lines = []
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"])
+            reason = "no such argument" if item["type"] == "extra_forbidden" else item["msg"]
+            lines.append(f"{where}: {reason}")
+        raise UsageError(
+            "argument-invalid",
+            f"The packager {packager.name} refuses {'; '.join(lines)}.",
+            f"Its arguments are {known}; see `mpack packagers {packager.name}`.",
+        ) from error
+
+
+def resolve_request(request: BuildRequest, found: Described, workshop: Workshop, progress: Progress) -> Resolution:
+    """The plan, from the lock file where it has an entry for this."""
+    path = request.lock or lock_path(request.location)
+    lock = LockFile({}) if request.update_lock else LockFile.read(path)
+    with progress.phase("resolve", "resolving the environment"):
+        return resolve(
+            found.spec, request.options, bases=workshop.bases, index=workshop.index, lock=lock, say=progress.say
+        )
+
+
+def build(request: BuildRequest, progress: Progress) -> BuildResult:
+    """Builds, verifies, locks and writes. On failure nothing is tagged or written."""
+    from mpack.targets import default_outputs, parse_output
+
+    targets = [parse_output(text) for text in request.outputs]
+    with described(request, progress) as found:
+        name = found.name(request.tag)
+        workshop = Workshop.of_this_machine(need_docker=_needs_docker(request))
+        targets = targets or default_outputs(workshop.docker)
+        resolution = resolve_request(request, found, workshop, progress)
+        to_docker = any(target.kind == "docker" for target in targets)
+        builder_name = choose_builder(request, found, resolution.plan)
+        sandbox = pick_sandbox(workshop.store, workshop.docker, prefer_docker=to_docker or builder_name == "docker")
+        compiler = SandboxCompiler(sandbox)
+        builder = make_builder(builder_name, request, found, workshop, compiler)
+        image, resolution, verification = build_verified(
+            request, found, resolution, builder, sandbox, compiler, progress
+        )
+    path = request.lock or lock_path(request.location)
+    old = LockFile.read(path) if not request.update_lock else _read_or_empty(path)
+    old.with_entry(resolution.entry).write(path)
+    outputs = []
+    for target in targets:
+        with progress.phase("write", f"writing to {target}"):
+            outputs.append(target.write(image, name, workshop.store, workshop.docker))
+    return BuildResult(name, image, resolution.plan, tuple(outputs), path, verification, progress.timings)
+
+
+def build_verified(
+    request: BuildRequest,
+    found: Described,
+    resolution: Resolution,
+    builder: Builder,
+    sandbox: Sandbox | None,
+    compiler: SandboxCompiler,
+    progress: Progress,
+) -> tuple[BuiltImage, Resolution, Verification]:
+    """The image, verified unless that was declined or cannot be done here; a fresh lock learns its byte code here."""
+    contents = found.spec.contents
+    skipped = "--no-verify" if not request.verify else skip_reason(resolution.plan.platform, sandbox)
+    if skipped is not None or sandbox is None:
+        with progress.phase("build", "building the image"):
+            image = builder.build(resolution.plan, contents)
+        if request.verify:
+            progress.warn(f"the image was not verified: {skipped}")
+        if resolution.fresh:
+            progress.say("no byte code: what to compile is learnt from a verification; the lock says so")
+        return image, resolution, Verification("skipped", reason=skipped)
+    if resolution.fresh:
+        with progress.phase("build", "building the image"):
+            draft = builder.build(resolution.plan, contents)
+        with compiler.open(draft) as box:
+            with progress.phase("verify", "asking the model its sample"):
+                check = run_self_check(box, modules=True)
+            require_passed(check.verification, draft.id)
+            resolution = with_bytecode(resolution, bytecode_of(check, resolution.plan.base))
+            with progress.phase("build", "adding byte code"):
+                image = builder.build(resolution.plan, contents)
+    else:
+        with progress.phase("build", "building the image"):
+            image = builder.build(resolution.plan, contents)
+    with progress.phase("verify", "verifying the image"):
+        verification = verify(image, sandbox).verification
+    require_passed(verification, image.id)
+    if resolution.plan.environment.relaxed and verification.against != "expected":
+        progress.warn(
+            "pins were relaxed for another Python and the artifact brings no expected answer to compare with: "
+            + ", ".join(resolution.plan.environment.relaxed)
+        )
+    return image, resolution, verification
+
+
+def choose_builder(request: BuildRequest, found: Described, plan: ImagePlan) -> str:
+    """embedded wherever the plan needs no engine. Raises InputError plan-not-embeddable when embedded was asked for."""
+    from mpack.dockerfile import beyond_plan, not_embeddable
+
+    if request.builder == "docker":
+        return "docker"
+    extra = beyond_plan(plan, request.template or found.packager.template)
+    if extra is None:
+        return "embedded"
+    if request.builder == "embedded":
+        raise not_embeddable(request.template or found.packager.template, extra)
+    return "docker"
+
+
+def make_builder(
+    name: str, request: BuildRequest, found: Described, workshop: Workshop, compiler: SandboxCompiler
+) -> Builder:
+    """The builder of that name."""
+    if name == "embedded":
+        from mpack.builders.embedded import EmbeddedBuilder
+
+        return EmbeddedBuilder(workshop.store, workshop.bases, workshop.index, compiler)
+    from mpack.builders.docker import DockerBuilder
+
+    docker = workshop.docker or Docker.find()
+    template = request.template or found.packager.template
+    return DockerBuilder(docker, workshop.store, workshop.bases, workshop.index, template)
+
+
+def _needs_docker(request: BuildRequest) -> bool:
+    return request.builder == "docker" or "docker" in request.outputs
+
+
+def _read_or_empty(path: Path) -> LockFile:
+    """The other entries of a lock file that is being updated; a damaged file is replaced, as the user asked."""
+    from mpack.errors import InputError
+
+    try:
+        return LockFile.read(path)
+    except InputError:
+        return LockFile({})

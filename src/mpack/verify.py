@@ -1,0 +1,115 @@
+"""Verifying an image: its own self-check, in a sandbox, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mpack.builders import BuiltImage
+from mpack.errors import VerificationError
+from mpack.plan import RUNTIME, VENV, BaseImage, Bytecode
+from mpack.sandbox import Box, Sandbox
+
+SELF_CHECK = "self-check"
+#: Seconds that loading the model and answering its sample may take.
+TIME_LIMIT = 900.0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """`status` is passed, failed or skipped; `against` expected or load; `max_rel_diff` of the answers compared."""
+
+    status: str
+    against: str | None = None
+    max_rel_diff: float | None = None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "against": self.against,
+            "max_rel_diff": self.max_rel_diff,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """What the image printed: the verification, and the interpreter and modules when they were asked for."""
+
+    verification: Verification
+    python: str = ""
+    modules: tuple[str, ...] = ()
+
+
+def skip_reason(image_platform: str, sandbox: Sandbox | None) -> str | None:
+    """Why an image cannot be verified here, or None."""
+    machine = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "aarch64": "linux/arm64", "arm64": "linux/arm64"}
+    here = machine.get(platform.machine().lower(), platform.machine())
+    if image_platform != here:
+        return f"the image is for {image_platform}, this machine is {here}"
+    if sandbox is None:
+        return "neither a container engine nor runc is at hand to run the model in"
+    return None
+
+
+def verify(image: BuiltImage, sandbox: Sandbox, *, modules: bool = False) -> SelfCheck:
+    """Runs the image's self-check once. A failed check is a result, not an exception."""
+    with sandbox.open(image) as box:
+        return run_self_check(box, modules=modules)
+
+
+def run_self_check(box: Box, *, modules: bool = False) -> SelfCheck:
+    """The self-check's JSON as data. An image that prints none, or nonsense, has failed."""
+    done = box.run([SELF_CHECK, *(["--modules"] if modules else [])], timeout=TIME_LIMIT)
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    try:
+        data = json.loads(lines[-1])
+        check = SelfCheck(
+            Verification(data["status"], data["against"], data["max_rel_diff"], data["reason"]),
+            str(data.get("python") or ""),
+            tuple(str(path) for path in data.get("modules") or ()),
+        )
+        if check.verification.status not in ("passed", "failed"):
+            raise ValueError(check.verification.status)
+    except (IndexError, ValueError, KeyError, TypeError):
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        if done.returncode == 124:
+            last = f"it did not end within {TIME_LIMIT:.0f} s"
+        return SelfCheck(Verification("failed", None, None, f"the self-check ended with {done.returncode}: {last}"))
+    if done.returncode != 0 and check.verification.status == "passed":
+        failed = replace(check.verification, status="failed", reason=f"the self-check ended with {done.returncode}")
+        return replace(check, verification=failed)
+    return check
+
+
+def require_passed(verification: Verification, kept: str) -> None:
+    """Raises VerificationError when the check failed. `kept` says where the untagged image stays."""
+    if verification.status == "failed":
+        raise VerificationError(
+            "verification-failed",
+            f"The image did not pass its self-check: {verification.reason}.",
+            f"Nothing was tagged or written. The image is kept as {kept} for a look: mpack run it, or mpack rm it.",
+        )
+
+
+def bytecode_of(check: SelfCheck, base: BaseImage) -> Bytecode:
+    """The modules worth compiling: those of the environment, the runtime, the base's packages and standard library.
+
+    The model's own files are left out, so that the list depends on the environment alone.
+    """
+    prefix = base.python.rsplit("/", 2)[0]
+    places = (
+        f"{VENV}/",
+        f"{RUNTIME}/",
+        *(f"{place}/" for place in base.site_dirs),
+        f"{prefix}/lib/python{base.minor}/",
+    )
+    return Bytecode(check.python, tuple(sorted(path for path in set(check.modules) if _compilable(path, places))))
+
+
+def _compilable(path: str, places: Sequence[str]) -> bool:
+    return path.endswith(".py") and path.startswith(tuple(places)) and "\n" not in path and "/../" not in path
