@@ -60,6 +60,7 @@ CODES: dict[str, str] = {
     "base-unavailable": "The base image is not in the store, the engine or a registry.",
     "tool-missing": "A program that this step needs is not installed.",
     "disk-full": "The disk is full.",
+    "disk-unwritable": "A file or directory that mpack must write cannot be written.",
     "store-corrupt": "The image store or a cache holds damaged content.",
     "download-failed": "An artifact URL cannot be fetched.",
     "image-unknown": "No image of that name is in the store, the engine or a registry.",

@@ -11,20 +11,19 @@ import gzip
 import hashlib
 import struct
 import zlib
+from importlib import import_module
 from typing import IO, Any, BinaryIO
 
 _isal: Any
+_open_gzip: Any
 try:
-    import isal
-    from isal import igzip as _igzip
-    from isal import isal_zlib as _isal
+    _isal = import_module("isal.isal_zlib")
+    _open_gzip = import_module("isal.igzip").IGzipFile
+    ENCODER = f"isal {import_module('isal').__version__}"
 except ImportError:  # a platform without its wheel; the lock names the encoder, so a mixed build fails with a sentence
     _isal = zlib
-    _open_gzip: Any = gzip.GzipFile
+    _open_gzip = gzip.GzipFile
     ENCODER = f"zlib {zlib.ZLIB_RUNTIME_VERSION}"
-else:
-    _open_gzip = _igzip.IGzipFile
-    ENCODER = f"isal {isal.__version__}"
 
 BLOCK = 1 << 20
 _PROBE = 32 << 10

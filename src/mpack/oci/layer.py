@@ -1,0 +1,200 @@
+"""Layers: sorted entries in, one deterministic tar+gzip blob out, hashed on the way in constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mpack.contents import Contents, Source
+from mpack.errors import InputError, InternalError
+from mpack.oci import tar
+from mpack.oci.compression import ENCODER, GzipWriter
+from mpack.spec import FileTree
+
+__all__ = ["ENCODER", "Directory", "Entry", "Layer", "bytes_entries", "directory_entries", "tree_entries", "write_tar"]
+
+GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+TAR = "application/vnd.oci.image.layer.v1.tar"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as a blob: digests "sha256:…"; in bytes `size` of the blob, `unpacked_size` the sum of its files."""
+
+    diff_id: str
+    digest: str
+    size: int
+    media_type: str = GZIP
+    unpacked_size: int | None = None
+    kind: str = "base"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "diff_id": self.diff_id,
+            "digest": self.digest,
+            "size": self.size,
+            "media_type": self.media_type,
+            "unpacked_size": self.unpacked_size,
+            "kind": self.kind,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Layer:
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Directory:
+    """What a directory that the base already has looks like: a layer that adds files to it must not change it."""
+
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file, symbolic link (`target`) or empty directory at an absolute image path. `sha256` is checked if given."""
+
+    path: str
+    kind: bytes = tar.FILE
+    mode: int = 0o644
+    size: int = 0
+    source: Source | None = None
+    sha256: str | None = None
+    target: str = ""
+
+
+def tree_entries(tree: FileTree, contents: Contents) -> list[Entry]:
+    """The files of a plan's tree; their bytes are read, and their hashes checked, when the layer is written."""
+    target = tree.target.rstrip("/")
+    return [
+        Entry(f"{target}/{item.path}", mode=item.mode, size=item.size, source=contents[item.sha256], sha256=item.sha256)
+        for item in tree.files
+    ]
+
+
+def bytes_entries(files: Mapping[str, bytes]) -> list[Entry]:
+    """Files from memory: absolute path -> content."""
+    return [Entry(path, size=len(data), source=data) for path, data in files.items()]
+
+
+def directory_entries(directory: Path, target: str) -> list[Entry]:
+    """Everything under a host directory, to stand under `target`: modes 0755 or 0644 by the owner's x bit."""
+    return [_host_entry(path, target) for path in _walk(directory, "")]
+
+
+def _walk(root: Path, inside: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    with os.scandir(root) as items:
+        for item in items:
+            relative = f"{inside}/{item.name}"
+            yield item, relative
+            if item.is_dir(follow_symlinks=False):
+                yield from _walk(Path(item.path), relative)
+
+
+def _host_entry(found: tuple[os.DirEntry[str], str], target: str) -> Entry:
+    item, relative = found
+    path = target.rstrip("/") + relative
+    state = item.stat(follow_symlinks=False)
+    if stat.S_ISLNK(state.st_mode):
+        return Entry(path, tar.LINK, 0o777, target=str(Path(item.path).readlink()))
+    if stat.S_ISDIR(state.st_mode):
+        return Entry(path, tar.DIRECTORY, 0o755)
+    if stat.S_ISREG(state.st_mode):
+        mode = 0o755 if state.st_mode & stat.S_IXUSR else 0o644
+        return Entry(path, mode=mode, size=state.st_size, source=Path(item.path))
+    raise InternalError(
+        "internal", f"{item.path} is neither a file, a link nor a directory; it cannot go into a layer."
+    )
+
+
+def write_layer(
+    entries: Iterable[Entry], sink: BinaryIO, *, kind: str, existing: Mapping[str, Directory] | None = None
+) -> Layer:
+    """Writes a gzip layer to `sink` and describes it. `existing` are the directories of the images below.
+
+    Raises InputError artifact-changed when a file is not what its hash or size says.
+    """
+    writer = GzipWriter(sink)
+    unpacked = write_tar(entries, writer, existing or {})
+    writer.close()
+    return Layer(writer.raw_digest, writer.packed_digest, writer.packed_size, GZIP, unpacked, kind)
+
+
+def write_tar(entries: Iterable[Entry], sink: GzipWriter | BinaryIO, existing: Mapping[str, Directory]) -> int:
+    """Writes the entries sorted, each directory once before what it holds; returns the sum of file sizes."""
+    unpacked = 0
+    written: set[str] = set()
+    last = ""
+    for entry in sorted(entries, key=lambda item: item.path.split("/")):
+        if entry.path == last:
+            raise InternalError("internal", f"{last} appears twice in one layer.")
+        last = entry.path
+        for parent in _parents(entry):
+            if parent not in written:
+                written.add(parent)
+                known = existing.get(parent, Directory())
+                name = parent.lstrip("/") + "/"
+                sink.write(tar.header(name, tar.DIRECTORY, mode=known.mode, uid=known.uid, gid=known.gid))
+        if entry.kind != tar.DIRECTORY:
+            sink.write(
+                tar.header(entry.path.lstrip("/"), entry.kind, size=entry.size, mode=entry.mode, target=entry.target)
+            )
+        if entry.kind == tar.FILE:
+            _copy(entry, sink)
+            unpacked += entry.size
+    sink.write(tar.END)
+    return unpacked
+
+
+def _parents(entry: Entry) -> Iterator[str]:
+    """The directories above an entry, outermost first, and the entry itself if it is one."""
+    parts = entry.path.strip("/").split("/")
+    for count in range(1, len(parts) + (entry.kind == tar.DIRECTORY)):
+        yield "/" + "/".join(parts[:count])
+
+
+def _copy(entry: Entry, sink: GzipWriter | BinaryIO) -> None:
+    digest = hashlib.sha256() if entry.sha256 else None
+    left = entry.size
+    with _open(entry) as stream:
+        while left and (data := stream.read(min(_CHUNK, left))):
+            left -= len(data)
+            if digest:
+                digest.update(data)
+            sink.write(data)
+        grown = bool(stream.read(1))
+    if left or grown or (digest and digest.hexdigest() != entry.sha256):
+        raise InputError(
+            "artifact-changed",
+            f"{_shown(entry)} changed while it was copied into the image.",
+            "Build again when nothing writes to the artifact.",
+        )
+    sink.write(tar.padding(entry.size))
+
+
+def _open(entry: Entry) -> BinaryIO:
+    if isinstance(entry.source, bytes):
+        return io.BytesIO(entry.source)
+    if entry.source is None:
+        raise InternalError("internal", f"The layer entry {entry.path} has no content.")
+    try:
+        return entry.source.open("rb")
+    except FileNotFoundError:
+        raise InputError(
+            "artifact-changed",
+            f"{_shown(entry)} went away before it was copied into the image.",
+            "Build again when nothing writes to the artifact.",
+        ) from None
+
+
+def _shown(entry: Entry) -> str:
+    return str(entry.source) if isinstance(entry.source, Path) else entry.path
