@@ -92,7 +92,7 @@ def require_passed(verification: Verification, kept: str) -> None:
         raise VerificationError(
             "verification-failed",
             f"The image did not pass its self-check: {verification.reason}.",
-            f"Nothing was tagged or written. The image is kept as {kept} for a look: mpack run it, or mpack rm it.",
+            f"Nothing was tagged or written. The image is kept as {kept} for a look (mpack verify, mpack rm).",
         )
 
 

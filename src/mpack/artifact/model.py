@@ -140,11 +140,13 @@ class Format(Protocol):
 
 @dataclass(frozen=True)
 class Trust:
-    """The user's consent to what a pickle may name: whole top-level modules, or everything."""
+    """The user's consent to what a pickle may name (whole top-level modules, or everything), and two wishes:
+    `keep_mlflow` leaves mlflow among the requirements, `gpu` leaves packages there that only a GPU needs."""
 
     modules: frozenset[str] = frozenset()
     pickle: bool = False
     keep_mlflow: bool = False
+    gpu: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ VERBS = {
     "plan": ("mpack.cli.plan", "Print the image plan (or, with --spec, the image spec) as JSON."),
     "export": ("mpack.cli.export", "Write a Dockerfile and a self-contained build context."),
     "verify": ("mpack.cli.verify", "Run an image's self-check in a sandbox."),
-    "run": ("mpack.cli.run", "Run an image, or build an artifact and run it."),
     "packagers": ("mpack.cli.packagers", "List the packagers, or show one packager's arguments and targets."),
     "base": ("mpack.cli.base", "Build and list base images and dependency-cache images."),
     "images": ("mpack.cli.images", "List the images of the store."),
@@ -57,7 +56,7 @@ def mpack(ctx: click.Context, debug: bool) -> None:
 
     \b
     mpack build model.zip            # image in docker, or in mpack's store without an engine
-    mpack run model.zip              # build it and serve it
+    mpack inspect model.zip          # what is in it, and what is dangerous
     """
     ctx.obj = {"debug": debug}
 
