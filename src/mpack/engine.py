@@ -1,0 +1,423 @@
+"""A docker engine, driven through its own client as a subprocess, so contexts, DOCKER_HOST, ssh and credentials work.
+
+Every failure is an EnvironmentFault that says what was tried and ends with the client's last lines. An interrupt, or
+any other exception, ends the client and removes the container it started. Every container has the label `RUN_LABEL`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from mpack.errors import EnvironmentFault
+
+#: Label of every container that mpack starts: leftovers of a killed mpack are found by it.
+RUN_LABEL = "dev.mpack.run"
+TIMED_OUT = 124
+#: Exit code of `docker run` when the engine, not the container, failed.
+_RUN_FAILED = 125
+_FIND_TIMEOUT = 20.0
+_LAST_LINES = 12
+_USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a container ended: exit code (124: the time was up), the whole of stdout, stderr as text."""
+
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A client that reaches an engine. Made by `find`."""
+
+    client: str
+    client_version: str
+    server_version: str
+    #: The engine's platform, e.g. "linux/amd64".
+    platform: str
+    #: How this client builds with BuildKit: "buildx" (the plugin), "env" (DOCKER_BUILDKIT=1), None (it cannot).
+    builder: str | None
+    #: The buildx builder that stores into the engine itself; only with `builder` "buildx".
+    builder_name: str = ""
+
+    @property
+    def buildkit(self) -> bool:
+        """True if `build` works."""
+        return self.builder is not None
+
+    @classmethod
+    def find(cls) -> Docker:
+        """The first client on PATH that reaches an engine, one that can build with BuildKit before others.
+
+        Raises EnvironmentFault engine-unavailable that names every client tried and what it answered.
+        """
+        tried: list[str] = []
+        reached: list[Docker] = []
+        for client in _clients():
+            found = _probe(client)
+            if isinstance(found, str):
+                tried.append(f"{client}: {found}")
+            elif found.buildkit:
+                return found
+            else:
+                reached.append(found)
+        if reached:
+            return reached[0]
+        host = os.environ.get("DOCKER_HOST")
+        where = f" with DOCKER_HOST={_redact(host)}" if host else ""
+        reason = "; ".join(tried) or "there is no program `docker` on PATH"
+        raise EnvironmentFault(
+            "engine-unavailable",
+            f"No container engine answers{where}. {reason}.",
+            "Start docker or set DOCKER_HOST; or do without an engine: --builder embedded --output store.",
+        )
+
+    # --- images
+
+    def inspect(self, reference: str) -> dict[str, Any] | None:
+        """What the engine knows of an image (`docker image inspect`), or None if it has none of that name or id."""
+        done = self._call(["image", "inspect", reference], check=False)
+        if done.returncode == 0:
+            found: list[dict[str, Any]] = json.loads(done.stdout)
+            return found[0]
+        if "no such image" in done.stderr.lower():
+            return None
+        raise self._failed(f"inspect the image {reference}", done.stderr)
+
+    def exists(self, reference: str) -> bool:
+        """True if the engine has an image of that name or id."""
+        return self.inspect(reference) is not None
+
+    def load(self, archive: BinaryIO) -> list[str]:
+        """Loads a docker-archive from a stream; returns the names and ids ("sha256:…") the engine says it loaded."""
+        process = self._start(["load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with self._ending(process):
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                shutil.copyfileobj(archive, process.stdin, 1 << 20)
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            process.stdin = None
+            out, err = process.communicate()
+        if process.returncode != 0:
+            raise self._failed("load an image", err.decode("utf-8", "replace"))
+        return re.findall(r"Loaded image(?: ID)?: (\S+)", out.decode("utf-8", "replace"))
+
+    @contextlib.contextmanager
+    def save(self, reference: str) -> Iterator[BinaryIO]:
+        """An image as a docker-archive stream. The engine's failure is raised when the context ends."""
+        process = self._start(["save", reference], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with self._ending(process), _Drain(process.stderr) as stderr:
+            assert process.stdout is not None
+            yield process.stdout  # type: ignore[misc]
+            rest = process.stdout.read(1 << 20)
+            while rest:
+                rest = process.stdout.read(1 << 20)
+            process.wait()
+        if process.returncode != 0:
+            raise self._failed(f"save the image {reference}", stderr.text)
+
+    def tag(self, reference: str, name: str) -> None:
+        """Gives an image a further name."""
+        self._call(["tag", reference, name])
+
+    def remove(self, reference: str) -> None:
+        """Removes a name, or an image by id with all its names. An image that is not there is no error."""
+        done = self._call(["image", "rm", "--force", reference], check=False)
+        if done.returncode != 0 and "no such image" not in done.stderr.lower():
+            raise self._failed(f"remove the image {reference}", done.stderr)
+
+    def remove_untagged(self, image_id: str) -> None:
+        """Removes an image that has no name; one with a name, or in use by a container, stays."""
+        found = self.inspect(image_id)
+        if found is not None and not found.get("RepoTags"):
+            self._call(["image", "rm", image_id], check=False)
+
+    def images(self, label: str) -> list[str]:
+        """Ids of the images that carry a label ("key" or "key=value")."""
+        done = self._call(["images", "--quiet", "--no-trunc", "--filter", f"label={label}"])
+        return list(dict.fromkeys(done.stdout.decode().split()))
+
+    # --- containers
+
+    def run(
+        self,
+        image: str,
+        command: Sequence[str] = (),
+        *,
+        options: Sequence[str] = (),
+        stdin: bytes = b"",
+        timeout: float | None = None,
+    ) -> Done:
+        """Runs a container to its end and removes it. `options` stand before the image; `timeout` is seconds.
+
+        Raises EnvironmentFault engine-failed when the engine could not start it. A time-out is exit code 124.
+        """
+        name = f"mpack-{uuid.uuid4().hex[:12]}"
+        arguments = ["run", "--rm", f"--name={name}", f"--label={RUN_LABEL}={os.getpid()}"]
+        arguments += ["--interactive"] if stdin else []
+        process = self._start(
+            [*arguments, *options, image, *command],
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            with self._ending(process):
+                out, err = process.communicate(stdin or None, timeout=timeout)
+        except BaseException as error:
+            self._remove_container(name)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return Done(TIMED_OUT, error.stdout or b"", (error.stderr or b"").decode("utf-8", "replace"))
+        stderr = err.decode("utf-8", "replace")
+        if process.returncode == _RUN_FAILED and "docker: " in stderr:
+            raise self._failed(f"run the image {image}", stderr)
+        return Done(process.returncode, out, stderr)
+
+    def _remove_container(self, name: str) -> None:
+        # The client may have been ended between asking for the container and hearing of it: look twice.
+        for _ in range(2):
+            self._call(["rm", "--force", "--volumes", name], check=False)
+            time.sleep(0.2)
+
+    # --- building
+
+    def build(
+        self,
+        context: Path,
+        *,
+        platform: str,
+        secrets: Mapping[str, str] | None = None,
+        build_args: Sequence[str] = (),
+        options: Sequence[str] = (),
+        on_line: Callable[[str], None] = lambda line: None,
+        redact: Callable[[str], str] = lambda text: text,
+    ) -> str:
+        """Builds a context directory with BuildKit; returns the id of the untagged image.
+
+        `secrets` (id -> value) and `build_args` (names) travel in the client's environment, never on its command line.
+        Raises EnvironmentFault engine-failed with the last lines of the progress, which `on_line` gets as they come.
+        """
+        if self.builder is None:
+            raise EnvironmentFault(
+                "engine-failed",
+                f"The docker client {self.client} ({self.client_version}) cannot build with BuildKit: "
+                "it lacks the buildx plugin.",
+                "Install docker-buildx, or build without the engine: --builder embedded.",
+            )
+        environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain", "DOCKER_CLI_HINTS": "false"}
+        with tempfile.TemporaryDirectory(prefix="mpack-build-") as scratch:
+            iid = Path(scratch) / "iid"
+            arguments = [*self._build_command(), f"--iidfile={iid}", f"--platform={platform}", "--progress=plain"]
+            for number, (key, value) in enumerate((secrets or {}).items()):
+                # BuildKit reads `src` on the client's side; a file works with every client, env= only with new ones.
+                source = Path(scratch) / f"secret-{number}"
+                source.touch(mode=0o600)
+                source.write_text(value, "utf-8")
+                arguments.append(f"--secret=id={key},src={source}")
+            arguments += [f"--build-arg={name}" for name in build_args]
+            process = self._start(
+                [*arguments, *options, str(context)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                environment=environment,
+            )
+            with self._ending(process):
+                lines = _follow(process, lambda line: on_line(redact(line)))
+                process.wait()
+            if process.returncode != 0:
+                raise self._failed("build the image", redact("\n".join(lines)))
+            return iid.read_text().strip()
+
+    def _build_command(self) -> list[str]:
+        if self.builder == "buildx":
+            # Attestations would make the result an index; the engine's own builder loads what it builds.
+            return ["buildx", "build", f"--builder={self.builder_name}", "--load", "--provenance=false"]
+        return ["build"]
+
+    # --- the client as a process
+
+    def _call(self, arguments: Sequence[str], *, check: bool = True) -> Done:
+        process = self._start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with self._ending(process):
+            out, err = process.communicate()
+        done = Done(process.returncode, out, err.decode("utf-8", "replace"))
+        if check and done.returncode != 0:
+            raise self._failed(f"run `docker {' '.join(arguments)}`", done.stderr)
+        return done
+
+    def _start(
+        self,
+        arguments: Sequence[str],
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int,
+        stderr: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C reaches mpack alone, which ends the client in an orderly way.
+        return subprocess.Popen(
+            [self.client, *arguments],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=None if environment is None else dict(environment),
+            start_new_session=True,
+        )
+
+    @contextlib.contextmanager
+    def _ending(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Ends the client when the block is left by an exception, and closes its pipes in any case."""
+        try:
+            yield
+        except BaseException:
+            _end(process)
+            raise
+        finally:
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+    def _failed(self, what: str, stderr: str) -> EnvironmentFault:
+        text = _redact(stderr)
+        if any(sign in text for sign in _LOST):
+            return EnvironmentFault(
+                "engine-unavailable",
+                f"The container engine did not answer when asked to {what}: {_last_lines(text)}",
+                "Start docker, or do without it: --builder embedded --output store.",
+            )
+        if "no space left on device" in text:
+            return EnvironmentFault(
+                "disk-full",
+                f"The engine's disk is full; it could not {what}: {_last_lines(text)}",
+                "Make room: `docker system df`, `docker builder prune`, `docker image prune`.",
+            )
+        return EnvironmentFault(
+            "engine-failed",
+            f"The container engine (docker {self.server_version}) could not {what}:\n{_last_lines(text)}",
+            "The engine's own words are above; `mpack doctor` looks at the engine.",
+        )
+
+
+#: What clients say when the engine is gone.
+_LOST = ("Cannot connect to the Docker daemon", "error during connect", "Is the docker daemon running")
+
+
+class _Drain:
+    """Reads a pipe in the background, so that the process never waits for it; `text` is what came."""
+
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        self._pipe = pipe
+        self._data = b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    @property
+    def text(self) -> str:
+        return self._data.decode("utf-8", "replace")
+
+    def _read(self) -> None:
+        if self._pipe is not None:
+            self._data = self._pipe.read()
+
+    def __enter__(self) -> _Drain:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(timeout=5)
+
+
+def _follow(process: subprocess.Popen[bytes], on_line: Callable[[str], None]) -> list[str]:
+    """Passes a process's lines on as they come; returns the last ones."""
+    last: list[str] = []
+    assert process.stdout is not None
+    for raw in process.stdout:
+        line = raw.decode("utf-8", "replace").rstrip()
+        if line:
+            on_line(line)
+            last = [*last[-_LAST_LINES * 2 :], line]
+    return last
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupts a client (BuildKit cancels the build then), and kills it if it does not go within ten seconds."""
+    for signum, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, 5.0)):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+
+
+def _clients() -> list[str]:
+    """Every program `docker` on PATH, in its order, each once."""
+    found: dict[str, str] = {}
+    for directory in os.get_exec_path():
+        client = shutil.which("docker", path=directory)
+        if client:
+            found.setdefault(os.path.realpath(client), client)
+    return list(found.values())
+
+
+def _probe(client: str) -> Docker | str:
+    """The engine behind a client, or why there is none."""
+    try:
+        done = _ask(client, "version", "--format", "{{json .}}")
+    except subprocess.TimeoutExpired:
+        return f"no answer within {_FIND_TIMEOUT:.0f} s"
+    except OSError as error:
+        return f"cannot be run ({error.strerror})"
+    try:
+        answer = json.loads(done.stdout)
+        server = answer["Server"]
+        client_version = str(answer["Client"]["Version"])
+        server_version, platform = str(server["Version"]), f"{server['Os']}/{server['Arch']}"
+    except (ValueError, KeyError, TypeError):
+        return _last_lines(_redact(done.stderr.decode("utf-8", "replace")), 2) or "it gave no version of an engine"
+    builder, name = _builder(client, client_version)
+    return Docker(client, client_version, server_version, platform, builder, name)
+
+
+def _builder(client: str, version: str) -> tuple[str | None, str]:
+    """How a client builds with BuildKit, and the name of the buildx builder that is the engine itself."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if _ask(client, "buildx", "version").returncode == 0:
+            context = _ask(client, "context", "inspect", "--format", "{{.Name}}")
+            return "buildx", context.stdout.decode().strip() or "default"
+    major = version.partition(".")[0]
+    return ("env", "") if major.isdigit() and int(major) < 23 else (None, "")
+
+
+def _ask(client: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [client, *arguments], capture_output=True, check=False, timeout=_FIND_TIMEOUT, stdin=subprocess.DEVNULL
+    )
+
+
+def _last_lines(text: str, count: int = _LAST_LINES) -> str:
+    return "\n".join([line for line in text.strip().splitlines() if line.strip()][-count:])
+
+
+def _redact(text: str) -> str:
+    """User names and passwords in URLs as ***."""
+    return _USERINFO.sub("***@", text)
