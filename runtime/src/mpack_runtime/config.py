@@ -1,0 +1,130 @@
+"""What to serve (/opt/mpack/model.json, written when the image is built) and how (environment, at `docker run`).
+
+Imports no numpy: thread pools must be sized (`mpack_runtime.threads`) before numpy is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpack_runtime.errors import LoadFailure, SettingsError
+from mpack_runtime.signature import Signature
+
+MODEL_JSON = "/opt/mpack/model.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """`kind` is a module of mpack_runtime.loaders; `path` is relative to the model's root ("" is the root itself)."""
+
+    kind: str
+    path: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the self-check asks. The files are pickles relative to the model's root; `tolerance` is relative."""
+
+    request: Any = None
+    input_file: str | None = None
+    expected: Any = None
+    output_file: str | None = None
+    tolerance: float = 1e-6
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """model.json. `root` is the directory of the model's files, `model/` beside model.json."""
+
+    name: str
+    version: str
+    loader: LoaderConfig
+    root: Path
+    signature: Signature | None = None
+    sample: Sample | None = None
+    strict: bool = False
+    formats: tuple[str, ...] = ("json", "csv", "jsonl")
+
+    @property
+    def path(self) -> Path:
+        """What the loader loads: a file or a directory."""
+        return self.root / self.loader.path if self.loader.path else self.root
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> ModelConfig:
+        """Reads model.json: `path`, else $MPACK_MODEL_JSON, else /opt/mpack/model.json. Raises LoadFailure."""
+        where = Path(path or os.environ.get("MPACK_MODEL_JSON") or MODEL_JSON)
+        try:
+            data = json.loads(where.read_bytes())
+        except (OSError, ValueError) as error:
+            raise LoadFailure(f"The model's description {where} cannot be read: {error}.") from error
+        try:
+            return cls._from_json(data, where.parent / "model")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise LoadFailure(
+                f"The model's description {where} is not of the form that this runtime reads: {error!r}."
+            ) from error
+
+    @classmethod
+    def _from_json(cls, data: Mapping[str, Any], root: Path) -> ModelConfig:
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"schema {data.get('schema')!r} is not {SCHEMA}")
+        loader = data["loader"]
+        serving = data.get("serving") or {}
+        return cls(
+            name=str(data["name"]),
+            version=str(data["version"]),
+            loader=LoaderConfig(loader["kind"], loader["path"], loader.get("options") or {}),
+            root=root,
+            signature=Signature.from_json(data["signature"]) if data.get("signature") else None,
+            sample=Sample(**data["sample"]) if data.get("sample") else None,
+            strict=bool(serving.get("strict", False)),
+            formats=tuple(serving.get("formats", ("json", "csv", "jsonl"))),
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve. `timeout` is seconds, `max_body` bytes; `threads_per_worker` None: from the CPU limit."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a server in a container listens on all of its interfaces
+    port: int = 5000
+    workers: int = 1
+    threads: int = 4
+    timeout: int = 60
+    max_body: int = 100 << 20
+    threads_per_worker: int | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Reads the MPACK_… variables; an empty value means the default. Raises SettingsError."""
+        env = os.environ if env is None else env
+        threads = _whole(env, "MPACK_THREADS_PER_WORKER", 0, 0, 4096)
+        host = env.get("MPACK_HOST") or cls.host
+        if any(character.isspace() for character in host):
+            raise SettingsError(f"MPACK_HOST is {host!r}; it must be a host name or an address to listen on.")
+        return cls(
+            host=host,
+            port=_whole(env, "MPACK_PORT", cls.port, 1, 65535),
+            workers=_whole(env, "MPACK_WORKERS", cls.workers, 1, 1024),
+            threads=_whole(env, "MPACK_THREADS", cls.threads, 1, 1024),
+            timeout=_whole(env, "MPACK_TIMEOUT", cls.timeout, 1, 86400),
+            max_body=_whole(env, "MPACK_MAX_BODY", cls.max_body, 1, 1 << 40),
+            threads_per_worker=threads or None,
+        )
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+        raise SettingsError(f"{name} is {text!r}; it must be a whole number from {low} to {high}.")
+    return int(text)

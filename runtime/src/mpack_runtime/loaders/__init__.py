@@ -1,0 +1,62 @@
+"""One module a kind of model, each with `load(config) -> Model`; frameworks are imported inside functions only."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import traceback
+from typing import Any
+
+from mpack_runtime.config import ModelConfig, Sample
+from mpack_runtime.errors import LoadFailure
+from mpack_runtime.frame import Inputs
+from mpack_runtime.signature import Signature
+
+KINDS = ("sklearn", "xgboost", "lightgbm", "onnx", "pytorch", "pyfunc", "odahu")
+
+
+class Model:
+    """A loaded model. What only the model itself can tell stands in `signature` and `sample` (None: nothing)."""
+
+    signature: Signature | None = None
+    sample: Sample | None = None
+    #: Names for the columns of the answer where the answer itself has none.
+    output_columns: tuple[str, ...] = ()
+    #: True if a process may fork after loading it and both may predict.
+    forkable: bool = True
+
+    def predict(self, inputs: Inputs) -> Any:
+        """The model's own answer, for `mpack_runtime.render`. Raises what the model raises, or BadRequest."""
+        raise TypeError(f"{type(self).__name__} cannot predict")
+
+
+def load(config: ModelConfig) -> Model:
+    """Loads the model that model.json names. Raises LoadFailure with a sentence; the traceback goes to stderr."""
+    kind = config.loader.kind
+    if kind not in KINDS:
+        raise LoadFailure(f"model.json asks for a loader {kind!r}; this runtime has {', '.join(KINDS)}.")
+    where = config.loader.path or config.root
+    if not config.path.exists():
+        raise LoadFailure(f"The model {where} is not in the image: {config.path} does not exist.")
+    try:
+        model: Model = importlib.import_module(f"mpack_runtime.loaders.{kind}").load(config)
+    except LoadFailure:
+        raise
+    except ImportError as error:
+        traceback.print_exc()
+        missing = error.name or str(error)
+        raise LoadFailure(
+            f"The model {where} cannot be loaded ({kind}): {error}. It needs the Python module {missing!r}, which is"
+            " not among its dependencies; add the package that brings it to the model's requirements."
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever a framework or the model's own code raises
+        traceback.print_exc()
+        hint = " The file may be damaged, or of another version of the library." if _damaged(error) else ""
+        raise LoadFailure(
+            f"The model {where} cannot be loaded ({kind}): {type(error).__name__}: {error}.{hint}"
+        ) from error
+    return model
+
+
+def _damaged(error: BaseException) -> bool:
+    return isinstance(error, (pickle.UnpicklingError, EOFError, AttributeError, UnicodeDecodeError))

@@ -1,0 +1,76 @@
+"""One loaded model and the roads in and out of it: what the REST app, the command line and the self-check share."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mpack_runtime import loaders, render, wire
+from mpack_runtime.config import ModelConfig, Sample
+from mpack_runtime.errors import ModelFailure, RuntimeFault
+from mpack_runtime.frame import Inputs, Prediction
+from mpack_runtime.signature import Field, Signature
+
+
+class Service:
+    """A model that answers: `encode(predict(decode(body, content_type)))`. Safe to use from several threads."""
+
+    def __init__(self, config: ModelConfig, model: loaders.Model) -> None:
+        self.config = config
+        self.model = model
+        self.signature = merge(config.signature, model.signature)
+        self.sample: Sample | None = config.sample or model.sample
+
+    @classmethod
+    def load(cls, config: ModelConfig) -> Service:
+        """Loads the model. Raises LoadFailure."""
+        return cls(config, loaders.load(config))
+
+    @property
+    def outputs(self) -> tuple[Field, ...]:
+        """The outputs as the signature tells them; empty: unknown."""
+        return self.signature.outputs
+
+    @property
+    def forkable(self) -> bool:
+        """True if the model may be loaded before the server forks its workers."""
+        return self.model.forkable
+
+    def example(self) -> dict[str, Any] | None:
+        """A request to try: the sample's, else one row made from the signature, else None."""
+        if self.sample is not None and isinstance(self.sample.request, Mapping):
+            return dict(self.sample.request)
+        return wire.example(self.signature)
+
+    def decode(self, body: bytes, content_type: str = "application/json") -> Inputs:
+        """A request's body (already un-gzipped) as the model's inputs. Raises BadRequest."""
+        return wire.decode(body, content_type, self.signature, strict=self.config.strict)
+
+    def rows(
+        self, names: Sequence[str] | None, rows: Sequence[Sequence[Any]], *, text: bool = False, first_row: int = 1
+    ) -> Inputs:
+        """Rows of JSON values (`text`: of CSV cells) as the model's inputs; `first_row` is the first one's number."""
+        return wire.from_rows(names, rows, self.signature, strict=self.config.strict, text=text, first_row=first_row)
+
+    def predict(self, inputs: Inputs) -> Prediction:
+        """The model's answer. Raises ModelFailure; the traceback goes to stderr."""
+        try:
+            raw = self.model.predict(inputs)
+            return render.render(raw, self.signature.output_names, self.model.output_columns)
+        except RuntimeFault:
+            raise
+        except (Exception, SystemExit) as error:  # whatever the model's own code raises
+            traceback.print_exc(file=sys.stderr)
+            raise ModelFailure(f"Exception during prediction: {error or type(error).__name__}") from error
+
+    def encode(self, prediction: Prediction) -> bytes:
+        """The answer's JSON: {"prediction": …, "columns": […]}."""
+        return render.encode(prediction)
+
+
+def merge(declared: Signature | None, told: Signature | None) -> Signature:
+    """The declared signature; sides that it leaves open as the model tells them."""
+    declared, told = declared or Signature(), told or Signature()
+    return Signature(declared.inputs or told.inputs, declared.outputs or told.outputs, declared.params or told.params)
