@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from mpack.errors import EnvironmentFault
-from mpack.oci.files import disk_faults, replacing
+from mpack.oci.files import Unfinished, disk_faults
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: Manifests and configurations are JSON of some kilobytes; more than this is no image's.
@@ -64,7 +64,7 @@ class Blobs:
         return size is None or found == size
 
     def open(self, digest: str) -> BinaryIO:
-        """The blob as a stream. Reading its end raises EnvironmentFault store-corrupt if it is not what its name says."""
+        """The blob as a stream. Its end raises EnvironmentFault store-corrupt if it is not what its name says."""
         path = self.path(digest)
         try:
             raw = path.open("rb", buffering=0)
@@ -101,18 +101,14 @@ class Blobs:
         With `expected` another digest raises EnvironmentFault store-corrupt and nothing is kept.
         """
         self._prepare()
-        with disk_faults("Writing to the image store", self.root):
-            # Its name is known only at the end: a neutral one first, then one rename.
-            with tempfile.TemporaryDirectory(dir=self.unfinished) as place:
-                whole = Path(place) / "blob"
-                with replacing(whole) as stream:
-                    blob = BlobWriter(stream)
-                    yield blob
-                if expected is not None and blob.digest != expected:
-                    raise EnvironmentFault(
-                        "store-corrupt", f"The content is {blob.digest} and not {expected} as it was announced."
-                    )
-                whole.replace(self.path(blob.digest))
+        with disk_faults("Writing to the image store", self.root), Unfinished(self.unfinished) as file:
+            blob = BlobWriter(file.stream)
+            yield blob
+            if expected is not None and blob.digest != expected:
+                raise EnvironmentFault(
+                    "store-corrupt", f"The content is {blob.digest} and not {expected} as it was announced."
+                )
+            file.become(self.path(blob.digest))
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

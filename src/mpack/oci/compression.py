@@ -12,7 +12,7 @@ import hashlib
 import struct
 import zlib
 from importlib import import_module
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Protocol
 
 _isal: Any
 _open_gzip: Any
@@ -34,26 +34,26 @@ _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _END = b"\x03\x00"
 
 
-class GzipWriter:
-    """Takes an uncompressed stream, writes gzip to `sink`; knows both digests ("sha256:…") and sizes when closed."""
+class Sink(Protocol):
+    """Takes bytes, as files do."""
 
-    def __init__(self, sink: BinaryIO) -> None:
+    def write(self, data: bytes, /) -> Any: ...
+
+
+class GzipWriter:
+    """Takes an uncompressed stream, writes gzip to `sink`; knows digest ("sha256:…") and size of what it took."""
+
+    def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._buffer = bytearray()
         self._crc = 0
         self._raw = hashlib.sha256()
-        self._packed = hashlib.sha256()
         self.raw_size = 0
-        self.packed_size = 0
-        self._put(_HEADER)
+        sink.write(_HEADER)
 
     @property
     def raw_digest(self) -> str:
         return "sha256:" + self._raw.hexdigest()
-
-    @property
-    def packed_digest(self) -> str:
-        return "sha256:" + self._packed.hexdigest()
 
     def write(self, data: bytes) -> None:
         self._buffer += data
@@ -66,18 +66,13 @@ class GzipWriter:
         if self._buffer:
             self._block(bytes(self._buffer))
             self._buffer.clear()
-        self._put(_END + struct.pack("<II", self._crc, self.raw_size & 0xFFFFFFFF))
+        self._sink.write(_END + struct.pack("<II", self._crc, self.raw_size & 0xFFFFFFFF))
 
     def _block(self, data: bytes) -> None:
         self._raw.update(data)
         self._crc = _isal.crc32(data, self._crc)
         self.raw_size += len(data)
-        self._put(_compress(data))
-
-    def _put(self, data: bytes) -> None:
-        self._packed.update(data)
-        self.packed_size += len(data)
-        self._sink.write(data)
+        self._sink.write(_compress(data))
 
 
 def open_gzip(stream: BinaryIO) -> IO[bytes]:

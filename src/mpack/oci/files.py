@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
 
 from mpack.errors import EnvironmentFault
 
 
 @contextmanager
 def disk_faults(doing: str, place: Path) -> Iterator[None]:
-    """Turns "no space left", "read-only" and "permission denied" into EnvironmentFault disk-full with `place` named."""
+    """Turns "no space left" into EnvironmentFault disk-full, a refused write below `place` into disk-unwritable."""
     try:
         yield
     except OSError as error:
@@ -23,36 +23,52 @@ def disk_faults(doing: str, place: Path) -> Iterator[None]:
             raise EnvironmentFault(
                 "disk-full",
                 f"{doing} failed: no space is left for {place}.",
-                "Free some with `mpack rm --older-than 7d` and `mpack cache prune`, or set MPACK_HOME to a larger disk.",
+                "Free some with `mpack rm --older-than 7d` and `mpack cache prune`; MPACK_HOME may name a larger disk.",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
+        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        if refused and (error.filename is None or Path(error.filename).is_relative_to(place)):
             raise EnvironmentFault(
                 "disk-unwritable",
-                f"{doing} failed: {error.filename} cannot be written ({os.strerror(error.errno)}).",
+                f"{doing} failed: {error.filename or place} cannot be written ({error.strerror}).",
                 "Give this user the right to write there, or choose another place (MPACK_HOME for the store).",
             ) from error
         raise
 
 
-@contextmanager
-def replacing(path: Path, *, temporary: Path | None = None, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A stream whose content becomes `path` in one step when the block ends well; otherwise nothing is left.
+class Unfinished:
+    """A nameless file in `directory`: `become` gives it its name in one step; without that it is gone at the end."""
 
-    `temporary` is a directory of the same file system for the unfinished file (default: beside `path`).
-    """
-    descriptor, name = tempfile.mkstemp(dir=temporary or path.parent, prefix=".mpack-")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
+    def __init__(self, directory: Path) -> None:
+        descriptor, name = tempfile.mkstemp(dir=directory, prefix=".mpack-")
+        self.stream = os.fdopen(descriptor, "wb")
+        self._path = Path(name)
+
+    def become(self, path: Path) -> None:
+        """Syncs the content and renames the file to `path`, which lasts through a power cut."""
+        self.stream.flush()
+        os.fchmod(self.stream.fileno(), 0o644)
+        os.fsync(self.stream.fileno())
+        self.stream.close()
+        self._path.replace(path)
         sync_directory(path.parent)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stream.close()
+        finally:
+            self._path.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replaces a small file in one step."""
+    with Unfinished(path.parent) as file:
+        file.stream.write(data)
+        file.become(path)
 
 
 def sync_directory(directory: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 from mpack.contents import Contents, Source
 from mpack.errors import InputError, InternalError
 from mpack.oci import tar
-from mpack.oci.compression import ENCODER, GzipWriter
+from mpack.oci.blobs import BlobWriter
+from mpack.oci.compression import ENCODER, GzipWriter, Sink
 from mpack.spec import FileTree
 
 __all__ = ["ENCODER", "Directory", "Entry", "Layer", "bytes_entries", "directory_entries", "tree_entries", "write_tar"]
@@ -117,19 +118,19 @@ def _host_entry(found: tuple[os.DirEntry[str], str], target: str) -> Entry:
 
 
 def write_layer(
-    entries: Iterable[Entry], sink: BinaryIO, *, kind: str, existing: Mapping[str, Directory] | None = None
+    entries: Iterable[Entry], blob: BlobWriter, *, kind: str, existing: Mapping[str, Directory] | None = None
 ) -> Layer:
-    """Writes a gzip layer to `sink` and describes it. `existing` are the directories of the images below.
+    """Writes a gzip layer to a new blob and describes it. `existing` are the directories of the images below.
 
     Raises InputError artifact-changed when a file is not what its hash or size says.
     """
-    writer = GzipWriter(sink)
+    writer = GzipWriter(blob)
     unpacked = write_tar(entries, writer, existing or {})
     writer.close()
-    return Layer(writer.raw_digest, writer.packed_digest, writer.packed_size, GZIP, unpacked, kind)
+    return Layer(writer.raw_digest, blob.digest, blob.size, GZIP, unpacked, kind)
 
 
-def write_tar(entries: Iterable[Entry], sink: GzipWriter | BinaryIO, existing: Mapping[str, Directory]) -> int:
+def write_tar(entries: Iterable[Entry], sink: Sink, existing: Mapping[str, Directory]) -> int:
     """Writes the entries sorted, each directory once before what it holds; returns the sum of file sizes."""
     unpacked = 0
     written: set[str] = set()
@@ -162,7 +163,7 @@ def _parents(entry: Entry) -> Iterator[str]:
         yield "/" + "/".join(parts[:count])
 
 
-def _copy(entry: Entry, sink: GzipWriter | BinaryIO) -> None:
+def _copy(entry: Entry, sink: Sink) -> None:
     digest = hashlib.sha256() if entry.sha256 else None
     left = entry.size
     with _open(entry) as stream:
@@ -194,6 +195,10 @@ def _open(entry: Entry) -> BinaryIO:
             f"{_shown(entry)} went away before it was copied into the image.",
             "Build again when nothing writes to the artifact.",
         ) from None
+    except OSError as error:
+        raise InputError(
+            "artifact-missing", f"{_shown(entry)} cannot be read for the image ({error.strerror})."
+        ) from error
 
 
 def _shown(entry: Entry) -> str:

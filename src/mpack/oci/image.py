@@ -1,0 +1,159 @@
+"""OciImage: an immutable view of one image's manifest, configuration and layers; bytes are read when asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from mpack.errors import EnvironmentFault
+from mpack.oci.blobs import BlobSource, sha256_digest
+from mpack.oci.compression import GZIP_ERRORS, open_gzip
+from mpack.oci.layer import GZIP, TAR, Layer
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+#: Annotations of layer descriptors in manifests that mpack writes.
+KIND = "dev.mpack.layer.kind"
+UNPACKED = "dev.mpack.layer.unpacked"
+_GZIPPED = (GZIP, "application/vnd.docker.image.rootfs.diff.tar.gzip")
+_PLAIN = (TAR, "application/vnd.docker.image.rootfs.diff.tar")
+
+
+@dataclass(frozen=True)
+class OciImage:
+    """An image in some blob source. `digest` is its manifest's, `id` its configuration's ("sha256:…")."""
+
+    blobs: BlobSource
+    digest: str
+    id: str
+    manifest: Mapping[str, Any]
+    config: Mapping[str, Any]
+    layers: tuple[Layer, ...]
+    #: Bytes of the manifest, the configuration and the layers as they are stored.
+    size: int
+
+    @classmethod
+    def load(cls, blobs: BlobSource, digest: str) -> OciImage:
+        """Reads manifest and configuration. Raises EnvironmentFault store-corrupt when they do not make an image."""
+        manifest, manifest_size = _json(blobs, digest, "manifest")
+        try:
+            identifier = str(manifest["config"]["digest"])
+            config, config_size = _json(blobs, identifier, "configuration")
+            diff_ids = config["rootfs"]["diff_ids"]
+            described = manifest["layers"]
+            if len(diff_ids) != len(described):
+                raise ValueError(f"{len(described)} layers and {len(diff_ids)} diff ids")
+            layers = tuple(_layer(item, str(diff_id)) for item, diff_id in zip(described, diff_ids, strict=True))
+        except (KeyError, TypeError, ValueError) as error:
+            raise EnvironmentFault(
+                "store-corrupt",
+                f"The manifest {digest} is not that of an image ({error}).",
+                f"`mpack rm {digest}` removes it; then build or pull the image again.",
+            ) from error
+        size = manifest_size + config_size + sum(layer.size for layer in layers)
+        return cls(blobs, digest, identifier, manifest, config, layers, size)
+
+    @property
+    def platform(self) -> str:
+        """For example "linux/amd64" or "linux/arm64/v8"."""
+        parts = (self.config.get("os", "linux"), self.config.get("architecture", ""), self.config.get("variant"))
+        return "/".join(part for part in parts if part)
+
+    @property
+    def runtime(self) -> Mapping[str, Any]:
+        """The configuration's `config` object: Env, Entrypoint, Labels and so on."""
+        return self.config.get("config") or {}
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.runtime.get("Labels") or {}
+
+    def open_layer(self, number: int) -> BinaryIO:
+        """The uncompressed tar of a layer. Reading damaged content raises EnvironmentFault store-corrupt."""
+        layer = self.layers[number]
+        stream = self.blobs.open(layer.digest)
+        if layer.media_type in _PLAIN:
+            return stream
+        return io.BufferedReader(_Unzipped(stream, layer.digest), 1 << 20)
+
+
+class _Unzipped(io.RawIOBase):
+    """A gzip stream whose damage is told in mpack's words."""
+
+    def __init__(self, stream: BinaryIO, digest: str) -> None:
+        self._stream = stream
+        self._digest = digest
+        self._plain = open_gzip(stream)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        try:
+            data = self._plain.read(len(buffer))
+        except GZIP_ERRORS as error:
+            raise EnvironmentFault(
+                "store-corrupt", f"The layer {self._digest} is not whole gzip data: {error}."
+            ) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._plain.close()
+        self._stream.close()
+        super().close()
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON in one form: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def descriptor(layer: Layer) -> dict[str, Any]:
+    """A layer's descriptor as mpack writes it into manifests."""
+    annotations = {KIND: layer.kind}
+    if layer.unpacked_size is not None:
+        annotations[UNPACKED] = str(layer.unpacked_size)
+    return {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size, "annotations": annotations}
+
+
+def make_manifest(config: bytes, layers: tuple[Layer, ...]) -> dict[str, Any]:
+    """The OCI manifest for a configuration and its layers."""
+    return {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "digest": sha256_digest(config), "size": len(config)},
+        "layers": [descriptor(layer) for layer in layers],
+    }
+
+
+def _layer(item: Mapping[str, Any], diff_id: str) -> Layer:
+    media_type = str(item["mediaType"])
+    if media_type not in (*_GZIPPED, *_PLAIN):
+        raise ValueError(f"a layer of type {media_type}, which mpack cannot read")
+    notes = item.get("annotations") or {}
+    unpacked = notes.get(UNPACKED)
+    return Layer(
+        diff_id,
+        str(item["digest"]),
+        int(item["size"]),
+        media_type,
+        None if unpacked is None else int(unpacked),
+        str(notes.get(KIND, "base")),
+    )
+
+
+def _json(blobs: BlobSource, digest: str, what: str) -> tuple[dict[str, Any], int]:
+    """A JSON object and its size in bytes."""
+    data = blobs.read(digest)
+    try:
+        value = json.loads(data)
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise EnvironmentFault("store-corrupt", f"The {what} {digest} is not JSON: {error}.") from error
+    return value, len(data)

@@ -1,0 +1,70 @@
+"""What a layer was made from -> the layer, so that a second build makes none of it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from mpack.oci.blobs import Blobs
+from mpack.oci.files import disk_faults, write_whole
+from mpack.oci.layer import Layer
+
+
+class LayerCache:
+    """One small file an entry in `layers/` of the store; its modification time is when it was last of use."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.directory = blobs.root / "layers"
+
+    def get(self, key: str) -> Layer | None:
+        """The layer for a key, or None; an entry whose blob is gone is none."""
+        path = self._path(key)
+        layer = _read(path)
+        if layer is None or not self._blobs.has(layer.digest, layer.size):
+            return None
+        os.utime(path)
+        return layer
+
+    def put(self, key: str, layer: Layer) -> None:
+        """Remembers a layer that is in the store."""
+        with disk_faults("Writing to the layer cache", self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_whole(self._path(key), json.dumps({"key": key, "layer": layer.to_json()}).encode())
+
+    def digests(self) -> set[str]:
+        """The blobs that the cache keeps alive; a model's files go with the last image that has them."""
+        return {layer.digest for layer in self._kept()}
+
+    def size(self) -> int:
+        """Bytes of the layers kept alive (images may share them)."""
+        return sum({layer.digest: layer.size for layer in self._kept()}.values())
+
+    def prune(self, older_than: float) -> int:
+        """Forgets entries that were of no use for `older_than` seconds; how many."""
+        limit = time.time() - older_than
+        old = [path for path in self._files() if path.stat().st_mtime <= limit]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+    def _kept(self) -> list[Layer]:
+        layers = [layer for path in self._files() if (layer := _read(path)) is not None]
+        return [layer for layer in layers if layer.kind not in ("model", "config")]
+
+    def _files(self) -> list[Path]:
+        return sorted(self.directory.glob("*.json")) if self.directory.is_dir() else []
+
+    def _path(self, key: str) -> Path:
+        return self.directory / (hashlib.sha256(key.encode()).hexdigest() + ".json")
+
+
+def _read(path: Path) -> Layer | None:
+    # A damaged entry is a missing one: the layer is made again.
+    try:
+        return Layer.from_json(json.loads(path.read_bytes())["layer"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

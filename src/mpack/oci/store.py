@@ -1,0 +1,288 @@
+"""The Store: an OCI layout on this machine that every build lands in.
+
+    <root>/oci-layout, index.json, blobs/sha256/…   a plain OCI image layout; names are annotations "name:tag"
+    <root>/layers/…                                 layer cache: what a layer was made from -> the layer
+    <root>/tmp/…                                    unfinished work
+    <root>/index.lock, lease.lock                   held (flock) while the index changes, while blobs are in use
+
+<root> is `store` in the user's data directory (XDG; `MPACK_HOME`/data if that is set). Files appear whole or not at
+all, so a killed mpack leaves at most files in tmp/, which the next `gc` removes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpack.errors import EnvironmentFault, UsageError
+from mpack.oci.blobs import Blobs, is_digest
+from mpack.oci.files import disk_faults, write_whole
+from mpack.oci.image import MANIFEST, OciImage, canonical_json, make_manifest
+from mpack.oci.layer import Directory, Entry, Layer, write_layer
+from mpack.oci.layercache import LayerCache
+
+REF_NAME = "org.opencontainers.image.ref.name"
+_ID = "dev.mpack.image.id"
+_ADDED = "dev.mpack.image.added"
+_ROLE = "dev.mpack.image.role"
+_SHORTEST_PREFIX = 6
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of the store: its names, when it was added (seconds since 1970), and whether it is a "base"."""
+
+    digest: str
+    id: str
+    names: tuple[str, ...]
+    added: float
+    role: str
+
+
+class Store(Blobs):
+    """The image store below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.cache = LayerCache(self)
+
+    @classmethod
+    def default(cls) -> Store:
+        """The user's store."""
+        from mpack.paths import data_dir
+
+        return cls(data_dir() / "store")
+
+    # --- locks
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """While it is held, by however many processes, `gc` removes nothing. A killed process holds none."""
+        with self._flock("lease.lock", fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def _flock(self, name: str, how: int) -> Iterator[None]:
+        self._prepare()
+        with disk_faults("Locking the image store", self.root):
+            descriptor = os.open(self.root / name, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
+
+    # --- layers and images
+
+    def write_layer(
+        self, entries: Iterable[Entry], *, kind: str, existing: Mapping[str, Directory] | None = None
+    ) -> Layer:
+        """Writes a layer straight into the store."""
+        with self.writing() as blob:
+            return write_layer(entries, blob, kind=kind, existing=existing)
+
+    def put_image(self, config: bytes, layers: tuple[Layer, ...]) -> OciImage:
+        """Stores configuration and manifest of an image whose layers are here; it is not listed until `add`."""
+        self.add(config)
+        return self.image(self.add(canonical_json(make_manifest(config, layers))))
+
+    def image(self, digest: str) -> OciImage:
+        """The image of a manifest digest. Raises EnvironmentFault store-corrupt."""
+        return OciImage.load(self, digest)
+
+    def add_image(self, image: OciImage, names: Iterable[str] = (), *, role: str = "image") -> None:
+        """Lists an image under names ("name:tag"; none: by digest alone). A name leaves the image that had it."""
+        wanted = set(names)
+        with self._changing() as entries:
+            entries[:] = [item for item in entries if _name(item) not in wanted]
+            known = [item for item in entries if item["digest"] == image.digest]
+            added = min((_added(item) for item in known), default=time.time())
+            held = {_name(item) for item in known} | wanted
+            entries[:] = [item for item in entries if item["digest"] != image.digest]
+            for name in sorted(name for name in held if name) or [""]:
+                entries.append(_entry(image, self.path(image.digest).stat().st_size, name, added, role))
+
+    def records(self) -> list[Record]:
+        """Every image, newest first, one record a digest."""
+        grouped: dict[str, list[dict[str, Any]]] = {}
+        for item in self._entries():
+            grouped.setdefault(item["digest"], []).append(item)
+        found = [_record(digest, items) for digest, items in grouped.items()]
+        return sorted(found, key=lambda record: (-record.added, record.digest))
+
+    def find(self, reference: str) -> OciImage | None:
+        """The image of a name ("name" means "name:latest"), digest, id or unique prefix of one; None if there is none.
+
+        Raises UsageError when a prefix fits several images.
+        """
+        record = self.find_record(reference)
+        return self.image(record.digest) if record else None
+
+    def find_record(self, reference: str) -> Record | None:
+        """As `find`, without reading the image."""
+        records = self.records()
+        name, _, pinned = reference.partition("@")
+        if pinned:
+            return next((item for item in records if pinned in (item.digest, item.id)), None)
+        for item in records:
+            if with_tag(name) in item.names or reference in (item.digest, item.id):
+                return item
+        prefix = reference.removeprefix("sha256:")
+        if len(prefix) < _SHORTEST_PREFIX or not set(prefix) <= set("0123456789abcdef"):
+            return None
+        fitting = [
+            item for item in records if prefix in (item.digest[7 : 7 + len(prefix)], item.id[7 : 7 + len(prefix)])
+        ]
+        if len(fitting) > 1:
+            shown = ", ".join(item.digest for item in fitting)
+            raise UsageError("usage", f"{reference} is the beginning of several images: {shown}.", "Give more digits.")
+        return fitting[0] if fitting else None
+
+    def resolve(self, reference: str) -> OciImage:
+        """As `find`. Raises EnvironmentFault image-unknown when the store has no such image."""
+        image = self.find(reference)
+        if image is None:
+            raise unknown(reference)
+        return image
+
+    def tag(self, reference: str, name: str) -> None:
+        """Gives an image a further name."""
+        record = self.find_record(reference)
+        if record is None:
+            raise unknown(reference)
+        self.add_image(self.image(record.digest), [with_tag(name)], role=record.role)
+
+    def forget(self, digest: str, names: Iterable[str] | None = None) -> None:
+        """Takes names from an image (None: all); without any name left it is no longer listed. `gc` frees the space."""
+        going = None if names is None else set(names)
+        with self._changing() as entries:
+            entries[:] = [
+                item for item in entries if item["digest"] != digest or (going is not None and _name(item) not in going)
+            ]
+
+    # --- space
+
+    def gc(self) -> int | None:
+        """Removes every blob that no image and no cached layer needs; the bytes freed, or None: others are at work."""
+        try:
+            with self._flock("lease.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), self._flock("index.lock", fcntl.LOCK_EX):
+                return self._sweep()
+        except BlockingIOError:
+            return None
+
+    def _sweep(self) -> int:
+        needed = self.cache.digests()
+        for record in self.records():
+            needed.add(record.digest)
+            try:
+                image = self.image(record.digest)
+            except EnvironmentFault:
+                continue  # a broken image keeps nothing alive; using it says what is wrong
+            needed |= {image.id, *(layer.digest for layer in image.layers)}
+        freed = 0
+        for path in self.directory.iterdir():
+            if f"sha256:{path.name}" not in needed:
+                freed += path.stat().st_size
+                path.unlink()
+        for path in self.unfinished.iterdir():
+            freed += _remove(path)
+        return freed
+
+    def disk_usage(self) -> int:
+        """Bytes of all blobs."""
+        return sum(path.stat().st_size for path in self.directory.iterdir()) if self.directory.is_dir() else 0
+
+    # --- the index
+
+    def _entries(self) -> list[dict[str, Any]]:
+        path = self.root / "index.json"
+        try:
+            entries = json.loads(path.read_bytes())["manifests"]
+            if not all(is_digest(item["digest"]) and isinstance(item["annotations"], dict) for item in entries):
+                raise ValueError("an entry without digest")
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError) as error:
+            raise EnvironmentFault(
+                "store-corrupt",
+                f"The index of the image store, {path}, cannot be read: {error}.",
+                "Move the file away: the images are built again from their artifacts, layers come from the cache.",
+            ) from error
+        return list(entries)
+
+    @contextmanager
+    def _changing(self) -> Iterator[list[dict[str, Any]]]:
+        """The index entries, written back when the block ends without an error; one process at a time."""
+        with self._flock("index.lock", fcntl.LOCK_EX), disk_faults("Writing to the image store", self.root):
+            entries = self._entries()
+            yield entries
+            entries.sort(key=lambda item: (_name(item), item["digest"]))
+            if not (self.root / "oci-layout").exists():
+                write_whole(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+            index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
+            write_whole(self.root / "index.json", json.dumps(index, indent=1).encode())
+
+
+def with_tag(name: str) -> str:
+    """ "name" -> "name:latest"; a name with a tag stays."""
+    return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
+
+
+def unknown(reference: str) -> EnvironmentFault:
+    """The error for a reference that the store does not know."""
+    return EnvironmentFault(
+        "image-unknown",
+        f"The store has no image {reference}.",
+        "`mpack images` lists what it has; a name without a tag means :latest.",
+    )
+
+
+def _entry(image: OciImage, size: int, name: str, added: float, role: str) -> dict[str, Any]:
+    notes = {_ID: image.id, _ADDED: f"{added:.0f}", _ROLE: role}
+    if name:
+        notes[REF_NAME] = name
+    os_name, _, architecture = image.platform.partition("/")
+    return {
+        "mediaType": image.manifest.get("mediaType", MANIFEST),
+        "digest": image.digest,
+        "size": size,
+        "platform": {"os": os_name, "architecture": architecture.partition("/")[0]},
+        "annotations": notes,
+    }
+
+
+def _record(digest: str, items: list[dict[str, Any]]) -> Record:
+    names = tuple(sorted(name for name in map(_name, items) if name))
+    notes = items[0]["annotations"]
+    return Record(digest, str(notes.get(_ID, "")), names, min(map(_added, items)), str(notes.get(_ROLE, "image")))
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str(item["annotations"].get(REF_NAME, ""))
+
+
+def _added(item: Mapping[str, Any]) -> float:
+    try:
+        return float(item["annotations"][_ADDED])
+    except (KeyError, ValueError):
+        return 0.0
+
+
+def _remove(path: Path) -> int:
+    """Removes a file or directory; the bytes of its files."""
+    import shutil
+
+    if not path.is_dir() or path.is_symlink():
+        size = path.lstat().st_size
+        path.unlink()
+        return size
+    size = sum(item.lstat().st_size for item in path.rglob("*") if item.is_file())
+    shutil.rmtree(path, ignore_errors=True)
+    return size
