@@ -42,6 +42,12 @@ def cases() -> list[Case]:
     return found
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with an argument `case` runs once for every model fixture."""
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", cases(), ids=str)
+
+
 @dataclass(frozen=True)
 class Mpack:
     """Runs `mpack` as a user does, with a home of the suite's own."""
@@ -130,16 +136,16 @@ def wait_ready(engine: str, container: str, client: httpx.Client) -> None:
     pytest.fail(f"the container was not ready:\n{logs.stdout[-3000:]}\n{logs.stderr[-3000:]}")
 
 
-def assert_same(answer: Any, expected: Any, where: str = "answer", tolerance: float = 1e-6) -> None:
+def _assert_same(answer: Any, expected: Any, where: str = "answer", tolerance: float = 1e-6) -> None:
     """Equal JSON: numbers within a relative tolerance, all else exactly."""
     if isinstance(expected, dict):
         assert isinstance(answer, dict) and list(answer) == list(expected), where
         for key in expected:
-            assert_same(answer[key], expected[key], f"{where}.{key}", tolerance)
+            _assert_same(answer[key], expected[key], f"{where}.{key}", tolerance)
     elif isinstance(expected, list):
         assert isinstance(answer, list) and len(answer) == len(expected), f"{where}: {answer} != {expected}"
         for index, item in enumerate(expected):
-            assert_same(answer[index], item, f"{where}[{index}]", tolerance)
+            _assert_same(answer[index], item, f"{where}[{index}]", tolerance)
     elif isinstance(expected, float):
         assert isinstance(answer, (int, float)) and not isinstance(answer, bool), where
         assert answer == pytest.approx(expected, rel=tolerance, abs=1e-12), where
@@ -154,3 +160,9 @@ def remove_image(engine: str) -> Iterator[Callable[[str], None]]:
     yield references.append
     for reference in references:
         subprocess.run([engine, "rmi", "-f", reference], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[..., None]:
+    """`assert_same(answer, expected)`: equal JSON, numbers within 1e-6."""
+    return _assert_same

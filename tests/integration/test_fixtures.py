@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,11 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-spec = importlib.util.spec_from_file_location("suite", Path(__file__).parents[1] / "conftest.py")
-assert spec is not None and spec.loader is not None
-suite = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(suite)
 
 HARD = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 NOBODY = "65534:65534"
@@ -40,8 +34,9 @@ def build(mpack: Any, case: Any, packager: str, builder: str, locks: Path) -> di
 
 
 @pytest.mark.parametrize("builder", ["embedded", "docker"])
-@pytest.mark.parametrize("case", suite.cases(), ids=str)
-def test_rest(case: Any, builder: str, mpack: Any, serve: Any, locks: Path, remove_image: Any) -> None:
+def test_rest(
+    case: Any, builder: str, mpack: Any, serve: Any, locks: Path, remove_image: Any, assert_same: Any
+) -> None:
     """As nobody, on a read-only root without capabilities, every request gets the expected status and answer."""
     built = build(mpack, case, "docker-rest", builder, locks)
     remove_image(built["image"])
@@ -55,13 +50,12 @@ def test_rest(case: Any, builder: str, mpack: Any, serve: Any, locks: Path, remo
             )
             assert answer.status_code == request["status"], answer.text
             if "answer" in request:
-                suite.assert_same(answer.json(), request["answer"])
+                assert_same(answer.json(), request["answer"])
             assert answer.headers["Model-Name"] == case.expect["name"]
             assert answer.headers["Model-Version"] == case.expect["version"]
 
 
 @pytest.mark.parametrize("builder", ["embedded", "docker"])
-@pytest.mark.parametrize("case", suite.cases(), ids=str)
 def test_cli(case: Any, builder: str, mpack: Any, engine: str, locks: Path, tmp_path: Path, remove_image: Any) -> None:
     """The reference's command, as written, in a directory of another user: the answer is there and is that user's."""
     built = build(mpack, case, "docker-cli", builder, locks)
@@ -79,10 +73,10 @@ def test_cli(case: Any, builder: str, mpack: Any, engine: str, locks: Path, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Prediction is successful. Result file: /volume/results.json\n"
     result = volume / "results.json"
-    suite.assert_same(json.loads(result.read_text("utf-8")), case.expect["cli"]["answer"])
+    assert_same(json.loads(result.read_text("utf-8")), case.expect["cli"]["answer"])
     assert (result.stat().st_uid, result.stat().st_gid) == (1234, 1234)
     result.unlink()
     told = [engine, "run", "--rm", *HARD, "--user", "1234:1234", "-v", f"{volume}:/volume", built["image"]]
     done = subprocess.run([*told, "predict", "/volume/x.json", "/volume"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    suite.assert_same(json.loads(result.read_text("utf-8")), case.expect["cli"]["answer"])
+    assert_same(json.loads(result.read_text("utf-8")), case.expect["cli"]["answer"])
