@@ -1,0 +1,93 @@
+"""Deadlines of requests in a threaded worker, where gunicorn's own timeout watches only the main loop.
+
+A request passes three phases, each with the whole timeout: *reading* (a client that sends too slowly is cut off and
+answered 408), *working* (a model that hangs: the client gets 504 and the worker process is replaced, for a thread
+cannot be stopped), *writing* (a client that does not take its answer is cut off).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+READING, WORKING, WRITING = "reading", "working", "writing"
+
+
+@dataclass
+class _Request:
+    connection: socket.socket
+    deadline: float
+    phase: str = READING
+    expired: bool = False
+
+
+class Deadlines:
+    """The requests that this process is busy with, one a thread, and a thread that ends those that are late."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._requests: dict[int, _Request] = {}
+        self._watcher: threading.Thread | None = None
+
+    def begin(self, connection: socket.socket) -> None:
+        """The calling thread starts to read a request from `connection`."""
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, name="deadlines", daemon=True)
+            self._watcher.start()
+        self._requests[threading.get_ident()] = _Request(connection, time.monotonic() + self.timeout)
+
+    def enter(self, phase: str) -> bool:
+        """The calling thread's request enters `phase`. False if its time ran out before; True outside a worker."""
+        request = self._requests.get(threading.get_ident())
+        if request is None:
+            return True
+        request.phase, request.deadline = phase, time.monotonic() + self.timeout
+        return not request.expired
+
+    def end(self) -> None:
+        """The calling thread is done with its request."""
+        self._requests.pop(threading.get_ident(), None)
+
+    def _watch(self) -> None:
+        pause = min(1.0, self.timeout / 4)
+        while True:
+            time.sleep(pause)
+            now = time.monotonic()
+            for request in list(self._requests.values()):
+                if now > request.deadline and not request.expired:
+                    request.expired = True
+                    self._expire(request)
+
+    def _expire(self, request: _Request) -> None:
+        if request.phase == WORKING:
+            self._replace_worker(request.connection)
+        try:
+            request.connection.shutdown(socket.SHUT_RD if request.phase == READING else socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def _replace_worker(self, connection: socket.socket) -> None:
+        message = f"The model did not answer within {self.timeout:g} seconds (MPACK_TIMEOUT)."
+        try:
+            connection.settimeout(1)
+            connection.sendall(json_response(504, "Gateway Timeout", message))
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        print(f"{message} Its worker process is replaced.", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def json_response(status: int, reason: str, message: str) -> bytes:
+    """A whole HTTP/1.1 answer with {"message": …}, for where no application can be asked."""
+    body = json.dumps({"message": message}).encode()
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

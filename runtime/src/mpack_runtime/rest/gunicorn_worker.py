@@ -1,0 +1,89 @@
+"""gunicorn's threaded worker for a container that can write nowhere: deadlines, JSON errors, a heartbeat in memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from gunicorn import util
+from gunicorn.glogging import Logger
+from gunicorn.workers import base, gthread
+
+from mpack_runtime.rest.deadline import json_response
+
+
+class MemoryHeartbeat:
+    """gunicorn's WorkerTmp (a file whose time stamp says that the worker lives) on a file in memory."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._fd = os.memfd_create("mpack-heartbeat")
+
+    def notify(self) -> None:
+        """The worker lives."""
+        now = time.monotonic()
+        os.utime(self._fd, (now, now))
+
+    def last_update(self) -> float:
+        """time.monotonic() of the last notify."""
+        return os.fstat(self._fd).st_mtime
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _write_json_error(sock: Any, status: int, reason: str, message: str) -> None:
+    """In place of gunicorn's HTML for requests that it cannot parse."""
+    util.write_nonblock(sock, json_response(status, reason, message or reason))
+
+
+def adapt() -> None:
+    """Puts these parts in place of gunicorn's; it offers no setting for them."""
+    if hasattr(os, "memfd_create"):
+        base.WorkerTmp = MemoryHeartbeat
+    util.write_error = _write_json_error
+    # Kept-alive connections that wait for nothing may delay a stop by no more than this (seconds).
+    gthread.STOP_KEEPALIVE_LINGER = 0.5
+
+
+class Worker(gthread.ThreadWorker):  # type: ignore[misc]
+    """A threaded worker whose requests have deadlines."""
+
+    def handle(self, conn: Any) -> Any:
+        deadlines = self.app.deadlines
+        deadlines.begin(conn.sock)
+        try:
+            return super().handle(conn)
+        finally:
+            deadlines.end()
+
+
+class JsonAccessLog(Logger):  # type: ignore[misc]
+    """One JSON object a request on stdout."""
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
+        answered = dict(resp.headers)
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "method": environ.get("REQUEST_METHOD"),
+            "path": environ.get("RAW_URI"),
+            "status": int(str(resp.status).split(None, 1)[0]),
+            "bytes": getattr(resp, "sent", None),
+            "ms": round(request_time.total_seconds() * 1000, 3),
+            "remote": environ.get("REMOTE_ADDR"),
+            "agent": environ.get("HTTP_USER_AGENT"),
+            "request_id": answered.get("Request-Id"),
+        }
+        try:
+            # One write a line, so that lines of several threads and workers never mix.
+            os.write(sys.stdout.fileno(), orjson.dumps(line, default=str) + b"\n")
+        except (OSError, TypeError):
+            pass

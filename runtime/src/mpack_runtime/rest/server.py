@@ -1,0 +1,140 @@
+"""`serve`: gunicorn around the application, started in this process; ready only when the model has answered."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+from typing import Any, NoReturn, Optional
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+
+from mpack_runtime import loaders, selfcheck
+from mpack_runtime.config import ModelConfig, Settings
+from mpack_runtime.errors import RuntimeFault
+from mpack_runtime.rest.app import INVOKE, RestApp
+from mpack_runtime.rest.deadline import Deadlines
+from mpack_runtime.rest.gunicorn_worker import JsonAccessLog, Worker, adapt
+from mpack_runtime.rest.metrics import Metrics
+from mpack_runtime.service import Service
+
+_REASON_BYTES = 4096
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn's application object: its configuration, its hooks, and the model's WSGI application.
+
+    The model is loaded in the master where its framework may be forked, else in each worker; each worker asks it the
+    sample before it takes a request. Master and workers share one byte a worker (loaded or not) and a reason.
+    """
+
+    def __init__(self, config: ModelConfig, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.service: Optional[Service] = None
+        self.deadlines = Deadlines(settings.timeout)
+        self.metrics = Metrics(slots=settings.workers + 1)
+        self._loaded = mmap.mmap(-1, settings.workers + 1)
+        self._reason = mmap.mmap(-1, _REASON_BYTES)
+        self._slot = 0
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self.settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        values: dict[str, Any] = {
+            "bind": f"{host}:{settings.port}",
+            "workers": settings.workers,
+            "threads": settings.threads,
+            "worker_class": Worker,
+            "timeout": settings.timeout,
+            "graceful_timeout": settings.timeout,
+            "keepalive": 15,
+            "accesslog": "-",
+            "logger_class": JsonAccessLog,
+            "loglevel": "warning",
+            "control_socket_disable": True,
+            "pre_fork": self._pre_fork,
+            "post_fork": self._post_fork,
+            "child_exit": self._child_exit,
+            "on_exit": self._on_exit,
+        }
+        for key, value in values.items():
+            if key in self.cfg.settings:  # releases of gunicorn differ in what they know
+                self.cfg.set(key, value)
+
+    def load(self) -> Any:
+        """In a worker: the WSGI application around a model that has answered its sample; a failure ends the container."""
+        # A worker that still loads has nothing to finish: SIGTERM ends it at once.
+        handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            service = self.service or Service.load(self.config)
+            app = RestApp(service, self.settings, self.metrics, self.deadlines)
+            app.answer = selfcheck.ask_sample(service, connect(service))
+        except RuntimeFault as error:
+            self._fail(error.message)
+        except Exception as error:
+            self._fail(f"The model cannot be served: {type(error).__name__}: {error}")
+        app.ready = True
+        self._loaded[self._slot] = 1
+        signal.signal(signal.SIGTERM, handler)
+        settings, model = self.settings, self.config
+        print(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
+        return app.flask()
+
+    def _fail(self, reason: str) -> NoReturn:
+        text = " ".join(reason.split()).encode()[: _REASON_BYTES - 1]
+        self._reason[: len(text)] = text
+        sys.exit(1)
+
+    def _pre_fork(self, server: Arbiter, worker: Any) -> None:
+        worker.slot = self.metrics.reserve()
+        self._loaded[worker.slot] = 0
+
+    def _post_fork(self, server: Arbiter, worker: Any) -> None:
+        self._slot = worker.slot
+        self.metrics.take(worker.slot)
+
+    def _child_exit(self, server: Arbiter, worker: Any) -> None:
+        self.metrics.release(worker.slot)
+        # Without listeners the server is stopping already. A worker that never loaded would never load.
+        if server.LISTENERS and not self._loaded[worker.slot]:
+            raise HaltServer(None, 1)
+
+    def _on_exit(self, server: Arbiter) -> None:
+        """The last word of the container, in the master."""
+        reason = self._reason[:].rstrip(b"\0").decode(errors="replace")
+        if reason:
+            print(reason, file=sys.stderr, flush=True)
+        elif not any(self._loaded):
+            print(
+                "A worker process ended while it loaded the model (killed for want of memory?).",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def serve(config: ModelConfig, settings: Settings) -> int:
+    """Serves until SIGTERM. Raises LoadFailure; exits the process with 1 where a worker cannot load or answer."""
+    # As process 1 of a container, SIGTERM would be ignored until gunicorn has its own handler.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    adapt()
+    server = Server(config, settings)
+    if loaders.forkable(config):
+        server.service = Service.load(config)
+    Arbiter(server).run()
+    return 0
+
+
+def connect(service: Service) -> selfcheck.Ask:
+    """Asks the model through an application of its own: routing, body reading, checks and answers as for a client."""
+    client = RestApp(service, Settings()).flask().test_client()
+
+    def ask(body: bytes) -> tuple[int, bytes]:
+        response = client.post(INVOKE, data=body, content_type="application/json")
+        return response.status_code, response.data
+
+    return ask
