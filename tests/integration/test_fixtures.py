@@ -56,7 +56,9 @@ def test_rest(
 
 
 @pytest.mark.parametrize("builder", ["embedded", "docker"])
-def test_cli(case: Any, builder: str, mpack: Any, engine: str, locks: Path, tmp_path: Path, remove_image: Any) -> None:
+def test_cli(
+    case: Any, builder: str, mpack: Any, engine: str, locks: Path, tmp_path: Path, remove_image: Any, assert_same: Any
+) -> None:
     """The reference's command, as written, in a directory of another user: the answer is there and is that user's."""
     built = build(mpack, case, "docker-cli", builder, locks)
     remove_image(built["image"])
