@@ -1,0 +1,317 @@
+"""Opening an artifact by content: zip, tar (plain, gzip, bzip2, xz), directory, single file, http(s) URL.
+
+A directory and a single file are used where they are; an archive is unpacked once, hashed on the way. Files of models
+that are zips themselves (skops, PyTorch) stay whole.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from mpack.artifact.archive import BLOCK, Readable, is_junk, safe_path, shown, unpack, unsafe
+from mpack.artifact.download import download, file_name, is_url, public_url
+from mpack.artifact.limits import Limits, Meter
+from mpack.artifact.model import ArtifactFile, Tree
+from mpack.artifact.tar import RECORD, is_header, tar_members, truncated
+from mpack.artifact.zip import open_zip, zip_members
+from mpack.errors import InputError
+
+_COMPRESSIONS = ((b"\x1f\x8b\x08", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
+_FOREIGN = ((b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!\x1a\x07", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
+_SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z][A-Za-z0-9]*$")
+#: xz -9 takes 65 MiB to unpack; a header may ask for 4 GiB.
+_XZ_MEMORY = 128 << 20
+
+
+def open_tree(location: str, limits: Limits, scratch: Path) -> Tree:
+    """The artifact's files. What has to be unpacked goes to a new directory below `scratch`, which is gone again when
+    this raises. Raises InputError, and EnvironmentFault disk-full or download-failed."""
+    target = Path(tempfile.mkdtemp(prefix="artifact-", dir=scratch))
+    name = public_url(location) if is_url(location) else location
+    try:
+        if is_url(location):
+            return _open_path(download(location, target, limits), file_name(location), limits, target)
+        path = Path(location)
+        if not location:
+            raise FileNotFoundError
+        return _open_path(path, path.name or path.resolve().name, limits, target)
+    except BaseException as error:
+        shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, InputError):
+            raise InputError(error.code, _about(name, error.message), error.hint) from error
+        if isinstance(error, OSError):
+            raise _unreadable(name, error) from error
+        raise
+
+
+def tree_digest(tree: Tree) -> str:
+    """ "sha256:…" over path, size, content hash and executable bit of every file, sorted by path: a zip, a tar and the
+    folder that they were made of have the same."""
+    digest = hashlib.sha256()
+    for file in tree.values():
+        digest.update(f"{file.path}\0{file.size}\0{file.sha256}\0{int(file.executable)}\n".encode())
+    return "sha256:" + digest.hexdigest()
+
+
+def _about(name: str, message: str) -> str:
+    return message if message.startswith(name) else f"{name}: {message}"
+
+
+def _unreadable(name: str, error: OSError) -> InputError:
+    named = error.filename is None or Path(error.filename) == Path(name).absolute()
+    if isinstance(error, FileNotFoundError) and named:
+        if re.match(r"[a-z][a-z0-9+.-]+://", name):
+            return InputError(
+                "artifact-missing", f"{name} cannot be opened.", "An artifact is a path or an http(s) URL."
+            )
+        return InputError("artifact-missing", f"{name} does not exist.", "Check the path.")
+    where = "" if named else f": {error.filename}"
+    reason = error.strerror or str(error)
+    return InputError("artifact-missing", f"{name} cannot be read{where}: {reason}.", "Check its permissions.")
+
+
+def _open_path(path: Path, name: str, limits: Limits, target: Path) -> Tree:
+    path = path.resolve(strict=True)
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        return _tree(_directory_files(path, limits), name if name not in ("", ".", "..") else path.name)
+    if not stat.S_ISREG(mode):
+        raise unsafe(f"It is {_kind(mode)}.", "An artifact is a regular file or a directory.")
+    title = _SUFFIX.sub("", name) or name
+    with steady(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size == 0:
+            raise InputError("artifact-empty", "It is empty (0 bytes).", "Copy or download the artifact again.")
+        if size > limits.total:
+            Meter(limits).data(size)
+        files = _archive_files(stream, size, limits, target)
+        if files is None:
+            return _tree({(key := safe_path(name)): _hashed(path, key, stream, Meter(limits))}, title)
+    return _tree(files, title)
+
+
+def _tree(files: dict[str, ArtifactFile], title: str) -> Tree:
+    if not files:
+        raise InputError("artifact-empty", "It holds no file.", "Was the model saved to another place?")
+    tops = {path.partition("/")[0] for path in files}
+    if len(tops) == 1 and (top := tops.pop()) not in files and not top.isdecimal():
+        files = {path[len(top) + 1 :]: replace(file, path=path[len(top) + 1 :]) for path, file in files.items()}
+    return Tree(files, title)
+
+
+@contextmanager
+def steady(path: Path) -> Iterator[BinaryIO]:
+    """A file that must stay as it is while it is read. Raises InputError artifact-changed."""
+    with path.open("rb") as stream:
+        before = os.fstat(stream.fileno())
+        try:
+            yield stream
+        finally:
+            after = os.fstat(stream.fileno())
+            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                # Raised over whatever the reading ran into: the change is the cause of it.
+                raise InputError(
+                    "artifact-changed", f"{path.name} changed while it was being read.", "Wait until it is written."
+                )
+
+
+def _hashed(path: Path, name: str, stream: BinaryIO, meter: Meter) -> ArtifactFile:
+    stream.seek(0)
+    digest = hashlib.sha256()
+    size = 0
+    while block := stream.read(BLOCK):
+        meter.data(len(block))
+        digest.update(block)
+        size += len(block)
+    executable = bool(os.fstat(stream.fileno()).st_mode & 0o100)
+    return ArtifactFile(name, size, digest.hexdigest(), path, executable)
+
+
+# Archives
+
+
+def _archive_files(stream: BinaryIO, size: int, limits: Limits, target: Path) -> dict[str, ArtifactFile] | None:
+    """The unpacked files, or None if the file is not an archive but a model itself."""
+    head = stream.read(RECORD)
+    stream.seek(0)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        with open_zip(stream, limits) as archive:
+            if _is_model(archive):
+                return None
+            return unpack(zip_members(archive, Meter(limits, size)), target, Meter(limits))
+    for magic, compression in _COMPRESSIONS:
+        if head.startswith(magic):
+            return _compressed_files(stream, compression, size, limits, target)
+    for magic, kind in _FOREIGN:
+        if head.startswith(magic):
+            raise InputError("artifact-unknown", f"It is a {kind} archive.", "Make it a zip, tar or tar.gz.")
+    if is_header(head):
+        return unpack(tar_members(Metered(stream, Meter(limits))), target, Meter(limits))
+    return None
+
+
+def _is_model(archive: zipfile.ZipFile) -> bool:
+    """True for zips that are one model's file: skops has schema.json, PyTorch data.pkl and version in one folder."""
+    names = set(archive.namelist())
+    if any(name.endswith("/data.pkl") and name.count("/") == 1 for name in names):
+        return any(name.endswith("/version") and name.count("/") == 1 for name in names)
+    if "schema.json" not in names:
+        return False
+    info = archive.getinfo("schema.json")
+    if info.file_size > 64 << 20:
+        return False
+    try:
+        return b'"__loader__"' in archive.read(info)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError):
+        return False
+
+
+def _compressed_files(
+    stream: BinaryIO, compression: str, size: int, limits: Limits, target: Path
+) -> dict[str, ArtifactFile] | None:
+    plain = Plain(stream, compression)
+    head = b""
+    while len(head) < RECORD and (block := plain.read(RECORD - len(head))):
+        head += block
+    stream.seek(0)
+    if head[:1] == b"\x80" and head[1:2] <= b"\x05":
+        # joblib compresses a pickle as a whole.
+        return None
+    if not is_header(head):
+        raise InputError(
+            "artifact-unknown",
+            f"It is a single file compressed with {compression}, not a tar archive.",
+            "Decompress it first, or make it a tar.gz or zip.",
+        )
+    return unpack(tar_members(Metered(Plain(stream, compression), Meter(limits, size))), target, Meter(limits))
+
+
+class Metered:
+    """A stream whose bytes are counted."""
+
+    def __init__(self, stream: Readable, meter: Meter) -> None:
+        self._stream = stream
+        self._meter = meter
+
+    def read(self, size: int, /) -> bytes:
+        block = self._stream.read(size)
+        self._meter.data(len(block))
+        return block
+
+
+class Plain:
+    """A compressed stream's content. Raises InputError artifact-truncated or artifact-corrupt."""
+
+    def __init__(self, stream: BinaryIO, compression: str) -> None:
+        self._compression = compression
+        self._stream: Readable
+        if compression == "gzip":
+            self._stream = gzip.GzipFile(fileobj=stream, mode="rb")
+        elif compression == "bzip2":
+            self._stream = bz2.BZ2File(stream)
+        else:
+            self._stream = Xz(stream)
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except EOFError as error:
+            raise truncated() from error
+        except (OSError, zlib.error, lzma.LZMAError, ValueError) as error:
+            raise InputError(
+                "artifact-corrupt",
+                f"The {self._compression} stream is damaged: {error}.",
+                "Copy or download the artifact again.",
+            ) from error
+
+
+class Xz:
+    """An xz stream's content, unpacked in bounded memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+
+    def read(self, size: int, /) -> bytes:
+        while not self._decoder.eof:
+            packed = self._stream.read(1 << 16) if self._decoder.needs_input else b""
+            if self._decoder.needs_input and not packed:
+                raise EOFError
+            if block := self._decoder.decompress(packed, size):
+                return block
+        return b""
+
+
+# Directories
+
+
+def _directory_files(root: Path, limits: Limits) -> dict[str, ArtifactFile]:
+    """Every file below `root`, links inside it followed, hashed where it is."""
+    meter = Meter(limits)
+    files: dict[str, ArtifactFile] = {}
+    pending = [("", root, frozenset([root]))]
+    while pending:
+        prefix, directory, active = pending.pop()
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                meter.entry()
+                path = safe_path(prefix + entry.name)
+                if is_junk(path):
+                    continue
+                real = _real(entry, root, path)
+                mode = real.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    if real in active:
+                        raise unsafe(f"The link {shown(path)} leads back to a directory that it stands in.")
+                    pending.append((path + "/", real, active | {real}))
+                elif not stat.S_ISREG(mode):
+                    raise unsafe(f"{shown(path)} is {_kind(mode)}.", "Remove it: an artifact holds regular files only.")
+                elif path in files:
+                    raise unsafe(f"The name {shown(path)} occurs twice.")
+                else:
+                    with steady(real) as stream:
+                        files[path] = _hashed(real, path, stream, meter)
+    return files
+
+
+def _real(entry: os.DirEntry[str], root: Path, path: str) -> Path:
+    """Where an entry really is. Raises InputError on a link that leaves `root`, dangles or loops."""
+    if not entry.is_symlink():
+        return Path(entry.path)
+    try:
+        real = Path(entry.path).resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise unsafe(f"The link {shown(path)} leads to nothing.", "Remove the link, or copy what it is for.") from error
+    except (RuntimeError, OSError) as error:
+        raise unsafe(f"The link {shown(path)} leads round in a loop.", "Remove the link.") from error
+    if not real.is_relative_to(root):
+        raise unsafe(
+            f"The link {shown(path)} leads outside the artifact, to {shown(str(real))}.",
+            "Copy the artifact with its links followed (cp -rL) and take the copy.",
+        )
+    return real
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "no regular file")
