@@ -161,6 +161,8 @@ class Artifact:
     description: Description
     system_packages: tuple[str, ...] = ()
     trust: Trust = Trust()
+    #: The base image that mpack.toml beside the artifact asks for.
+    base: str | None = None
 
     @property
     def format(self) -> str:
