@@ -4,7 +4,8 @@ NaN, NaT, None, pandas' NA and infinities are null. Arrays, Series, DataFrames a
 their own shape; dicts stay objects (keys as strings), tuples are lists. Dates are ISO 8601, with their zone if they
 have one; bytes are base64, time spans are seconds, Decimals are numbers, complex numbers are strings.
 
-`columns` are a DataFrame's own names; else the output sample's; else the signature's, where the width fits; else [].
+`columns` are a DataFrame's own names, or those that the model gives beside its answer; else the signature's, where the
+width fits; else [].
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _NATIVE = frozenset(np.dtype(name) for name in (
 ))  # fmt: skip
 
 
-def render(raw: Any, names: Sequence[str] = (), sample_names: Sequence[str] = ()) -> Prediction:
+def render(raw: Any, names: Sequence[str] = ()) -> Prediction:
     """A model's answer in the form that JSON can hold. `names` are the signature's. Raises ModelFailure."""
     try:
         if isinstance(raw, Prediction):
@@ -40,8 +41,6 @@ def render(raw: Any, names: Sequence[str] = (), sample_names: Sequence[str] = ()
         raise ModelFailure(
             "The model's answer is nested too deeply, or holds itself, and cannot be written as JSON."
         ) from error
-    if sample_names:
-        return Prediction(value, tuple(sample_names))
     return Prediction(value, tuple(names) if names and _width(value) == len(names) else ())
 
 

@@ -11,6 +11,7 @@ from mpack_runtime import loaders, render, wire
 from mpack_runtime.config import ModelConfig, Sample
 from mpack_runtime.errors import ModelFailure, RuntimeFault
 from mpack_runtime.frame import Inputs, Prediction
+from mpack_runtime.loaders import pickled
 from mpack_runtime.signature import Field, Signature
 
 
@@ -21,7 +22,8 @@ class Service:
         self.config = config
         self.model = model
         self.signature = merge(config.signature, model.signature)
-        self.sample: Sample | None = config.sample or model.sample
+        sample = config.sample or model.sample
+        self.sample: Sample | None = pickled.resolve(sample, config.root) if sample else None
 
     @classmethod
     def load(cls, config: ModelConfig) -> Service:
@@ -33,15 +35,11 @@ class Service:
         """The outputs as the signature tells them; empty: unknown."""
         return self.signature.outputs
 
-    @property
-    def forkable(self) -> bool:
-        """True if the model may be loaded before the server forks its workers."""
-        return self.model.forkable
-
     def example(self) -> dict[str, Any] | None:
-        """A request to try: the sample's, else one row made from the signature, else None."""
-        if self.sample is not None and isinstance(self.sample.request, Mapping):
-            return dict(self.sample.request)
+        """A request to try: the sample's, the model's own, one row made from the signature, or None."""
+        for request in (self.sample.request if self.sample else None, self.model.example):
+            if isinstance(request, Mapping):
+                return dict(request)
         return wire.example(self.signature)
 
     def decode(self, body: bytes, content_type: str = "application/json") -> Inputs:
@@ -58,7 +56,7 @@ class Service:
         """The model's answer. Raises ModelFailure; the traceback goes to stderr."""
         try:
             raw = self.model.predict(inputs)
-            return render.render(raw, self.signature.output_names, self.model.output_columns)
+            return render.render(raw, self.signature.output_names)
         except RuntimeFault:
             raise
         except (Exception, SystemExit) as error:  # whatever the model's own code raises

@@ -12,6 +12,8 @@ from mpack_runtime.errors import LoadFailure
 from mpack_runtime.frame import Inputs
 from mpack_runtime.signature import Signature
 
+#: Kinds that a server may load before it forks its workers: they start no thread before they predict.
+FORKABLE = frozenset({"sklearn"})
 KINDS = ("sklearn", "xgboost", "lightgbm", "onnx", "pytorch", "pyfunc", "odahu")
 
 
@@ -20,14 +22,17 @@ class Model:
 
     signature: Signature | None = None
     sample: Sample | None = None
-    #: Names for the columns of the answer where the answer itself has none.
-    output_columns: tuple[str, ...] = ()
-    #: True if a process may fork after loading it and both may predict.
-    forkable: bool = True
+    #: A request to try, where the model tells one but no sample.
+    example: Any = None
 
     def predict(self, inputs: Inputs) -> Any:
         """The model's own answer, for `mpack_runtime.render`. Raises what the model raises, or BadRequest."""
         raise TypeError(f"{type(self).__name__} cannot predict")
+
+
+def forkable(config: ModelConfig) -> bool:
+    """True if the model may be loaded before the server forks its workers, so that they share its memory."""
+    return config.loader.kind in FORKABLE
 
 
 def load(config: ModelConfig) -> Model:

@@ -1,0 +1,87 @@
+"""Byte code that is the same every time: `python -m mpack_runtime.compile < paths > code.tar`.
+
+Source paths come on stdin, one a line. The tar (uncompressed, sorted, no times, owned by root) holds each one's
+`__pycache__/*.pyc` under its absolute path without the leading slash; unchecked-hash, so that the interpreter never
+looks at the source again. Exit 1, with the reason on stderr and no complete tar, where a source is missing or does not
+compile.
+
+What `marshal` writes depends on how often each string is in use in the process. So the interpreter starts anew without
+site packages and with a fixed hash seed, and every file is compiled in a fork of that one state. Standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import marshal
+import os
+import struct
+import sys
+import tarfile
+from typing import BinaryIO
+
+UNCHECKED_HASH = 1
+
+
+def main() -> int:
+    """Compiles what stdin names to a tar on stdout."""
+    if os.environ.get("PYTHONHASHSEED") != "0" or not sys.flags.no_site:
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100,PTH120 - pathlib adds state
+        environment = {"PYTHONHASHSEED": "0", "PYTHONPATH": root}
+        os.execve(sys.executable, [sys.executable, "-S", "-B", "-m", "mpack_runtime.compile"], environment)  # noqa: S606
+    paths = sorted({line for line in sys.stdin.read().splitlines() if line})
+    try:
+        write_tar(paths, sys.stdout.buffer)
+    except (OSError, ValueError) as error:
+        print(f"Byte code: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def write_tar(paths: list[str], out: BinaryIO) -> None:
+    """Compiles every source in a fork of this process. Raises ValueError naming one that does not compile."""
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for path in paths:
+            data = _in_fork(path)
+            member = tarfile.TarInfo(importlib.util.cache_from_source(path, optimization="").lstrip("/"))
+            member.size, member.mode = len(data), 0o644
+            member.uname = member.gname = "root"
+            tar.addfile(member, io.BytesIO(data))
+
+
+def _in_fork(path: str) -> bytes:
+    """The .pyc of one source, made in a child process. Raises ValueError with the child's reason."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reader)
+            try:
+                data, status = compile_source(path), 0
+            except Exception as error:
+                data = f"{path} cannot be compiled: {type(error).__name__}: {error}".encode()
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(data)
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        data = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status != 0:
+        raise ValueError(data.decode(errors="replace") or f"{path}: the compiling process ended with {status}")
+    return data
+
+
+def compile_source(path: str) -> bytes:
+    """An unchecked-hash .pyc (PEP 552) of the source file. Raises OSError, SyntaxError or ValueError."""
+    with open(path, "rb") as stream:  # noqa: PTH123 - pathlib adds state
+        source = stream.read()
+    code = compile(source, path, "exec", dont_inherit=True, optimize=0)
+    header = importlib.util.MAGIC_NUMBER + struct.pack("<I", UNCHECKED_HASH) + importlib.util.source_hash(source)
+    return header + marshal.dumps(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
