@@ -19,6 +19,7 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 #: Annotations of layer descriptors in manifests that mpack writes.
 KIND = "dev.mpack.layer.kind"
 UNPACKED = "dev.mpack.layer.unpacked"
+TAR_SIZE = "dev.mpack.layer.tar"
 _GZIPPED = (GZIP, "application/vnd.docker.image.rootfs.diff.tar.gzip")
 _PLAIN = (TAR, "application/vnd.docker.image.rootfs.diff.tar")
 
@@ -33,8 +34,7 @@ class OciImage:
     manifest: Mapping[str, Any]
     config: Mapping[str, Any]
     layers: tuple[Layer, ...]
-    #: Bytes of the manifest, the configuration and the layers as they are stored.
-    size: int
+    manifest_size: int
 
     @classmethod
     def load(cls, blobs: BlobSource, digest: str) -> OciImage:
@@ -42,7 +42,7 @@ class OciImage:
         manifest, manifest_size = _json(blobs, digest, "manifest")
         try:
             identifier = str(manifest["config"]["digest"])
-            config, config_size = _json(blobs, identifier, "configuration")
+            config, _ = _json(blobs, identifier, "configuration")
             diff_ids = config["rootfs"]["diff_ids"]
             described = manifest["layers"]
             if len(diff_ids) != len(described):
@@ -54,8 +54,7 @@ class OciImage:
                 f"The manifest {digest} is not that of an image ({error}).",
                 f"`mpack rm {digest}` removes it; then build or pull the image again.",
             ) from error
-        size = manifest_size + config_size + sum(layer.size for layer in layers)
-        return cls(blobs, digest, identifier, manifest, config, layers, size)
+        return cls(blobs, digest, identifier, manifest, config, layers, manifest_size)
 
     @property
     def platform(self) -> str:
@@ -72,11 +71,20 @@ class OciImage:
     def labels(self) -> Mapping[str, str]:
         return self.runtime.get("Labels") or {}
 
+    @property
+    def size(self) -> int:
+        """Bytes of the manifest, the configuration and the layers as they are stored."""
+        return self.manifest_size + int(self.manifest["config"]["size"]) + sum(layer.size for layer in self.layers)
+
+    def gzipped(self, number: int) -> bool:
+        """True if a layer's blob is gzip, False if it is a plain tar."""
+        return self.layers[number].media_type in _GZIPPED
+
     def open_layer(self, number: int) -> BinaryIO:
         """The uncompressed tar of a layer. Reading damaged content raises EnvironmentFault store-corrupt."""
         layer = self.layers[number]
         stream = self.blobs.open(layer.digest)
-        if layer.media_type in _PLAIN:
+        if not self.gzipped(number):
             return stream
         return io.BufferedReader(_Unzipped(stream, layer.digest), 1 << 20)
 
@@ -116,8 +124,9 @@ def canonical_json(value: Any) -> bytes:
 def descriptor(layer: Layer) -> dict[str, Any]:
     """A layer's descriptor as mpack writes it into manifests."""
     annotations = {KIND: layer.kind}
-    if layer.unpacked_size is not None:
-        annotations[UNPACKED] = str(layer.unpacked_size)
+    for key, value in ((UNPACKED, layer.unpacked_size), (TAR_SIZE, layer.tar_size)):
+        if value is not None:
+            annotations[key] = str(value)
     return {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size, "annotations": annotations}
 
 
@@ -136,14 +145,15 @@ def _layer(item: Mapping[str, Any], diff_id: str) -> Layer:
     if media_type not in (*_GZIPPED, *_PLAIN):
         raise ValueError(f"a layer of type {media_type}, which mpack cannot read")
     notes = item.get("annotations") or {}
-    unpacked = notes.get(UNPACKED)
+    sizes = {key: int(notes[key]) for key in (UNPACKED, TAR_SIZE) if key in notes}
     return Layer(
         diff_id,
         str(item["digest"]),
         int(item["size"]),
         media_type,
-        None if unpacked is None else int(unpacked),
+        sizes.get(UNPACKED),
         str(notes.get(KIND, "base")),
+        sizes.get(TAR_SIZE),
     )
 
 

@@ -27,7 +27,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer as a blob: digests "sha256:…"; in bytes `size` of the blob, `unpacked_size` the sum of its files."""
+    """A layer as a blob: digests "sha256:…"; in bytes the blob, the sum of its files and the uncompressed tar.
+
+    The last two are None where nobody has looked.
+    """
 
     diff_id: str
     digest: str
@@ -35,6 +38,7 @@ class Layer:
     media_type: str = GZIP
     unpacked_size: int | None = None
     kind: str = "base"
+    tar_size: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -44,6 +48,7 @@ class Layer:
             "media_type": self.media_type,
             "unpacked_size": self.unpacked_size,
             "kind": self.kind,
+            "tar_size": self.tar_size,
         }
 
     @classmethod
@@ -127,7 +132,7 @@ def write_layer(
     writer = GzipWriter(blob)
     unpacked = write_tar(entries, writer, existing or {})
     writer.close()
-    return Layer(writer.raw_digest, blob.digest, blob.size, GZIP, unpacked, kind)
+    return Layer(writer.raw_digest, blob.digest, blob.size, GZIP, unpacked, kind, writer.raw_size)
 
 
 def write_tar(entries: Iterable[Entry], sink: Sink, existing: Mapping[str, Directory]) -> int:

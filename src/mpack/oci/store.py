@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from mpack.errors import EnvironmentFault, UsageError
+from mpack.oci.archive import INDEX, LAYOUT, REF_NAME, index_entry
 from mpack.oci.blobs import Blobs, is_digest
 from mpack.oci.files import disk_faults, write_whole
-from mpack.oci.image import MANIFEST, OciImage, canonical_json, make_manifest
+from mpack.oci.image import OciImage, canonical_json, make_manifest
 from mpack.oci.layer import Directory, Entry, Layer, write_layer
 from mpack.oci.layercache import LayerCache
 
-REF_NAME = "org.opencontainers.image.ref.name"
 _ID = "dev.mpack.image.id"
 _ADDED = "dev.mpack.image.added"
 _ROLE = "dev.mpack.image.role"
@@ -107,7 +107,7 @@ class Store(Blobs):
             held = {_name(item) for item in known} | wanted
             entries[:] = [item for item in entries if item["digest"] != image.digest]
             for name in sorted(name for name in held if name) or [""]:
-                entries.append(_entry(image, self.path(image.digest).stat().st_size, name, added, role))
+                entries.append(_entry(image, name, added, role))
 
     def records(self) -> list[Record]:
         """Every image, newest first, one record a digest."""
@@ -225,8 +225,8 @@ class Store(Blobs):
             yield entries
             entries.sort(key=lambda item: (_name(item), item["digest"]))
             if not (self.root / "oci-layout").exists():
-                write_whole(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-            index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
+                write_whole(self.root / "oci-layout", LAYOUT)
+            index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
             write_whole(self.root / "index.json", json.dumps(index, indent=1).encode())
 
 
@@ -244,18 +244,11 @@ def unknown(reference: str) -> EnvironmentFault:
     )
 
 
-def _entry(image: OciImage, size: int, name: str, added: float, role: str) -> dict[str, Any]:
+def _entry(image: OciImage, name: str, added: float, role: str) -> dict[str, Any]:
     notes = {_ID: image.id, _ADDED: f"{added:.0f}", _ROLE: role}
     if name:
         notes[REF_NAME] = name
-    os_name, _, architecture = image.platform.partition("/")
-    return {
-        "mediaType": image.manifest.get("mediaType", MANIFEST),
-        "digest": image.digest,
-        "size": size,
-        "platform": {"os": os_name, "architecture": architecture.partition("/")[0]},
-        "annotations": notes,
-    }
+    return {**index_entry(image), "annotations": notes}
 
 
 def _record(digest: str, items: list[dict[str, Any]]) -> Record:

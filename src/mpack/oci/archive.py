@@ -1,0 +1,167 @@
+"""Images as files: docker-archive, oci-archive and OCI directories are written here and read in `mpack.oci.load`."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mpack.errors import EnvironmentFault
+from mpack.oci import tar
+from mpack.oci.blobs import Blobs
+from mpack.oci.files import disk_faults, write_whole
+from mpack.oci.image import MANIFEST, OciImage
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+INDEX = "application/vnd.oci.image.index.v1+json"
+REF_NAME = "org.opencontainers.image.ref.name"
+#: The full name, where containerd and newer docker clients look for it.
+_CONTAINERD_NAME = "io.containerd.image.name"
+_CHUNK = 1 << 20
+
+
+def docker_archive(image: OciImage, names: Iterable[str] = (), *, leave_out: int = 0) -> Iterator[bytes]:
+    """A docker-archive for `docker load`, in pieces; without names the image is loaded by id alone.
+
+    Layers are uncompressed, which docker loads faster, where their size is known beforehand; else as they are stored.
+    `leave_out` is the number of lowest layers that the engine has already: it finds them by their ids.
+    """
+    config = f"{image.id.removeprefix('sha256:')}.json"
+    paths = [f"{layer.diff_id.removeprefix('sha256:')}/layer.tar" for layer in image.layers]
+    manifest = [{"Config": config, "RepoTags": list(names) or None, "Layers": paths}]
+    yield from _file("manifest.json", json.dumps(manifest).encode())
+    yield from _file(config, image.blobs.read(image.id))
+    written: set[str] = set()
+    for number in range(leave_out, len(image.layers)):
+        if paths[number] in written:
+            continue
+        written.add(paths[number])
+        yield tar.header(paths[number].removesuffix("layer.tar"), tar.DIRECTORY, mode=0o755)
+        size = image.layers[number].tar_size
+        if size is not None and image.gzipped(number):
+            yield from _stream(paths[number], image.open_layer(number), size)
+        else:
+            layer = image.layers[number]
+            yield from _stream(paths[number], image.blobs.open(layer.digest), layer.size)
+    yield tar.END
+
+
+def oci_archive(image: OciImage, name: str = "") -> Iterator[bytes]:
+    """A tar of an OCI layout that holds the image, in pieces."""
+    yield from _file("oci-layout", LAYOUT)
+    yield from _file("index.json", _index([index_entry(image, name)]))
+    for directory in ("blobs/", "blobs/sha256/"):
+        yield tar.header(directory, tar.DIRECTORY, mode=0o755)
+    for digest, size in _blobs(image):
+        yield from _stream(f"blobs/sha256/{digest.removeprefix('sha256:')}", image.blobs.open(digest), size)
+    yield tar.END
+
+
+def write_oci_directory(image: OciImage, directory: Path, name: str = "") -> None:
+    """Adds the image to an OCI layout, which is made if it is absent; an image of the same name gives it up."""
+    target = Blobs(directory)
+    with disk_faults(f"Writing the OCI layout {directory}", directory):
+        entries = [item for item in _existing(directory) if not _same(item, image, name)]
+        for digest, size in _blobs(image):
+            if not target.has(digest, size):
+                with image.blobs.open(digest) as stream, target.writing(expected=digest) as blob:
+                    while data := stream.read(_CHUNK):
+                        blob.write(data)
+        write_whole(directory / "oci-layout", LAYOUT)
+        write_whole(directory / "index.json", _index([*entries, index_entry(image, name)]))
+        with suppress(OSError):
+            target.unfinished.rmdir()
+
+
+class Pieces(io.RawIOBase):
+    """An iterator of bytes as a file to read from."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def index_entry(image: OciImage, name: str = "") -> dict[str, Any]:
+    """The image's descriptor in an index."""
+    system, architecture, variant = (*image.platform.split("/"), "", "")[:3]
+    platform = {"architecture": architecture, "os": system}
+    entry: dict[str, Any] = {
+        "mediaType": image.manifest.get("mediaType", MANIFEST),
+        "digest": image.digest,
+        "size": image.manifest_size,
+        "platform": {**platform, "variant": variant} if variant else platform,
+    }
+    if name:
+        entry["annotations"] = {REF_NAME: name, _CONTAINERD_NAME: name}
+    return entry
+
+
+def _index(entries: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}, indent=1).encode()
+
+
+def _existing(directory: Path) -> list[dict[str, Any]]:
+    path = directory / "index.json"
+    try:
+        entries = json.loads(path.read_bytes())["manifests"]
+        if not all(isinstance(item, dict) for item in entries):
+            raise TypeError("an entry that is no object")
+    except FileNotFoundError:
+        directory.mkdir(parents=True, exist_ok=True)
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise EnvironmentFault(
+            "store-corrupt",
+            f"{path} is not the index of an OCI layout ({error}); the image was not added.",
+            "Choose another directory, or move this one away.",
+        ) from error
+    return list(entries)
+
+
+def _same(item: dict[str, Any], image: OciImage, name: str) -> bool:
+    held = (item.get("annotations") or {}).get(REF_NAME, "")
+    return bool(name and held == name) or (item.get("digest") == image.digest and held in ("", name))
+
+
+def _blobs(image: OciImage) -> list[tuple[str, int]]:
+    """(digest, size) of every blob of an image, each once, the manifest last."""
+    sizes = {layer.digest: layer.size for layer in image.layers}
+    return [*sizes.items(), (image.id, int(image.manifest["config"]["size"])), (image.digest, image.manifest_size)]
+
+
+def _file(path: str, data: bytes) -> Iterator[bytes]:
+    yield tar.header(path, tar.FILE, size=len(data), mode=0o644)
+    yield data + tar.padding(len(data))
+
+
+def _stream(path: str, stream: BinaryIO, size: int) -> Iterator[bytes]:
+    yield tar.header(path, tar.FILE, size=size, mode=0o644)
+    with stream:
+        left = size
+        while data := stream.read(_CHUNK):
+            left -= len(data)
+            if left < 0:
+                break
+            yield data
+    if left:
+        raise EnvironmentFault(
+            "store-corrupt", f"The layer {path} in the image store has not the {size} bytes it should have."
+        )
+    yield tar.padding(size)
