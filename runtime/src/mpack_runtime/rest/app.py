@@ -8,7 +8,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
@@ -19,6 +19,7 @@ from mpack_runtime.rest.body import read_body
 from mpack_runtime.rest.deadline import READING, WORKING, WRITING, Deadlines
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.page import SECURITY_HEADERS, page
+from mpack_runtime.selfcheck import Ask
 from mpack_runtime.service import Service
 
 INVOKE = "/api/model/invoke"
@@ -36,7 +37,11 @@ class RestApp:
     """The routes of one model. `ready` is set by the server once the model has answered its sample."""
 
     def __init__(
-        self, service: Service, settings: Settings, metrics: Optional[Metrics] = None, deadlines: Optional[Deadlines] = None
+        self,
+        service: Service,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self.service = service
         self.settings = settings
@@ -99,7 +104,12 @@ class RestApp:
         config, service = self.service.config, self.service
         return _json(
             openapi(
-                config.name, config.version, service.signature, service.example(), self.answer, prefix=_forwarded_prefix()
+                config.name,
+                config.version,
+                service.signature,
+                service.example(),
+                self.answer,
+                prefix=_forwarded_prefix(),
             )
         )
 
@@ -169,6 +179,17 @@ class RestApp:
     def _bug(self, error: Exception) -> Response:
         traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
         return _json({"message": "The service failed on this request; its log has the reason."}, 500)
+
+
+def connect(service: Service) -> Ask:
+    """Asks the model through an application of its own: routing, body reading, checks and answers as for a client."""
+    client = RestApp(service, Settings()).flask().test_client()
+
+    def ask(body: bytes) -> tuple[int, bytes]:
+        response = client.post(INVOKE, data=body, content_type="application/json")
+        return response.status_code, response.data
+
+    return ask
 
 
 class _StripPrefix:

@@ -96,7 +96,9 @@ def _request(signature: Signature, example: Mapping[str, Any] | None) -> dict[st
     if signature.params:
         schema["properties"]["params"] = {
             "type": "object",
-            "properties": {param.name: {"description": param.type, "default": param.default} for param in signature.params},
+            "properties": {
+                param.name: {"description": param.type, "default": param.default} for param in signature.params
+            },
         }
     return schema
 
@@ -115,9 +117,17 @@ def _modern(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _get(operation: str, words: str, kind: str) -> dict[str, Any]:
     content = {"application/json": {"schema": {"type": kind}}}
-    return {"operationId": operation, "summary": words, "responses": {"200": {"description": words, "content": content}}}
+    return {
+        "operationId": operation,
+        "summary": words,
+        "responses": {"200": {"description": words, "content": content}},
+    }
 
 
 def _text(operation: str, words: str, media: str) -> dict[str, Any]:
     content = {media: {"schema": {"type": "string"}}}
-    return {"operationId": operation, "summary": words, "responses": {"200": {"description": words, "content": content}}}
+    return {
+        "operationId": operation,
+        "summary": words,
+        "responses": {"200": {"description": words, "content": content}},
+    }

@@ -53,7 +53,9 @@ def compact(value: Any, indent: str = "") -> str:
         lines = ",\n".join(deeper + compact(item, deeper) for item in value)
         return f"[\n{lines}\n{indent}]"
     if isinstance(value, Mapping) and value:
-        lines = ",\n".join(f"{deeper}{json.dumps(key, ensure_ascii=False)}: {compact(item, deeper)}" for key, item in value.items())
+        lines = ",\n".join(
+            f"{deeper}{json.dumps(key, ensure_ascii=False)}: {compact(item, deeper)}" for key, item in value.items()
+        )
         return f"{{\n{lines}\n{indent}}}"
     return json.dumps(value, ensure_ascii=False)
 

@@ -101,7 +101,7 @@ def _tensors_property(tensors: Sequence[Tensor], example: Any) -> Schema:
 
 
 def output_properties(signature: Signature, answer: Mapping[str, Any] | None) -> Schema:
-    """OUTPUT of the reference: `prediction` and `columns`; `answer` is a known answer to the example, if there is one."""
+    """OUTPUT of the reference: `prediction` and `columns`; `answer` is a known answer to the example."""
     outputs = signature.outputs
     answer = answer or {}
     names = list(answer.get("columns") or signature.output_names)

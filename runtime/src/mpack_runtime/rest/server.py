@@ -6,7 +6,7 @@ import mmap
 import os
 import signal
 import sys
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -15,7 +15,7 @@ from gunicorn.errors import HaltServer
 from mpack_runtime import loaders, selfcheck
 from mpack_runtime.config import ModelConfig, Settings
 from mpack_runtime.errors import RuntimeFault
-from mpack_runtime.rest.app import INVOKE, RestApp
+from mpack_runtime.rest.app import RestApp, connect
 from mpack_runtime.rest.deadline import Deadlines
 from mpack_runtime.rest.gunicorn_worker import JsonAccessLog, Worker, adapt
 from mpack_runtime.rest.metrics import Metrics
@@ -34,7 +34,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, config: ModelConfig, settings: Settings) -> None:
         self.config = config
         self.settings = settings
-        self.service: Optional[Service] = None
+        self.service: Service | None = None
         self.deadlines = Deadlines(settings.timeout)
         self.metrics = Metrics(slots=settings.workers + 1)
         self._loaded = mmap.mmap(-1, settings.workers + 1)
@@ -67,7 +67,7 @@ class Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(key, value)
 
     def load(self) -> Any:
-        """In a worker: the WSGI application around a model that has answered its sample; a failure ends the container."""
+        """In a worker: the WSGI application around a model that answers its sample; a failure ends the container."""
         # A worker that still loads has nothing to finish: SIGTERM ends it at once.
         handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
@@ -127,14 +127,3 @@ def serve(config: ModelConfig, settings: Settings) -> int:
         server.service = Service.load(config)
     Arbiter(server).run()
     return 0
-
-
-def connect(service: Service) -> selfcheck.Ask:
-    """Asks the model through an application of its own: routing, body reading, checks and answers as for a client."""
-    client = RestApp(service, Settings()).flask().test_client()
-
-    def ask(body: bytes) -> tuple[int, bytes]:
-        response = client.post(INVOKE, data=body, content_type="application/json")
-        return response.status_code, response.data
-
-    return ask

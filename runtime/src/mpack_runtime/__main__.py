@@ -1,0 +1,79 @@
+"""`python -m mpack_runtime COMMAND`: the entry point of every image."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from mpack_runtime.cli.arguments import parser
+from mpack_runtime.cli.errors import guard
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    top = parser()
+    arguments = top.parse_args(argv)
+    if arguments.command is None:
+        top.print_help()
+        return 0
+    # Process 1 of a container gets no default action for SIGTERM: it stops a command as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return guard(lambda: _run(arguments), arguments.verbose)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from mpack_runtime import threads
+    from mpack_runtime.config import Settings
+
+    settings = Settings.from_env()
+    if arguments.command == "health":
+        from mpack_runtime.rest.health import health
+
+        return health(settings)
+    if arguments.verbose:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+    threads.apply(settings)
+    if arguments.command == "serve":
+        from mpack_runtime.cli.model import model_config
+        from mpack_runtime.rest.server import serve
+
+        return serve(model_config(arguments.model, arguments.entrypoint), settings)
+    return _batch(arguments)
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    """The commands whose result goes to stdout, and that never run a model as root."""
+    from mpack_runtime.cli.model import model_config
+    from mpack_runtime.cli.user import become_nobody
+    from mpack_runtime.stdio import results
+
+    with results() as out:
+        if arguments.command == "predict":
+            from mpack_runtime.cli.predict import predict
+
+            return predict(
+                lambda: model_config(arguments.model, arguments.entrypoint),
+                arguments.inputs,
+                arguments.output_dir,
+                out,
+                file_name=arguments.output_file_name,
+                form=arguments.format,
+                verbose=arguments.verbose,
+            )
+        become_nobody()
+        config = model_config(arguments.model, arguments.entrypoint)
+        if arguments.command == "info":
+            from mpack_runtime.cli.info import info
+
+            return info(config, out)
+        from mpack_runtime.cli.check import check
+
+        return check(config, out, modules=arguments.modules)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""`self-check`: the image asks its model the sample, over the road that it serves."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+from typing import TextIO
+
+from mpack_runtime import selfcheck
+from mpack_runtime.config import ModelConfig
+from mpack_runtime.errors import RuntimeFault
+from mpack_runtime.service import Service
+
+
+def check(config: ModelConfig, out: TextIO, *, modules: bool = False) -> int:
+    """Prints the report as one JSON line; exit code 0 passed, 4 failed."""
+    report = selfcheck.run(config, _connect, modules=modules)
+    print(report.line(), file=out)
+    return report.exit_code
+
+
+def _connect(service: Service) -> selfcheck.Ask:
+    """The REST application where the image has one, else the road of `predict`, from bytes to bytes."""
+    if importlib.util.find_spec("flask") is not None and importlib.util.find_spec("gunicorn") is not None:
+        from mpack_runtime.rest.app import connect
+
+        return connect(service)
+    return lambda body: _predict(service, body)
+
+
+def _predict(service: Service, body: bytes) -> tuple[int, bytes]:
+    from mpack_runtime.cli.sink import sink
+    from mpack_runtime.cli.source import batches
+
+    answer = io.BytesIO()
+    writer = sink("json", answer)
+    try:
+        for inputs in batches(service, io.BytesIO(body), "json"):
+            writer.write(service.predict(inputs))
+        writer.close()
+    except RuntimeFault as error:
+        return error.status, json.dumps({"message": error.message}).encode()
+    return 200, answer.getvalue()
