@@ -205,16 +205,17 @@ class Docker:
         context: Path,
         *,
         platform: str,
-        secrets: Mapping[str, str] | None = None,
-        build_args: Sequence[str] = (),
+        secrets: Mapping[str, str | Path] | None = None,
+        build_args: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         on_line: Callable[[str], None] = lambda line: None,
         redact: Callable[[str], str] = lambda text: text,
     ) -> str:
         """Builds a context directory with BuildKit; returns the id of the untagged image.
 
-        `secrets` (id -> value) and `build_args` (names) travel in the client's environment, never on its command line.
-        Raises EnvironmentFault engine-failed with the last lines of the progress, which `on_line` gets as they come.
+        `secrets` (id -> value, or a file that holds it) and `build_args` (name -> value) travel in the client's
+        environment, never on its command line. `on_line` gets the progress as it comes.
+        Raises EnvironmentFault engine-failed with the last lines of it.
         """
         if self.builder is None:
             raise EnvironmentFault(
@@ -223,17 +224,17 @@ class Docker:
                 "it lacks the buildx plugin.",
                 "Install docker-buildx, or build without the engine: --builder embedded.",
             )
-        environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain", "DOCKER_CLI_HINTS": "false"}
+        environment = {**os.environ, "DOCKER_BUILDKIT": "1", **(build_args or {})}
         with tempfile.TemporaryDirectory(prefix="mpack-build-") as scratch:
             iid = Path(scratch) / "iid"
             arguments = [*self._build_command(), f"--iidfile={iid}", f"--platform={platform}", "--progress=plain"]
+            arguments += [f"--build-arg={name}" for name in build_args or {}]
             for number, (key, value) in enumerate((secrets or {}).items()):
-                # BuildKit reads `src` on the client's side; a file works with every client, env= only with new ones.
-                source = Path(scratch) / f"secret-{number}"
-                source.touch(mode=0o600)
-                source.write_text(value, "utf-8")
-                arguments.append(f"--secret=id={key},src={source}")
-            arguments += [f"--build-arg={name}" for name in build_args]
+                if isinstance(value, Path):
+                    arguments.append(f"--secret=id={key},src={value}")
+                else:
+                    environment[f"MPACK_SECRET_{number}"] = value
+                    arguments.append(f"--secret=id={key},env=MPACK_SECRET_{number}")
             process = self._start(
                 [*arguments, *options, str(context)],
                 stdout=subprocess.PIPE,

@@ -1,0 +1,158 @@
+"""The docker builder: a plan as a Dockerfile, built by the engine's BuildKit. Nothing is mounted from this host."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpack.builders import BuiltImage, BuiltLayer
+from mpack.contents import Contents
+from mpack.dockerfile import SHARED_TEMPLATE, Stage, beyond_plan
+from mpack.dockerfile.context import index_secrets, must_stage_wheels, write_context
+from mpack.env.index import IndexSettings
+from mpack.env.install import install_error
+from mpack.errors import EnvironmentFault
+from mpack.plan import BaseImage, ImagePlan
+
+if TYPE_CHECKING:
+    from mpack.bases import Bases
+    from mpack.engine import Docker
+    from mpack.oci.store import Store
+
+#: Local name of base images: 20.10 engines cannot build FROM the digest of an image that no registry gave them.
+BASE_NAME = "mpack-base"
+#: Predefined build arguments: docker keeps them out of the image's history.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+#: "#7 0.123 text" of BuildKit's plain progress.
+_PROGRESS = re.compile(r"^#\d+ (?:\d+\.\d+ )?")
+
+
+def to_stderr(line: str) -> None:
+    """Prints one line of progress."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+class DockerBuilder:
+    """Builds in a docker engine, local or remote. The image stays there under its id, without a name."""
+
+    name = "docker"
+
+    def __init__(
+        self,
+        docker: Docker,
+        store: Store,
+        bases: Bases,
+        index: IndexSettings,
+        template: Path = SHARED_TEMPLATE,
+        report: Callable[[str], None] = to_stderr,
+    ) -> None:
+        self._docker = docker
+        self._store = store
+        self._bases = bases
+        self._index = index
+        self._template = template
+        self._report = report
+
+    def build(self, plan: ImagePlan, contents: Contents) -> BuiltImage:
+        """The plan's image.
+
+        Raises EnvironmentFault (engine-unavailable, engine-failed, index-unreachable, disk-full) or InputError
+        (template-invalid, requirements-unavailable, lock-mismatch).
+        """
+        offline = must_stage_wheels(plan, self._index)
+        secrets = {} if offline else index_secrets(self._index)
+        base, loaded = self._bring_base(plan.base)
+        try:
+            with tempfile.TemporaryDirectory(prefix="mpack-context-") as scratch:
+                write_context(
+                    plan,
+                    contents,
+                    Path(scratch),
+                    index=self._index,
+                    template=self._template,
+                    stage=Stage(base=base, secrets=tuple(secrets), cache=not offline),
+                )
+                image_id = self._docker.build(
+                    Path(scratch),
+                    platform=plan.platform,
+                    secrets=secrets,
+                    build_args=self._proxies(),
+                    options=[f"--network={self._network(plan, offline)}"],
+                    on_line=self._report,
+                    redact=self._index.redact,
+                )
+        except BaseException as error:
+            if loaded:
+                self._docker.remove(base)
+            if isinstance(error, EnvironmentFault) and "assemble.py" in error.message:
+                what = f"Installing {len(plan.environment.to_install)} packages in the engine"
+                raise install_error(_own_lines(error.message), what) from error
+            raise
+        return self._built(plan, image_id, base)
+
+    def _bring_base(self, base: BaseImage) -> tuple[str, bool]:
+        """A local name of the base in the engine, and whether it had to be loaded for this."""
+        if self._docker.exists(base.digest):
+            name = f"{BASE_NAME}:{base.digest.removeprefix('sha256:')[:32]}"
+            self._docker.tag(base.digest, name)
+            return name, False
+        image = self._bases.image(base)
+        name = f"{BASE_NAME}:{image.id.removeprefix('sha256:')[:32]}"
+        if self._docker.exists(image.id):
+            self._docker.tag(image.id, name)
+            return name, False
+        if self._docker.exists(name):
+            return name, False
+        from mpack.oci.archive import Pieces, docker_archive
+
+        self._report(f"loading the base image {base.reference} into the engine")
+        self._docker.load(Pieces(docker_archive(image, [name])))  # type: ignore[arg-type]
+        return name, True
+
+    def _network(self, plan: ImagePlan, offline: bool) -> str:
+        # The host's network: an index or a proxy on it is then reached as from the host. uv only unpacks wheels there.
+        return "none" if offline and beyond_plan(plan, self._template) is None else "host"
+
+    def _proxies(self) -> dict[str, str]:
+        found = dict(self._index.proxies)
+        return {name: found[name] for name in _PROXIES if name in found}
+
+    def _built(self, plan: ImagePlan, image_id: str, base: str) -> BuiltImage:
+        image, below = self._docker.inspect(image_id), self._docker.inspect(base)
+        if image is None:
+            raise EnvironmentFault(
+                "engine-failed",
+                f"The engine built the image {image_id} and does not have it any more.",
+                "Was it pruned meanwhile? Build again.",
+            )
+        diff_ids = _diff_ids(image)
+        kinds = _kinds(plan, len(diff_ids), len(_diff_ids(below or {})))
+        layers = tuple(BuiltLayer(diff_id, kind) for diff_id, kind in zip(diff_ids, kinds, strict=True))
+        return BuiltImage(image_id, plan.platform, self.name, "docker", layers, int(image.get("Size", 0)))
+
+
+def _diff_ids(inspected: dict[str, Any]) -> list[str]:
+    return list((inspected.get("RootFS") or {}).get("Layers") or [])
+
+
+def _kinds(plan: ImagePlan, count: int, base: int) -> Sequence[str]:
+    """The kinds of an image's layers; what a template of its own added counts as dependencies."""
+    early = [tree.kind for tree in plan.trees if tree.files and tree.kind in ("dependencies", "runtime")]
+    late = [tree.kind for tree in plan.trees if tree.files and tree.kind not in ("dependencies", "runtime")]
+    compiled = ["bytecode"] if plan.bytecode and plan.bytecode.sources else []
+    own = ["dependencies", *early, *compiled, *late]
+    extra = count - base - len(own)
+    if extra < 0:
+        return ["base"] * min(base, count) + ["dependencies"] * (count - base)
+    return ["base"] * base + ["dependencies"] * extra + own
+
+
+def _own_lines(message: str) -> str:
+    """What a program in the build stage wrote, without BuildKit's own lines and prefixes."""
+    lines = [_PROGRESS.sub("", line) for line in message.splitlines() if re.match(r"#\d+ \d+\.\d+ ", line)]
+    return "\n".join(lines) or message
