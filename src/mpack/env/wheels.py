@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from mpack.contents import Contents, sha256_file
@@ -14,9 +15,6 @@ from mpack.env.process import child_environment, fault, run, short
 from mpack.env.vcs import build_wheel
 from mpack.errors import InputError, InternalError
 from mpack.plan import Environment, LockedPackage
-
-#: Tags that fit Debian bookworm (glibc 2.36) and everything newer, newest first.
-_GLIBC = (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
 
 
 def local_wheels(
@@ -48,10 +46,8 @@ def download_wheels(
     if not rest:
         return found
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".mpack-download-") as name:
-        scratch = Path(name)
-        downloaded = scratch / "wheels"
-        _pip_download(environment, rest, scratch, downloaded, index)
-        by_hash = {f"sha256:{sha256_file(path)}": path for path in sorted(downloaded.iterdir())}
+        paths = pip_download(rest, environment.python, environment.platform, Path(name), index)
+        by_hash = {f"sha256:{sha256_file(path)}": path for path in paths}
         for package in rest:
             path = next((by_hash[item] for item in package.hashes if item in by_hash), None)
             if path is None:
@@ -61,34 +57,30 @@ def download_wheels(
     return found
 
 
-def _pip_download(
-    environment: Environment, packages: list[LockedPackage], scratch: Path, target: Path, index: IndexSettings
-) -> None:
-    listing = scratch / "requirements.txt"
-    lines = [
-        f"{item.name}=={item.version} " + " ".join(f"--hash={digest}" for digest in item.hashes) for item in packages
-    ]
+def pip_download(
+    packages: Sequence[LockedPackage], python: str, platform: str, scratch: Path, index: IndexSettings
+) -> list[Path]:
+    """Downloads wheels of exactly these versions, checked where they have hashes: their paths under `scratch`."""
+    listing, target = scratch / "requirements.txt", scratch / "wheels"
+    lines = [" ".join([f"{item.name}=={item.version}", *(f"--hash={it}" for it in item.hashes)]) for item in packages]
     listing.write_text("\n".join(lines) + "\n", "utf-8")
-    machine = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}[environment.platform]
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in _GLIBC]
+    machine = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}[platform]
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
     tags += [f"manylinux2014_{machine}", f"manylinux2010_{machine}", f"manylinux1_{machine}", f"linux_{machine}"]
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
-    command += ["--requirement", str(listing), "--dest", str(target), "--quiet", "--progress-bar", "off"]
-    command += ["--implementation", "cp", "--python-version", environment.python]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
+    command += ["--requirement", str(listing), "--dest", str(target), "--progress-bar", "off"]
+    command += ["--implementation", "cp", "--python-version", python]
     command += [part for tag in tags for part in ("--platform", tag)]
     code, output = run(command, child_environment(index.pip_env()), scratch)
-    if code:
-        output = index.redact(output)
-        what = f"Downloading {len(packages)} wheels"
-        found = fault(output, what)
-        if found is not None:
-            raise found
-        code_name = "lock-mismatch" if "HASHES" in output else "requirements-unavailable"
-        raise InputError(
-            code_name,
-            f"{what} failed: {short(output)}",
-            "Use the index that the lock was made with, or lock again with --update-lock.",
-        )
+    if code == 0:
+        return sorted(target.iterdir())
+    output = index.redact(output)
+    what = f"Downloading {len(packages)} wheels"
+    raise fault(output, what) or InputError(
+        "lock-mismatch" if "HASHES" in output else "requirements-unavailable",
+        f"{what} failed: {short(output)}",
+        "Use the index that the lock was made with, or lock again with --update-lock.",
+    )
 
 
 def _artifact_wheel(package: LockedPackage, directory: Path, contents: Contents) -> str:

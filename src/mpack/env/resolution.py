@@ -1,0 +1,184 @@
+"""One run of uv's resolver: requirement lines in, exact packages with one wheel's hash each out."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from mpack.contents import sha256_file
+from mpack.env.index import IndexSettings
+from mpack.env.process import fault, run_uv
+from mpack.errors import InputError, InternalError
+from mpack.plan import LockedPackage
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - the same parser under its older name
+    import tomli as tomllib
+
+#: Wheels that run nearly everywhere first; those for newer distributions (Debian bookworm's glibc) only if need be.
+_PLATFORMS = {
+    "linux/amd64": ("x86_64-manylinux_2_28", "x86_64-manylinux_2_36"),
+    "linux/arm64": ("aarch64-manylinux_2_28", "aarch64-manylinux_2_36"),
+}
+
+
+class Unsatisfiable(Exception):
+    """uv found no solution: its output, without secrets."""
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """uv's resolver for one Python ("3.11" or "3.11.2") and platform. `scratch` is a directory of the caller's."""
+
+    python: str
+    platform: str
+    index: IndexSettings
+    scratch: Path
+
+    def __post_init__(self) -> None:
+        if self.platform not in _PLATFORMS:
+            raise InputError(
+                "requirements-unavailable",
+                f"mpack has no wheels for the platform {self.platform!r}.",
+                f"Use one of {', '.join(_PLATFORMS)}.",
+            )
+
+    def resolve(
+        self,
+        lines: Sequence[str],
+        *,
+        prefer: Mapping[str, str] | None = None,
+        dependencies: bool = True,
+        lowest: bool = False,
+    ) -> tuple[list[LockedPackage], list[str]]:
+        """(packages sorted by name, uv's warnings). `prefer`: versions to take where the requirements allow them.
+
+        Raises Unsatisfiable, and EnvironmentFault index-unreachable or disk-full.
+        """
+        output = ""
+        for tags in _PLATFORMS[self.platform]:
+            with tempfile.TemporaryDirectory(dir=self.scratch) as name:
+                directory = Path(name)
+                (directory / "requirements.in").write_text("\n".join(lines) + "\n", "utf-8")
+                made = directory / "pylock.toml"
+                if prefer:
+                    made.write_text(_preferences(prefer), "utf-8")
+                command = self._command(directory, tags, dependencies, lowest)
+                code, output = run_uv(command, self.index, directory, {})
+                if code == 0:
+                    return self._packages(made), _warnings(output)
+            if "matching platform tag" not in output:
+                break
+        if "No solution found" in output or "no satisfying" in output:
+            raise Unsatisfiable(output)
+        raise fault(output, "Resolving the requirements") or _refused(output)
+
+    def _command(self, directory: Path, tags: str, dependencies: bool, lowest: bool) -> list[str]:
+        command = [
+            "pip",
+            "compile",
+            str(directory / "requirements.in"),
+            "--output-file",
+            str(directory / "pylock.toml"),
+        ]
+        command += ["--python", sys.executable, "--python-version", self.python, "--python-platform", tags]
+        command += ["--only-binary", ":all:", "--generate-hashes", "--no-header", *self.index.uv_options()]
+        command += [] if dependencies else ["--no-deps"]
+        return command + (["--resolution", "lowest"] if lowest else [])
+
+    def _packages(self, path: Path) -> list[LockedPackage]:
+        found = []
+        for item in tomllib.loads(path.read_text("utf-8")).get("packages", []):
+            name, version = item["name"], item.get("version", "")
+            if "archive" in item:
+                file = item["archive"].get("path") or item["archive"].get("url", "")
+                digest = item["archive"].get("hashes", {}).get("sha256")
+                source, url = "artifact", Path(file).name
+            else:
+                wheel = self._best(item.get("wheels", []))
+                digest = wheel.get("hashes", {}).get("sha256") or self._hash(name, version, wheel)
+                source, url = "index", None
+            hashes = (f"sha256:{digest}",) if digest else ()
+            found.append(LockedPackage(name, version, hashes, source, url))
+        return sorted(found, key=lambda package: package.name)
+
+    def _best(self, wheels: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The wheel that uv and pip would install: the one with the best tag; of equals the first."""
+        if len(wheels) == 1:
+            return wheels[0]
+        ranks = {tag: rank for rank, tag in enumerate(self._tags())}
+
+        def rank(wheel: dict[str, Any]) -> int:
+            from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+            try:
+                tags = parse_wheel_filename(wheel_file(wheel))[3]
+            except InvalidWheelFilename:
+                return len(ranks)
+            return min(ranks.get(str(tag), len(ranks)) for tag in tags)
+
+        return min(wheels, key=rank)
+
+    def _tags(self) -> Iterable[str]:
+        from packaging.tags import compatible_tags, cpython_tags
+
+        machine = _PLATFORMS[self.platform][0].split("-")[0]
+        numbers = self.python.split(".")
+        version = (int(numbers[0]), int(numbers[1]))
+        platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
+        platforms += [f"manylinux{name}_{machine}" for name in ("2014", "2010", "1")] + [f"linux_{machine}"]
+        tags = [*cpython_tags(version, platforms=platforms), *compatible_tags(version, f"cp{version[0]}{version[1]}")]
+        return dict.fromkeys(map(str, tags))
+
+    def _hash(self, name: str, version: str, wheel: dict[str, Any]) -> str:
+        """The hash of a wheel whose index gives none: of the file itself."""
+        url = urlsplit(wheel.get("url", ""))
+        if wheel.get("path"):
+            return sha256_file(Path(wheel["path"]))
+        if url.scheme == "file":
+            return sha256_file(Path(unquote(url.path)))
+        from mpack.env.wheels import pip_download
+
+        with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
+            package = LockedPackage(name, version)
+            minor = ".".join(self.python.split(".")[:2])
+            return sha256_file(pip_download([package], minor, self.platform, Path(directory), self.index)[0])
+
+
+def wheel_file(wheel: Mapping[str, Any]) -> str:
+    """The file name of a wheel entry of pylock.toml."""
+    return str(
+        wheel.get("name") or unquote(urlsplit(wheel.get("url", "") or wheel.get("path", "")).path).split("/")[-1]
+    )
+
+
+def _preferences(prefer: Mapping[str, str]) -> str:
+    """A pylock.toml that uv takes for its own earlier output: it keeps these versions where it can."""
+    from packaging.version import InvalidVersion, Version
+
+    text = 'lock-version = "1.0"\ncreated-by = "mpack"\n'
+    for name, version in sorted(prefer.items()):
+        try:
+            Version(version)
+        except InvalidVersion:
+            continue  # a Debian package's version, which no index can have
+        text += f'\n[[packages]]\nname = "{name}"\nversion = "{version}"\n'
+    return text
+
+
+def _warnings(output: str) -> list[str]:
+    return [line.removeprefix("warning:").strip() for line in output.splitlines() if line.startswith("warning:")]
+
+
+def _refused(output: str) -> InputError | InternalError:
+    from mpack.env.process import short
+
+    if "Couldn't parse requirement" in output or "Failed to read" in output or "invalid" in output.lower():
+        return InputError("requirements-invalid", f"uv cannot use the requirements: {short(output)}", "Mend the line.")
+    return InternalError("internal", f"uv failed: {short(output)}", "Please report it with this output.")
