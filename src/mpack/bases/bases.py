@@ -1,0 +1,152 @@
+"""Bases: the base image for a model's Python, by digest, with what its own files say of that Python."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from mpack.bases.build import build_recipe_image, find_recipe_image, recipe_name
+from mpack.bases.interpreter import Interpreter, find_interpreter
+from mpack.bases.recipe import Recipe, default_minor, make_recipe, minors
+from mpack.bases.sources import fetch, fetch_by_digest
+from mpack.errors import EnvironmentFault, InputError, MpackError
+from mpack.oci.image import OciImage
+from mpack.oci.store import Store
+from mpack.plan import BaseImage
+from mpack.spec import BaseWish
+
+if TYPE_CHECKING:
+    from mpack.engine import Docker
+
+_OWN = re.compile(r"mpack-base:python(3\.\d+)(-shell)?")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+class Bases:
+    """Base images of this machine. `docker` None: no engine answers. `say` gets a line before anything slow."""
+
+    def __init__(self, store: Store, docker: Docker | None, *, say: Callable[[str], None] = _say) -> None:
+        self._store = store
+        self._docker = docker
+        self._say = say
+        self._interpreters: dict[str, Interpreter | None] = {}
+
+    def pick(self, python: str | None, platform: str, wish: BaseWish) -> BaseImage:
+        """The base for a Python minor ("3.11"; None: any): the user's, else one of the recipes', else python:X.Y-slim.
+
+        Raises InputError python-unavailable or base-unsuitable, EnvironmentFault base-unavailable or what building
+        a recipe raises.
+        """
+        if wish.reference is None:
+            return self._pick_own(python or default_minor(), platform, wish)
+        if wish.system_packages:
+            raise InputError(
+                "base-unsuitable",
+                f"System packages ({', '.join(wish.system_packages)}) cannot be added to the base {wish.reference}.",
+                "Install them in that base, or leave the base to mpack.",
+            )
+        base = self.inspect(wish.reference, platform)
+        if python is not None and base.minor != python:
+            raise InputError(
+                "python-unavailable",
+                f"The base {wish.reference} has Python {base.python_version}, the model needs {python}.",
+                f"Give a base with Python {python}, or consent to another with --python {base.minor}.",
+            )
+        return base
+
+    def inspect(self, reference: str, platform: str) -> BaseImage:
+        """The base of that name. Raises InputError base-unsuitable (no Python, other platform), EnvironmentFault."""
+        own = _OWN.fullmatch(reference)
+        if own and own[1] in minors():
+            image = self._recipe_image(make_recipe(own[1], shell=own[2] is not None), platform)
+            return self._describe(reference, image.digest, image)
+        image, digest = fetch(reference, platform, self._store, self._docker, self._say)
+        return self._describe(reference, digest, image)
+
+    def locked(self, base: BaseImage) -> BaseImage:
+        """The base of a lock, made sure to be at hand. Raises EnvironmentFault base-unavailable naming its digest."""
+        self.image(base)
+        return base
+
+    def packages(self, base: BaseImage) -> Mapping[str, str]:
+        """Canonical name -> version of the distributions that the base's Python sees."""
+        found = self._interpreter(self.image(base))
+        return dict(found.packages) if found else {}
+
+    def image(self, base: BaseImage) -> OciImage:
+        """The base's image in the store, fetched by its digest if it is not there."""
+        image, reason = (
+            fetch_by_digest(base.reference, base.digest, base.platform, self._store, self._docker, self._say)
+            if _OWN.match(base.reference) is None
+            else (self._store.find(f"x@{base.digest}"), "")
+        )
+        if image is None and (own := _OWN.fullmatch(base.reference)) and own[1] in minors():
+            recipe = make_recipe(own[1], shell=own[2] is not None)
+            built = build_recipe_image(self._store, recipe, base.platform, self._say)
+            image = built if built.digest == base.digest else None
+            reason = f"Debian's packages of today make {built.digest}."
+        if image is None:
+            raise EnvironmentFault(
+                "base-unavailable",
+                f"The lock names the base {base.reference} as {base.digest}, which is not at hand. {reason}".rstrip(),
+                "Bring that base here (a registry, or the docker engine that built it), or take today's with "
+                "--update-lock.",
+            )
+        return image
+
+    def _pick_own(self, minor: str, platform: str, wish: BaseWish) -> BaseImage:
+        slim = f"python:{minor}-slim"
+        if minor in minors():
+            recipe = make_recipe(minor, shell=wish.shell, system_packages=wish.system_packages)
+            try:
+                image = self._recipe_image(recipe, platform)
+            except EnvironmentFault as error:
+                if wish.system_packages:
+                    raise
+                return self._pick_slim(slim, platform, error)
+            return self._describe(recipe_name(recipe, platform), image.digest, image)
+        if wish.system_packages:
+            raise self._no_python(minor, f"{slim} cannot take the system packages")
+        try:
+            return self.inspect(slim, platform)
+        except MpackError as error:
+            raise self._no_python(minor, f"{slim} cannot be had ({error.message})") from error
+
+    def _pick_slim(self, slim: str, platform: str, error: EnvironmentFault) -> BaseImage:
+        """The registry's image where the recipe's could not be built; the recipe's error if that fails too."""
+        try:
+            return self.inspect(slim, platform)
+        except MpackError as second:
+            message = f"{error.message} Nor can {slim} be had: {second.message}"
+            raise EnvironmentFault(error.code, message, error.hint) from error
+
+    def _no_python(self, minor: str, why: str) -> InputError:
+        return InputError(
+            "python-unavailable",
+            f"No base image with Python {minor} is at hand: mpack builds {', '.join(minors())} itself, and {why}.",
+            f"Consent to another Python with --python {default_minor()}, or give a base that has it with --base REF.",
+        )
+
+    def _recipe_image(self, recipe: Recipe, platform: str) -> OciImage:
+        found = find_recipe_image(self._store, recipe, platform)
+        return found or build_recipe_image(self._store, recipe, platform, self._say)
+
+    def _describe(self, reference: str, digest: str, image: OciImage) -> BaseImage:
+        found = self._interpreter(image)
+        if found is None:
+            raise InputError(
+                "base-unsuitable",
+                f"The base image {reference} has no Python: none on its PATH, none in the usual places.",
+                "Give a base with Python 3, or leave --base away: mpack then picks one.",
+            )
+        return BaseImage(reference, digest, image.platform, found.path, found.version, found.site_dirs)
+
+    def _interpreter(self, image: OciImage) -> Interpreter | None:
+        if image.id not in self._interpreters:
+            self._interpreters[image.id] = find_interpreter(image)
+        return self._interpreters[image.id]

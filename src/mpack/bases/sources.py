@@ -1,0 +1,148 @@
+"""Where a base image comes from: the store, then the docker daemon, then a registry. It always ends in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpack.bases.build import ROLE
+from mpack.errors import EnvironmentFault, InputError, MpackError
+from mpack.oci.image import OciImage
+from mpack.oci.store import Store, with_tag
+
+if TYPE_CHECKING:
+    from mpack.engine import Docker
+
+#: A base in an OCI layout on disk: `oci:DIR`.
+LAYOUT = "oci:"
+
+
+def public_name(reference: str) -> str:
+    """The reference as it may stand in a plan: no directory of this machine."""
+    return LAYOUT + Path(reference.removeprefix(LAYOUT)).resolve().name if reference.startswith(LAYOUT) else reference
+
+
+def fetch(
+    reference: str, platform: str, store: Store, docker: Docker | None, say: Callable[[str], None]
+) -> tuple[OciImage, str]:
+    """An image of the user's and the digest to name it by: the manifest's, or the image id where docker has it.
+
+    Raises EnvironmentFault base-unavailable with what each place said, InputError base-unsuitable for another platform.
+    """
+    if reference.startswith(LAYOUT):
+        layout = fetch_from_layout(reference, platform, store)
+        return layout, layout.digest
+    found = store.find(reference)
+    if found is not None and same_platform(found.platform, platform):
+        return found, found.digest
+    from_docker = fetch_from_docker(reference, platform, store, docker, say)
+    if from_docker is not None:
+        return from_docker, from_docker.id
+    try:
+        pulled = fetch_from_registry(reference, platform, store, say)
+    except EnvironmentFault as error:
+        if found is not None:
+            raise wrong_platform(reference, found.platform, platform) from error
+        engine = "docker does not have it" if docker else "no docker engine answers"
+        raise EnvironmentFault(
+            "base-unavailable",
+            f"The base image {reference} cannot be had: the store does not have it, {engine}. {error.message}",
+            f"Build or pull it first, or leave --base away: mpack then picks one. {error.hint}".rstrip(),
+        ) from error
+    return pulled, pulled.digest
+
+
+def fetch_from_docker(
+    reference: str, platform: str, store: Store, docker: Docker | None, say: Callable[[str], None]
+) -> OciImage | None:
+    """The daemon's image, saved into the store once per image id; None where the daemon has none of that name."""
+    known = docker.inspect(reference) if docker else None
+    if docker is None or known is None:
+        return None
+    has = "/".join(filter(None, (known.get("Os"), known.get("Architecture"), known.get("Variant"))))
+    if not same_platform(has, platform):
+        raise wrong_platform(reference, has, platform)
+    kept = store.find(f"{reference.partition('@')[0]}@{known['Id']}")
+    if kept is not None:
+        return kept
+    from mpack.oci.load import read_archive
+
+    say(f"copying {reference} from docker into mpack's store")
+    with store.lease():
+        with docker.save(reference) as archive:
+            [loaded] = read_archive(store, archive, f"docker's image {reference}")
+        # Without a name: the daemon's may move, and the daemon is asked each time.
+        store.add_image(loaded.image, role=ROLE)
+    return loaded.image
+
+
+def fetch_from_layout(reference: str, platform: str, store: Store) -> OciImage:
+    """The image for `platform` of an OCI layout, `oci:DIR`. Raises InputError base-unsuitable."""
+    from mpack.oci.load import read_oci_directory
+
+    with store.lease():
+        images = [item.image for item in read_oci_directory(store, Path(reference.removeprefix(LAYOUT)))]
+        fitting = {image.digest: image for image in images if same_platform(image.platform, platform)}
+        if not fitting and images:
+            raise wrong_platform(reference, ", ".join(sorted({image.platform for image in images})), platform)
+        if len(fitting) != 1:
+            raise InputError(
+                "base-unsuitable",
+                f"{reference} holds {len(fitting)} images for {platform}; a base is one.",
+                "Give a layout with the one image.",
+            )
+        [image] = fitting.values()
+        store.add_image(image, role=ROLE)
+    return image
+
+
+def fetch_from_registry(reference: str, platform: str, store: Store, say: Callable[[str], None]) -> OciImage:
+    """Pulls an image and lists it under its name. Raises EnvironmentFault registry-failed or image-unknown."""
+    from mpack.registry import parse_reference
+    from mpack.registry.pull import pull
+
+    parsed = parse_reference(reference)
+    with store.lease():
+        image = pull(parsed, platform, store, say=say)
+        if not same_platform(image.platform, platform):
+            raise wrong_platform(reference, image.platform, platform)
+        store.add_image(image, [] if parsed.digest else [with_tag(reference)], role=ROLE)
+    return image
+
+
+def fetch_by_digest(
+    reference: str, digest: str, platform: str, store: Store, docker: Docker | None, say: Callable[[str], None]
+) -> tuple[OciImage | None, str]:
+    """An image that a lock names: from the store, the daemon (by id) or the registry (by digest); or None and why."""
+    found = store.find(f"x@{digest}")
+    if found is not None:
+        return found, ""
+    found = fetch_from_docker(digest, platform, store, docker, say)
+    if found is not None:
+        return found, ""
+    if reference.startswith((LAYOUT, "mpack-base:")):
+        return None, ""
+    from mpack.registry import parse_reference
+
+    try:
+        pinned = replace(parse_reference(reference.partition("@")[0]), tag=None, digest=digest)
+        return fetch_from_registry(str(pinned), platform, store, say), ""
+    except MpackError as error:
+        return None, error.message
+
+
+def same_platform(has: str, wanted: str) -> bool:
+    """True if an image of platform `has` runs as `wanted`; a variant counts where both name one."""
+    ours, theirs = has.split("/"), wanted.split("/")
+    return ours[:2] == theirs[:2] and (len(ours) < 3 or len(theirs) < 3 or ours[2] == theirs[2])
+
+
+def wrong_platform(reference: str, has: str, wanted: str) -> InputError:
+    """The error for a base of another platform."""
+    return InputError(
+        "base-unsuitable",
+        f"The base image {reference} is for {has}, not for {wanted}.",
+        f"Give a base for {wanted}, or build for {has} with --platform.",
+    )
