@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from mpack.bases.build import build_recipe_image, find_recipe_image, recipe_name
+from mpack.bases.build import build_recipe_image, find_recipe_image, named_recipe, recipe_name
 from mpack.bases.interpreter import Interpreter, find_interpreter
 from mpack.bases.recipe import Recipe, default_minor, make_recipe, minors
-from mpack.bases.sources import fetch, fetch_by_digest
+from mpack.bases.sources import fetch, fetch_by_digest, public_name
 from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.image import OciImage
 from mpack.oci.store import Store
@@ -19,8 +18,6 @@ from mpack.spec import BaseWish
 
 if TYPE_CHECKING:
     from mpack.engine import Docker
-
-_OWN = re.compile(r"mpack-base:python(3\.\d+)(-shell)?")
 
 
 def _say(text: str) -> None:
@@ -61,12 +58,12 @@ class Bases:
 
     def inspect(self, reference: str, platform: str) -> BaseImage:
         """The base of that name. Raises InputError base-unsuitable (no Python, other platform), EnvironmentFault."""
-        own = _OWN.fullmatch(reference)
-        if own and own[1] in minors():
-            image = self._recipe_image(make_recipe(own[1], shell=own[2] is not None), platform)
+        recipe = named_recipe(reference, platform)
+        if recipe is not None:
+            image = self._recipe_image(recipe, platform)
             return self._describe(reference, image.digest, image)
         image, digest = fetch(reference, platform, self._store, self._docker, self._say)
-        return self._describe(reference, digest, image)
+        return self._describe(public_name(reference), digest, image)
 
     def locked(self, base: BaseImage) -> BaseImage:
         """The base of a lock, made sure to be at hand. Raises EnvironmentFault base-unavailable naming its digest."""
@@ -80,13 +77,11 @@ class Bases:
 
     def image(self, base: BaseImage) -> OciImage:
         """The base's image in the store, fetched by its digest if it is not there."""
-        image, reason = (
-            fetch_by_digest(base.reference, base.digest, base.platform, self._store, self._docker, self._say)
-            if _OWN.match(base.reference) is None
-            else (self._store.find(f"x@{base.digest}"), "")
+        image, reason = fetch_by_digest(
+            base.reference, base.digest, base.platform, self._store, self._docker, self._say
         )
-        if image is None and (own := _OWN.fullmatch(base.reference)) and own[1] in minors():
-            recipe = make_recipe(own[1], shell=own[2] is not None)
+        recipe = named_recipe(base.reference, base.platform)
+        if image is None and recipe is not None:
             built = build_recipe_image(self._store, recipe, base.platform, self._say)
             image = built if built.digest == base.digest else None
             reason = f"Debian's packages of today make {built.digest}."

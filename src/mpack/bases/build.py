@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable
 
 from mpack.bases.debian import debian_rootfs
-from mpack.bases.recipe import NONROOT, Recipe
+from mpack.bases.recipe import NONROOT, Recipe, make_recipe, minors
+from mpack.oci.compose import EPOCH
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.store import Store
 
@@ -15,7 +16,6 @@ RECIPE_LABEL = "dev.mpack.base"
 PACKAGES_LABEL = "dev.mpack.base.system-packages"
 #: The role of base images in the store.
 ROLE = "base"
-EPOCH = "1970-01-01T00:00:00Z"
 
 
 def recipe_name(recipe: Recipe, platform: str) -> str:
@@ -26,6 +26,16 @@ def recipe_name(recipe: Recipe, platform: str) -> str:
     if platform != "linux/amd64":
         tag += "-" + platform.removeprefix("linux/").replace("/", "-")
     return f"{recipe.name}:{tag}"
+
+
+def named_recipe(reference: str, platform: str) -> Recipe | None:
+    """The recipe without system packages whose image for `platform` has this name; None for any other name."""
+    for python in minors():
+        for shell in (False, True):
+            recipe = make_recipe(python, shell=shell)
+            if reference == recipe_name(recipe, platform):
+                return recipe
+    return None
 
 
 def find_recipe_image(store: Store, recipe: Recipe, platform: str) -> OciImage | None:
