@@ -46,10 +46,8 @@ def open_tree(location: str, limits: Limits, scratch: Path) -> Tree:
     try:
         if is_url(location):
             return _open_path(download(location, target, limits), file_name(location), limits, target)
-        path = Path(location)
-        if not location:
-            raise FileNotFoundError
-        return _open_path(path, path.name or path.resolve().name, limits, target)
+        path = _existing(location)
+        return _open_path(path, Path(location).name, limits, target)
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, InputError):
@@ -73,20 +71,27 @@ def _about(name: str, message: str) -> str:
 
 
 def _unreadable(name: str, error: OSError) -> InputError:
-    named = error.filename is None or Path(error.filename) == Path(name).absolute()
-    if isinstance(error, FileNotFoundError) and named:
-        if re.match(r"[a-z][a-z0-9+.-]+://", name):
-            return InputError(
-                "artifact-missing", f"{name} cannot be opened.", "An artifact is a path or an http(s) URL."
-            )
-        return InputError("artifact-missing", f"{name} does not exist.", "Check the path.")
-    where = "" if named else f": {error.filename}"
+    where = "" if error.filename is None else f": {error.filename}"
     reason = error.strerror or str(error)
     return InputError("artifact-missing", f"{name} cannot be read{where}: {reason}.", "Check its permissions.")
 
 
+def _existing(location: str) -> Path:
+    """The real path. Raises InputError artifact-missing, or OSError where it cannot be looked at."""
+    try:
+        if location:
+            return Path(location).resolve(strict=True)
+    except FileNotFoundError:
+        pass
+    except RuntimeError as error:
+        raise unsafe("It is a link that leads round in a loop.", "Give the path of the model itself.") from error
+    if re.match(r"[a-z][a-z0-9+.-]+://", location):
+        hint = "Copy it to this machine first: an artifact is a path or an http(s) URL."
+        raise InputError("artifact-missing", "This kind of URL is not one that mpack opens.", hint)
+    raise InputError("artifact-missing", f"{location or 'The empty path'} does not exist.", "Check the path.")
+
+
 def _open_path(path: Path, name: str, limits: Limits, target: Path) -> Tree:
-    path = path.resolve(strict=True)
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         return _tree(_directory_files(path, limits), name if name not in ("", ".", "..") else path.name)
@@ -107,7 +112,7 @@ def _open_path(path: Path, name: str, limits: Limits, target: Path) -> Tree:
 
 def _tree(files: dict[str, ArtifactFile], title: str) -> Tree:
     if not files:
-        raise InputError("artifact-empty", "It holds no file.", "Was the model saved to another place?")
+        raise InputError("artifact-empty", "It holds no file.", "Look for the place that the model was really saved to.")
     tops = {path.partition("/")[0] for path in files}
     if len(tops) == 1 and (top := tops.pop()) not in files and not top.isdecimal():
         files = {path[len(top) + 1 :]: replace(file, path=path[len(top) + 1 :]) for path, file in files.items()}

@@ -1,0 +1,108 @@
+"""Every folder of fixtures/broken: the fault is told in words, with its code and exit code, and nothing is left behind.
+
+A case has `case.toml` (summary, artifact, arguments, code, exit, message: a regular expression) and either the artifact
+itself or, where git cannot hold it, a `make.py` with `make(directory) -> path`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpack.artifact.limits import Limits, parse_size
+from mpack.artifact.model import Trust
+from mpack.artifact.reader import read_artifact
+from mpack.cli.inspect import command
+from mpack.errors import CODES, MpackError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BROKEN = Path(__file__).parents[2] / "fixtures" / "broken"
+CASES = sorted(path.parent.name for path in BROKEN.glob("*/case.toml"))
+
+
+def case_of(name: str) -> dict[str, Any]:
+    """The case's expectations."""
+    return tomllib.loads((BROKEN / name / "case.toml").read_text("utf-8"))
+
+
+def artifact_of(name: str, directory: Path) -> str:
+    """The case's artifact, copied or made in `directory`."""
+    source = BROKEN / name
+    if (source / "make.py").exists():
+        return str(runpy.run_path(str(source / "make.py"))["make"](directory))
+    shutil.copytree(source, directory, dirs_exist_ok=True, symlinks=True)
+    (directory / "case.toml").unlink()
+    return str(directory / case_of(name)["artifact"])
+
+
+def snapshot(directory: Path) -> set[tuple[str, int]]:
+    """Everything below a directory, links not followed."""
+    return {
+        (os.path.join(root, name), os.lstat(os.path.join(root, name)).st_size)
+        for root, directories, files in os.walk(directory)
+        for name in (*directories, *files)
+    }
+
+
+def test_there_are_enough_cases() -> None:
+    """The folder is found, and holds at least the thirty faults that were promised."""
+    assert len(CASES) >= 30
+    assert not [path.name for path in BROKEN.iterdir() if path.is_dir() and not (path / "case.toml").exists()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fault(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault is refused with its message, code and exit code; nothing is unpickled, run or left behind."""
+    case = case_of(name)
+    place, scratch, home = (tmp_path / part for part in ("place", "scratch", "home"))
+    for directory in (place, scratch, home):
+        directory.mkdir()
+    location = artifact_of(name, place)
+    monkeypatch.setenv("MPACK_CANARY", str(tmp_path / "canary"))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("TMPDIR", str(home))
+    options = command.make_context("inspect", [*case.get("arguments", []), "--", location]).params
+    limits = Limits(parse_size(options["max_size"]), options["max_entries"], options["max_ratio"])
+    before = snapshot(tmp_path)
+
+    with pytest.raises(MpackError) as caught:
+        read_artifact(
+            location,
+            limits=limits,
+            trust=Trust(frozenset(options["trust_module"]), options["trust_pickle"]),
+            scratch=scratch,
+        )
+
+    error = caught.value
+    assert re.search(case["message"], error.message), error.message
+    assert (error.code, error.exit_code) == (case["code"], case["exit"])
+    assert error.code in CODES
+    assert error.hint, "no hint"
+    assert snapshot(tmp_path) == before
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "canary" in case_of(name)])
+def test_canary_sings(name: str, tmp_path: Path) -> None:
+    """Loading the case's pickle as its framework would does make the canary: so its absence above proves something."""
+    artifact_of(name, tmp_path)
+    canary = tmp_path / "canary"
+    subprocess.run(
+        [sys.executable, "-c", case_of(name)["canary"]],
+        cwd=tmp_path,
+        env={**os.environ, "MPACK_CANARY": str(canary)},
+        capture_output=True,
+    )
+    assert canary.exists()
