@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from mpack.oci.store import Store
 
 #: Local name of base images: 20.10 engines cannot build FROM the digest of an image that no registry gave them.
-BASE_NAME = "mpack-base"
+BASE_NAME = "mpack-build-base"
 #: Predefined build arguments: docker keeps them out of the image's history.
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-#: "#7 0.123 text" of BuildKit's plain progress.
-_PROGRESS = re.compile(r"^#\d+ (?:\d+\.\d+ )?")
+#: "#7 0.123 text": what a program in a build step wrote, in BuildKit's plain progress.
+_OUTPUT = re.compile(r"^#\d+ \d+\.\d+ ")
+#: What else of that progress tells a user something: the steps, those taken from the cache, and errors.
+_WORTH_TELLING = re.compile(r"^#\d+ (\[(?!internal)|CACHED|exporting to|ERROR)")
 
 
 def to_stderr(line: str) -> None:
@@ -83,7 +85,7 @@ class DockerBuilder:
                     secrets=secrets,
                     build_args=self._proxies(),
                     options=[f"--network={self._network(plan, offline)}"],
-                    on_line=self._report,
+                    on_line=self._tell,
                     redact=self._index.redact,
                 )
         except BaseException as error:
@@ -113,6 +115,10 @@ class DockerBuilder:
         self._report(f"loading the base image {base.reference} into the engine")
         self._docker.load(Pieces(docker_archive(image, [name])))  # type: ignore[arg-type]
         return name, True
+
+    def _tell(self, line: str) -> None:
+        if _WORTH_TELLING.match(line) or _OUTPUT.match(line):
+            self._report(line)
 
     def _network(self, plan: ImagePlan, offline: bool) -> str:
         # The host's network: an index or a proxy on it is then reached as from the host. uv only unpacks wheels there.
@@ -154,5 +160,5 @@ def _kinds(plan: ImagePlan, count: int, base: int) -> Sequence[str]:
 
 def _own_lines(message: str) -> str:
     """What a program in the build stage wrote, without BuildKit's own lines and prefixes."""
-    lines = [_PROGRESS.sub("", line) for line in message.splitlines() if re.match(r"#\d+ \d+\.\d+ ", line)]
+    lines = [_OUTPUT.sub("", line) for line in message.splitlines() if _OUTPUT.match(line)]
     return "\n".join(lines) or message
