@@ -1,0 +1,179 @@
+"""The byte stream under a pickle: exact reads with frames, cheap skips, and joblib's compressed files."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from mpack.errors import EnvironmentFault
+
+#: joblib's own table: it takes a file for compressed by these first bytes, in this order.
+COMPRESSIONS: tuple[tuple[str, bytes], ...] = (
+    ("zlib", b"\x78"),
+    ("gzip", b"\x1f\x8b"),
+    ("bz2", b"BZ"),
+    ("lzma", b"\x5d\x00"),
+    ("xz", b"\xfd7zXZ"),
+    ("lz4", b'\x04"M\x18'),
+)
+#: What a compressed pickle may become: beyond any model, and an end for a bomb.
+MAX_DECOMPRESSED = 100 << 30
+_BLOCK = 1 << 16
+
+
+class Unfollowable(Exception):
+    """The stream does something whose effect the scan cannot know; its text is a clause ("it …")."""
+
+
+class Truncated(Unfollowable):
+    """The stream ends inside an opcode."""
+
+
+def compression_of(head: bytes) -> str | None:
+    """The compression that joblib would see in a file's first bytes, or None."""
+    return next((name for name, magic in COMPRESSIONS if head.startswith(magic)), None)
+
+
+def decompressed(stream: BinaryIO, compression: str) -> BinaryIO:
+    """`stream` decompressed, not seekable. Raises EnvironmentFault tool-missing for lz4 without its library."""
+    makers: dict[str, Callable[[], Any]] = {
+        "zlib": lambda: zlib.decompressobj(zlib.MAX_WBITS),
+        "gzip": lambda: zlib.decompressobj(zlib.MAX_WBITS | 16),
+        "bz2": bz2.BZ2Decompressor,
+        "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE),
+        "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
+        "lz4": _lz4,
+    }
+    return io.BufferedReader(_Decompressing(stream, makers[compression]()), _BLOCK)  # type: ignore[arg-type,return-value]
+
+
+def _lz4() -> Any:
+    try:
+        import lz4.frame  # type: ignore[import-not-found]
+    except ImportError:
+        raise EnvironmentFault(
+            "tool-missing",
+            "The model file is compressed with LZ4, and the Python package lz4 that can read it is not installed here.",
+            "Install it beside mpack (pip install lz4), or save the model again with joblib.dump(…, compress=3).",
+        ) from None
+    return lz4.frame.LZ4FrameDecompressor()
+
+
+class _Decompressing(io.RawIOBase):
+    """A raw reader over one incremental decompressor; bytes after the compressed stream's end are an error."""
+
+    def __init__(self, stream: BinaryIO, decompressor: Any) -> None:
+        self._stream = stream
+        self._decompressor = decompressor
+        self._pending = b""
+        self._total = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target)
+        try:
+            data = self._produce(len(view))
+        except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, RuntimeError) as error:
+            raise Unfollowable(f"its compressed data is damaged ({error})") from error
+        self._total += len(data)
+        if self._total > MAX_DECOMPRESSED:
+            raise Unfollowable(f"it decompresses to more than {MAX_DECOMPRESSED >> 30} GiB")
+        view[: len(data)] = data
+        return len(data)
+
+    def _produce(self, size: int) -> bytes:
+        while True:
+            if self._decompressor.eof:
+                if self._decompressor.unused_data or self._stream.read(1):
+                    raise Unfollowable("bytes follow the end of its compressed data")
+                return b""
+            block = self._pending
+            if not block and getattr(self._decompressor, "needs_input", True):
+                block = self._stream.read(_BLOCK)
+                if not block:
+                    raise Truncated("its compressed data ends too early")
+            data: bytes = self._decompressor.decompress(block, size)
+            # zlib hands back what it has not used yet; the others keep it themselves.
+            self._pending = getattr(self._decompressor, "unconsumed_tail", b"")
+            if data:
+                return data
+
+
+class Source:
+    """Exact reading for a pickle. A frame (protocol 4) must be used up exactly: what straddles its end is refused,
+    since the C and the Python unpickler would go on at different places."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._seekable = stream.seekable()
+        self._frame: int | None = None
+        self.position = 0
+
+    def read(self, size: int) -> bytes:
+        self._take(size)
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise Truncated("it ends in the middle of an opcode")
+        return data
+
+    def line(self, limit: int = 1 << 16) -> bytes:
+        """Up to and without the next newline."""
+        data = self._stream.readline(limit)
+        if not data.endswith(b"\n"):
+            raise (
+                Truncated("a line in it does not end")
+                if len(data) < limit
+                else Unfollowable("a line in it is too long")
+            )
+        self._take(len(data))
+        return data[:-1]
+
+    def skip(self, size: int) -> None:
+        """Passes over `size` bytes. A seek beyond the end shows at the next read: STOP has yet to come."""
+        self._take(size)
+        if self._seekable and size > _BLOCK:
+            self._stream.seek(size, io.SEEK_CUR)
+            return
+        while size:
+            block = self._stream.read(min(size, _BLOCK))
+            if not block:
+                raise Truncated("it ends inside a value")
+            size -= len(block)
+
+    def at_end(self) -> bool:
+        """True if nothing follows. Reads one byte ahead, so only for use between pickles."""
+        return not self.peek(1)
+
+    def peek(self, size: int) -> bytes:
+        peek = getattr(self._stream, "peek", None)
+        if peek is not None:
+            return bytes(peek(size)[:size])
+        data = self._stream.read(size)
+        self._stream.seek(-len(data), io.SEEK_CUR)
+        return data
+
+    def start_frame(self, size: int) -> None:
+        if self._frame:
+            raise Unfollowable("a frame begins inside another")
+        self._frame = size
+
+    def end_frame(self, where: str) -> None:
+        """Refuses if the running frame is not used up."""
+        if self._frame:
+            raise Unfollowable(f"a frame goes on beyond {where}")
+        self._frame = None
+
+    def _take(self, size: int) -> None:
+        if size >= 1 << 50:
+            raise Truncated("a value in it is longer than any file")
+        self.position += size
+        if self._frame:
+            if size > self._frame:
+                raise Unfollowable("a value straddles the end of a frame")
+            self._frame -= size

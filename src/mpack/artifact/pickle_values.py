@@ -1,0 +1,167 @@
+"""What the scan knows of the objects on an unpickler's stack. Constants (str, int, bytes, tuple) stand for themselves."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpack.artifact.pickle_source import Unfollowable
+
+#: Items of one list or dict that are remembered; more are only counted.
+KEPT_ITEMS = 256
+
+
+@dataclass(frozen=True)
+class Global:
+    """An object found by name: what `find_class` returns."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Plain data that is not remembered; of long strings and bytes the two ends are."""
+
+    kind: str
+    head: bytes = b""
+    tail: bytes = b""
+
+
+NUMBER = Blob("number")
+TUPLE = Blob("tuple")
+
+
+class ListValue:
+    """A list, or a set."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[Any] | None = None) -> None:
+        self.items: list[Any] = items or []
+
+    def extend(self, items: list[Any]) -> None:
+        if len(self.items) < KEPT_ITEMS:
+            self.items.extend(items[: KEPT_ITEMS - len(self.items)])
+
+
+class SetValue(ListValue):
+    """A set."""
+
+    __slots__ = ()
+
+
+class DictValue:
+    """A dict. `odd_key` tells of a key that names a special attribute or that is no constant."""
+
+    __slots__ = ("items", "odd_key")
+
+    def __init__(self) -> None:
+        self.items: dict[Any, Any] = {}
+        self.odd_key = False
+
+    @property
+    def whole(self) -> bool:
+        """True if every item is remembered."""
+        return len(self.items) < KEPT_ITEMS
+
+    def update(self, flat: list[Any]) -> None:
+        """Adds keys and values that alternate."""
+        if len(flat) % 2:
+            raise Unfollowable("a dict in it has a key without a value")
+        for key, value in zip(flat[::2], flat[1::2], strict=True):
+            if isinstance(key, str):
+                self.odd_key |= key.startswith("__") and key.endswith("__")
+            elif not isinstance(key, (int, bytes, tuple)) and key is not None:
+                self.odd_key |= not isinstance(key, Blob)
+                continue
+            if len(self.items) < KEPT_ITEMS or key in self.items:
+                self.items[key] = value
+
+
+@dataclass(eq=False)
+class Instance:
+    """What calling a global gave. `state` is what BUILD set, `entries` what was stored into it as into a dict."""
+
+    of: Global
+    args: tuple[Any, ...] = ()
+    state: Any = None
+    built: bool = False
+    entries: DictValue = field(default_factory=DictValue)
+
+    def attribute(self, name: str) -> Any:
+        """An attribute that the state sets, or None."""
+        state = self.state[0] if isinstance(self.state, tuple) and self.state else self.state
+        return state.items.get(name) if isinstance(state, DictValue) else None
+
+
+@dataclass(frozen=True)
+class Dtype:
+    """A NumPy dtype as far as reading an array's bytes needs it."""
+
+    itemsize: int
+    has_objects: bool
+
+
+_CODE = re.compile(r"([?biufcOSUVMm])(\d{0,9})")
+_DTYPE = Global("numpy", "dtype")
+
+
+def dtype_of(value: Any) -> Dtype:
+    """The dtype that unpickling `value` makes. Raises Unfollowable where size and flags are not certain."""
+    if not isinstance(value, Instance) or value.of != _DTYPE:
+        raise Unfollowable("an array in it has a dtype that is not plain")
+    if not (
+        1 <= len(value.args) <= 3 and isinstance(value.args[0], str) and {int, bool} >= set(map(type, value.args[1:]))
+    ):
+        raise Unfollowable("an array in it has a dtype that is not plain")
+    match = _CODE.fullmatch(value.args[0])
+    if not match:
+        raise Unfollowable(f"an array in it has the unknown dtype {value.args[0]!r}")
+    kind, digits = match[1], match[2]
+    size = int(digits) if digits else 1 if kind == "?" else 8 if kind == "O" else 0
+    if not size and kind not in "SUV":
+        raise Unfollowable(f"an array in it has the incomplete dtype {value.args[0]!r}")
+    size *= 4 if kind == "U" else 1
+    if value.state is None:
+        return Dtype(size, kind == "O")
+    return Dtype(size, _check_dtype_state(kind, size, value.state))
+
+
+def _check_dtype_state(kind: str, size: int, state: Any) -> bool:
+    """Whether the dtype holds objects. Its state may set size, fields and flags anew: they must agree with the rest."""
+    if not (isinstance(state, tuple) and len(state) in (8, 9) and state[0] in (3, 4) and type(state[7]) is int):
+        raise Unfollowable("a dtype in it has a state of an unknown kind")
+    _, _, subarray, _, fields, itemsize, _, flags = state[:8]
+    objects = kind == "O"
+    if isinstance(fields, DictValue):
+        if not fields.whole or fields.odd_key:
+            raise Unfollowable("a record dtype in it has too many or unknown fields")
+        entries = list(fields.items.values())
+        if not all(isinstance(entry, tuple) and entry for entry in entries):
+            raise Unfollowable("a record dtype in it has unknown fields")
+        objects |= any(dtype_of(entry[0]).has_objects for entry in entries)
+    if isinstance(subarray, tuple) and subarray:
+        objects |= dtype_of(subarray[0]).has_objects
+    plain = subarray is None and fields is None
+    consistent = itemsize == size if kind in "SUV" else plain
+    known = isinstance(fields, DictValue) or fields is None
+    if not (consistent and known and isinstance(subarray, (tuple, type(None))) and bool(flags & 1) == objects):
+        raise Unfollowable("a dtype in it contradicts itself")
+    return objects
+
+
+def array_bytes(shape: Any, dtype: Dtype) -> int:
+    """Size in bytes of an array as joblib reads it. Raises Unfollowable on a shape that is not plain."""
+    if not isinstance(shape, tuple) or not all(type(item) is int and item >= 0 for item in shape):
+        raise Unfollowable("an array in it has a shape that is not plain")
+    count = 1
+    for item in shape:
+        count *= item
+    if count * max(dtype.itemsize, 1) >= 1 << 62:
+        raise Unfollowable("an array in it has an impossible shape")
+    return count * dtype.itemsize
