@@ -2,7 +2,7 @@
 
 The image starts as root, so that `docker run -v "$PWD/volume:/volume" IMAGE predict …` can write into anybody's
 directory. Before anything of the model is touched it becomes OUTPUT_DIR's owner, and the result is that owner's.
-Into a directory of root's only a waiting parent process writes (`as_nobody_for_root`). Started with `docker run --user`,
+Into a directory of root's only a waiting parent process writes (`as_nobody_for_root`). Started with `--user`,
 it stays what it was told to be. Without OUTPUT_DIR it becomes nobody (65532).
 """
 
@@ -18,11 +18,17 @@ from pathlib import Path
 from mpack_runtime.cli.errors import Unusable
 
 NOBODY = 65532
+VENV = "/opt/mpack/venv"
+
+
+def is_root() -> bool:
+    """True as root in an image. Elsewhere (`mpack run --local`) the command runs as the user who started it."""
+    return os.geteuid() == 0 and sys.prefix == VENV
 
 
 def become_nobody() -> None:
     """Drops root where there is no OUTPUT_DIR. In a sandbox that may not change users, root has no power to drop."""
-    if os.geteuid() == 0:
+    if is_root():
         try:
             _become(NOBODY, NOBODY)
         except PermissionError:
@@ -31,7 +37,7 @@ def become_nobody() -> None:
 
 def become_owner(directory: Path) -> bool:
     """Becomes the owner of `directory`. False if root owns it (then see `as_nobody_for_root`). Raises Unusable."""
-    if os.geteuid() != 0:
+    if not is_root():
         return True
     status = directory.stat()
     if status.st_uid == 0:

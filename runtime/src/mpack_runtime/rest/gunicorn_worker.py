@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -67,7 +66,15 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
 
 class JsonAccessLog(Logger):  # type: ignore[misc]
-    """One JSON object a request on stdout."""
+    """One JSON object a request on the true stdout; see `keep_stdout`."""
+
+    stdout = 1
+
+    @classmethod
+    def keep_stdout(cls) -> None:
+        """Keeps stdout for the access log: what a model prints goes to stderr from now on."""
+        cls.stdout = os.dup(1)
+        os.dup2(2, 1)
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         answered = dict(resp.headers)
@@ -84,6 +91,6 @@ class JsonAccessLog(Logger):  # type: ignore[misc]
         }
         try:
             # One write a line, so that lines of several threads and workers never mix.
-            os.write(sys.stdout.fileno(), orjson.dumps(line, default=str) + b"\n")
+            os.write(self.stdout, orjson.dumps(line, default=str) + b"\n")
         except (OSError, TypeError):
             pass

@@ -122,6 +122,7 @@ def serve(config: ModelConfig, settings: Settings) -> int:
     # As process 1 of a container, SIGTERM would be ignored until gunicorn has its own handler.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     adapt()
+    JsonAccessLog.keep_stdout()
     server = Server(config, settings)
     if loaders.forkable(config):
         server.service = Service.load(config)
