@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mpack.engine import Docker
 
 
+#: Codes of a recipe that cannot be built on this machine or now; then a registry is tried.
+_CANNOT_BUILD = ("tool-missing", "base-unavailable", "download-failed")
+
+
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
@@ -101,7 +105,7 @@ class Bases:
             try:
                 image = self._recipe_image(recipe, platform)
             except EnvironmentFault as error:
-                if wish.system_packages:
+                if wish.system_packages or error.code not in _CANNOT_BUILD:
                     raise
                 return self._pick_slim(slim, platform, error)
             return self._describe(recipe_name(recipe, platform), image.digest, image)
