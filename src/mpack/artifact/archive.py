@@ -61,9 +61,10 @@ def safe_path(name: str) -> str:
     if any("\ud800" <= char <= "\udfff" for char in name):
         raise unsafe(f"The name {shown(name)} is not UTF-8.")
     path = name.replace("\\", "/")
-    if is_absolute(path):
-        raise unsafe(f"The entry {shown(name)} has an absolute path.")
     parts = [part for part in path.split("/") if part not in ("", ".")]
+    # A drive further down becomes the first part where a wrapping folder is taken off.
+    if is_absolute(path) or any(is_absolute(part) for part in parts):
+        raise unsafe(f"The entry {shown(name)} has an absolute path.")
     if ".." in parts:
         raise unsafe(f"The entry {shown(name)} leads outside the artifact.")
     result = "/".join(parts)
