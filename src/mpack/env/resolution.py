@@ -61,6 +61,30 @@ class Resolver:
 
         Raises Unsatisfiable, and EnvironmentFault index-unreachable or disk-full.
         """
+        options = [*([] if dependencies else ["--no-deps"]), *(["--resolution", "lowest"] if lowest else [])]
+        if not prefer:
+            return self._run(lines, options)
+        try:
+            return self._run(lines, options, prefer=prefer)
+        except Unsatisfiable:
+            # uv looks for a preferred version in the first index only that has it, even with `unsafe-best-match`, and
+            # fails if the fitting wheel is in another. Then: without, and once more with the preferences as bounds.
+            plain = self._run(lines, options)
+        names = {package.name for package in plain[0]}
+        bounds = [f"{name}=={version}" for name, version in prefer.items() if name in names and _is_version(version)]
+        try:
+            return self._run(lines, options, bounds=bounds)
+        except Unsatisfiable:
+            return plain
+
+    def _run(
+        self,
+        lines: Sequence[str],
+        options: Sequence[str],
+        *,
+        prefer: Mapping[str, str] | None = None,
+        bounds: Sequence[str] = (),
+    ) -> tuple[list[LockedPackage], list[str]]:
         output = ""
         for tags in _PLATFORMS[self.platform]:
             with tempfile.TemporaryDirectory(dir=self.scratch) as name:
@@ -69,7 +93,10 @@ class Resolver:
                 made = directory / "pylock.toml"
                 if prefer:
                     made.write_text(_preferences(prefer), "utf-8")
-                command = self._command(directory, tags, dependencies, lowest)
+                command = [*self._command(directory, tags), *options]
+                if bounds:
+                    (directory / "bounds.txt").write_text("\n".join(bounds) + "\n", "utf-8")
+                    command += ["--constraints", str(directory / "bounds.txt")]
                 code, output = run_uv(command, self.index, directory, {})
                 if code == 0:
                     return self._packages(made), _warnings(output)
@@ -79,18 +106,12 @@ class Resolver:
             raise Unsatisfiable(output)
         raise fault(output, "Resolving the requirements") or _refused(output)
 
-    def _command(self, directory: Path, tags: str, dependencies: bool, lowest: bool) -> list[str]:
-        command = [
-            "pip",
-            "compile",
-            str(directory / "requirements.in"),
-            "--output-file",
-            str(directory / "pylock.toml"),
-        ]
-        command += ["--python", sys.executable, "--python-version", self.python, "--python-platform", tags]
+    def _command(self, directory: Path, tags: str) -> list[str]:
+        command = ["pip", "compile", str(directory / "requirements.in")]
+        command += ["--output-file", str(directory / "pylock.toml"), "--python", sys.executable]
+        command += ["--python-version", self.python, "--python-platform", tags]
         command += ["--only-binary", ":all:", "--generate-hashes", "--no-header", *self.index.uv_options()]
-        command += [] if dependencies else ["--no-deps"]
-        return command + (["--resolution", "lowest"] if lowest else [])
+        return command
 
     def _packages(self, path: Path) -> list[LockedPackage]:
         found = []
@@ -160,16 +181,22 @@ def wheel_file(wheel: Mapping[str, Any]) -> str:
 
 def _preferences(prefer: Mapping[str, str]) -> str:
     """A pylock.toml that uv takes for its own earlier output: it keeps these versions where it can."""
-    from packaging.version import InvalidVersion, Version
-
     text = 'lock-version = "1.0"\ncreated-by = "mpack"\n'
     for name, version in sorted(prefer.items()):
-        try:
-            Version(version)
-        except InvalidVersion:
-            continue  # a Debian package's version, which no index can have
-        text += f'\n[[packages]]\nname = "{name}"\nversion = "{version}"\n'
+        if _is_version(version):
+            text += f'\n[[packages]]\nname = "{name}"\nversion = "{version}"\n'
     return text
+
+
+def _is_version(text: str) -> bool:
+    """False for a Debian package's version, which no index can have."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
 
 
 def _warnings(output: str) -> list[str]:

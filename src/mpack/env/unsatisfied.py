@@ -81,8 +81,7 @@ def clash_error(output: str, requirements: Sequence[Requirement]) -> InputError:
     involved = [item for item in requirements if _mentioned(item.line, output)]
     model = [_cite(item) for item in involved if item.origin == "model"]
     runtime = [_cite(item) for item in involved if item.origin == "runtime"]
-    reason = short(re.sub(r"No solution found when resolving dependencies[^:\n]*:?", "", output))
-    reason = re.sub(r"^[;\s]+", "", reason)
+    reason = short(output.replace("No solution found when resolving dependencies", ""), 300).lstrip("; ")
     if model and runtime:
         text = f"The model asks for {', '.join(model)} and the runtime for {', '.join(runtime)}: no versions fit both."
         hint = "Loosen the model's requirement; the runtime's ranges are as wide as it can work with."
