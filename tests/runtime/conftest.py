@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-ENTRY = '''
+ENTRY = """
 import os, time
 print("loading")
 
@@ -36,7 +36,7 @@ def predict_on_matrix(matrix, provided_columns_names=None):
         if row[1] == "die":
             os._exit(9)
     return [row[0] + row[2] / 1000 for row in matrix], ["quality"]
-'''
+"""
 
 COLUMNS = [
     {"kind": "column", "name": "alcohol", "type": "double", "required": True},
@@ -129,7 +129,11 @@ def write_model(root: Path, entry: str = ENTRY, **changes: Any) -> Path:
 def environment(model_json: Path, **settings: object) -> dict[str, str]:
     """This process's environment with the model and MPACK_… settings."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith("MPACK_")}
-    return {**plain, "MPACK_MODEL_JSON": str(model_json), **{f"MPACK_{key}": str(value) for key, value in settings.items()}}
+    return {
+        **plain,
+        "MPACK_MODEL_JSON": str(model_json),
+        **{f"MPACK_{key}": str(value) for key, value in settings.items()},
+    }
 
 
 @pytest.fixture
@@ -141,7 +145,9 @@ def model_json(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_model(tmp_path: Path) -> Callable[..., Path]:
     """Makes a model with an entry point of its own: `make_model(entry, **model_json_keys)`."""
-    return lambda entry=ENTRY, **changes: write_model(tmp_path / f"model-{len(list(tmp_path.iterdir()))}", entry, **changes)
+    return lambda entry=ENTRY, **changes: write_model(
+        tmp_path / f"model-{len(list(tmp_path.iterdir()))}", entry, **changes
+    )
 
 
 def free_port() -> int:
@@ -160,9 +166,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         files = tmp_path / f"server-{len(servers)}"
         files.mkdir()
         port = free_port()
-        env = environment(model_json, PORT=port, HOST="127.0.0.1", **{key.upper(): value for key, value in settings.items()})
+        env = environment(
+            model_json, PORT=port, HOST="127.0.0.1", **{key.upper(): value for key, value in settings.items()}
+        )
         with (files / "stdout").open("wb") as out, (files / "stderr").open("wb") as err:
-            process = subprocess.Popen([sys.executable, "-m", "mpack_runtime", "serve"], env=env, stdout=out, stderr=err)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mpack_runtime", "serve"], env=env, stdout=out, stderr=err
+            )
         servers.append(Server(process, port, files))
         if wait:
             servers[-1].wait()

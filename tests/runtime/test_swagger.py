@@ -25,7 +25,12 @@ def test_the_document_has_the_references_fields_and_texts() -> None:
         "contact": {},
         "license": {"name": "Apache 2.0", "url": "http://www.apache.org/licenses/LICENSE-2.0.html"},
     }
-    assert (document["swagger"], document["schemes"], document["host"], document["basePath"]) == ("2.0", ["https"], "", "")
+    assert (document["swagger"], document["schemes"], document["host"], document["basePath"]) == (
+        "2.0",
+        ["https"],
+        "",
+        "",
+    )
     assert document["paths"]["/api/model/info"]["get"] == {
         "description": "Return a swagger info about model",
         "consumes": [],
@@ -63,7 +68,7 @@ def test_input_and_output_have_the_references_order_of_keys() -> None:
 
 
 def test_types_are_the_signatures() -> None:
-    """Columns of one type give it; integers among numbers are numbers; columns that differ give none but a description."""
+    """Columns of one type give it; integers among numbers are numbers; differing columns give a description."""
 
     def items(*types: str) -> object:
         signature = Signature(tuple(Column(f"c{number}", kind) for number, kind in enumerate(types)))
