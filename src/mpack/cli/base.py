@@ -1,0 +1,203 @@
+"""`mpack base build|list|prune`: base images, and dependency-cache images from conda.yaml or requirements.txt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mpack.engine import Docker
+    from mpack.oci.image import OciImage
+
+DEPENDENCIES_NAME = "packaging-model-cache:latest"
+
+
+@click.group("base")
+def command() -> None:
+    """Build, list and remove base images."""
+
+
+@command.command("build")
+@click.option("--python", metavar="X.Y", help="Python of the image.  [default: the dependencies', else mpack's]")
+@click.option("--shell", is_flag=True, help="With a shell, core utilities and pip, for Dockerfiles of one's own.")
+@click.option("--package", "packages", multiple=True, metavar="NAME", help="A further Debian package (extracted only).")
+@click.option("--platform", metavar="OS/ARCH", help="Platform of the image.  [default: this machine's]")
+@click.option(
+    "--deps",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="conda.yaml or requirements.txt: make a dependency-cache image of it.",
+)
+@click.option("--base", metavar="REF", help="What a dependency-cache image is made from.  [default: mpack picks]")
+@click.option("-t", "--tag", metavar="NAME:TAG", help=f"Its name.  [default: {DEPENDENCIES_NAME}]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def build(
+    python: str | None,
+    shell: bool,
+    packages: tuple[str, ...],
+    platform: str | None,
+    deps: Path | None,
+    base: str | None,
+    tag: str | None,
+    as_json: bool,
+) -> None:
+    """Build a base image anew, or with --deps a dependency-cache image; print its name.
+
+    \b
+    mpack base build --python 3.11
+    mpack base build --deps conda.yaml -t packaging-model-cache:1.0.0
+    """
+    from mpack.cli.options import this_platform
+    from mpack.errors import UsageError
+
+    target = platform or this_platform()
+    if deps is None:
+        if base or tag:
+            raise UsageError("usage", "--base and --tag need --deps.", "A base image has the name of its recipe.")
+        name, image = _build_recipe(python, shell, packages, target)
+    else:
+        name, image = _build_dependencies(deps, tag or DEPENDENCIES_NAME, base, python, shell, packages, target)
+    docker = _find_docker()
+    if docker is not None:
+        _load(docker, image, name)
+    if as_json:
+        value = {
+            "image": name,
+            "digest": image.digest,
+            "id": image.id,
+            "size": image.size,
+            "docker": docker is not None,
+        }
+        click.echo(json.dumps({**value, "platform": image.platform}))
+    else:
+        click.echo(name)
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def list_bases(as_json: bool) -> None:
+    """List the base images of the store, and what mpack can build."""
+    from mpack.bases.build import RECIPE_LABEL
+    from mpack.bases.deps import DEPENDENCIES_LABEL
+    from mpack.bases.recipe import make_recipe, minors
+    from mpack.oci.store import Store
+
+    store = Store.default()
+    rows = []
+    for record in store.records():
+        if record.role != "base":
+            continue
+        image = store.image(record.digest)
+        kind = (
+            "dependencies"
+            if DEPENDENCIES_LABEL in image.labels
+            else "recipe"
+            if RECIPE_LABEL in image.labels
+            else "copy"
+        )
+        for name in record.names or ("",):
+            rows.append(
+                {"image": name, "digest": record.digest, "kind": kind, "platform": image.platform, "size": image.size}
+            )
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        click.echo(
+            f"{row['image'] or row['digest']}  {row['kind']}  {row['platform']}  {int(str(row['size'])) / 1e6:.0f} MB"
+        )
+    held = {row["image"] for row in rows}
+    for minor in minors():
+        for shell in (False, True):
+            recipe = make_recipe(minor, shell=shell)
+            name = f"{recipe.name}:{recipe.variant}"
+            if name not in held:
+                click.echo(f"{name}  not built yet", err=True)
+
+
+@command.command("prune")
+def prune() -> None:
+    """Remove all base images from the store; images made from them keep the layers that they need."""
+    from mpack.oci.store import Store
+
+    store = Store.default()
+    going = [record for record in store.records() if record.role == "base"]
+    for record in going:
+        store.forget(record.digest)
+        click.echo(", ".join(record.names) or record.digest)
+    freed = store.gc()
+    click.echo(_freed(len(going), freed), err=True)
+
+
+def _freed(count: int, freed: int | None) -> str:
+    if freed is None:
+        return f"removed {count} base images; another mpack is at work, so their space is freed by the next prune"
+    return f"removed {count} base images, freed {freed / 1e6:.0f} MB"
+
+
+def _build_recipe(python: str | None, shell: bool, packages: tuple[str, ...], platform: str) -> tuple[str, OciImage]:
+    from mpack.bases.build import build_recipe_image, recipe_name
+    from mpack.bases.recipe import default_minor, make_recipe, minors
+    from mpack.errors import InputError
+    from mpack.oci.store import Store
+
+    minor = python or default_minor()
+    if minor not in minors():
+        raise InputError(
+            "python-unavailable",
+            f"There is no recipe of a base image with Python {minor}; there is one for {', '.join(minors())}.",
+            f"Use --python {default_minor()}, or build models on python:{minor}-slim with --base.",
+        )
+    recipe = make_recipe(minor, shell=shell, system_packages=packages)
+    image = build_recipe_image(Store.default(), recipe, platform, lambda text: click.echo(text, err=True))
+    return recipe_name(recipe, platform), image
+
+
+def _build_dependencies(
+    deps: Path, tag: str, base: str | None, python: str | None, shell: bool, packages: tuple[str, ...], platform: str
+) -> tuple[str, OciImage]:
+    from mpack.bases import Bases
+    from mpack.bases.deps import build_dependency_image, read_dependencies
+    from mpack.env.index import IndexSettings
+    from mpack.naming import legal_reference
+    from mpack.oci.store import Store
+    from mpack.spec import BaseWish
+
+    name = legal_reference(tag)
+    store = Store.default()
+    found = read_dependencies(deps)
+    for note in found.notes:
+        click.echo(f"warning: {note}", err=True)
+    image = build_dependency_image(
+        store,
+        Bases(store, _find_docker()),
+        IndexSettings.from_host(),
+        found,
+        name=name,
+        python=python,
+        platform=platform,
+        wish=BaseWish(base, shell, packages),
+        say=lambda text: click.echo(text, err=True),
+    )
+    return name, image
+
+
+def _find_docker() -> Docker | None:
+    from mpack.engine import Docker
+    from mpack.errors import EnvironmentFault
+
+    try:
+        return Docker.find()
+    except EnvironmentFault:
+        return None
+
+
+def _load(docker: Docker, image: OciImage, name: str) -> None:
+    """Loads into the daemon too, where a Dockerfile's FROM and `docker run` look for it."""
+    from io import BufferedReader
+
+    from mpack.oci.archive import Pieces, docker_archive
+
+    docker.load(BufferedReader(Pieces(docker_archive(image, [name]))))
