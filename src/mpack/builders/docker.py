@@ -13,10 +13,12 @@ from mpack.builders import BuiltImage, BuiltLayer
 from mpack.contents import Contents
 from mpack.dockerfile import SHARED_TEMPLATE, Stage, beyond_plan
 from mpack.dockerfile.context import index_secrets, must_stage_wheels, write_context
+from mpack.dockerfile.render import EARLY
 from mpack.env.index import IndexSettings
 from mpack.env.install import install_error
 from mpack.errors import EnvironmentFault
 from mpack.plan import BaseImage, ImagePlan
+from mpack.spec import LAYER_KINDS
 
 if TYPE_CHECKING:
     from mpack.bases import Bases
@@ -148,10 +150,10 @@ def _diff_ids(inspected: dict[str, Any]) -> list[str]:
 
 def _kinds(plan: ImagePlan, count: int, base: int) -> Sequence[str]:
     """The kinds of an image's layers; what a template of its own added counts as dependencies."""
-    early = [tree.kind for tree in plan.trees if tree.files and tree.kind in ("dependencies", "runtime")]
-    late = [tree.kind for tree in plan.trees if tree.files and tree.kind not in ("dependencies", "runtime")]
+    kinds = sorted((tree.kind for tree in plan.trees if tree.files), key=LAYER_KINDS.index)
+    early = [kind for kind in kinds if kind in EARLY]
     compiled = ["bytecode"] if plan.bytecode and plan.bytecode.sources else []
-    own = ["dependencies", *early, *compiled, *late]
+    own = ["dependencies", *early, *compiled, *kinds[len(early) :]]
     extra = count - base - len(own)
     if extra < 0:
         return ["base"] * min(base, count) + ["dependencies"] * (count - base)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mpack.dockerfile.quoting import copy_form, env_name, exec_form, fold, quoted, word
 from mpack.errors import InputError
 from mpack.plan import VENV, ImagePlan
-from mpack.spec import FileTree, HealthCheck
+from mpack.spec import LAYER_KINDS, FileTree, HealthCheck
 
 if TYPE_CHECKING:
     import jinja2
@@ -19,7 +19,9 @@ SHARED_TEMPLATE = Path(__file__).with_name("base.j2")
 WORK = "/mpack-build"
 UV_CACHE = "/mpack-build-cache"
 #: Kinds of trees that stand before the byte code, because it is compiled from them.
-_EARLY = ("dependencies", "runtime")
+EARLY = LAYER_KINDS[: LAYER_KINDS.index("bytecode")]
+#: PATH of a base that sets none.
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _variables(plan: ImagePlan, stage: Stage) -> dict[str, Any]:
     """What a template can use."""
     trees = [
         {"kind": tree.kind, "target": tree.target, "paths": [tree_folder(number, tree) + "/", tree.target + "/"]}
-        for number, tree in enumerate(plan.trees)
+        for number, tree in sorted(enumerate(plan.trees), key=lambda item: LAYER_KINDS.index(item[1].kind))
         if tree.files
     ]
     return {
@@ -164,11 +166,12 @@ def _variables(plan: ImagePlan, stage: Stage) -> dict[str, Any]:
         "base_settings": stage.base_settings,
         "python": plan.base.python,
         "venv": VENV,
+        "default_path": _DEFAULT_PATH,
         "work": WORK,
         "mounts": stage.mounts,
         "bytecode": plan.bytecode is not None and bool(plan.bytecode.sources),
-        "early_trees": [tree for tree in trees if tree["kind"] in _EARLY],
-        "late_trees": [tree for tree in trees if tree["kind"] not in _EARLY],
+        "early_trees": [tree for tree in trees if tree["kind"] in EARLY],
+        "late_trees": [tree for tree in trees if tree["kind"] not in EARLY],
         "healthcheck": _healthcheck(plan.config.healthcheck),
     }
 
