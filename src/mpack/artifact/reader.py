@@ -48,9 +48,9 @@ def _read(location: str, limits: Limits, trust: Trust, work: Path) -> Artifact:
     overrides = beside.over(read_inside(tree))
     formats, faults = load_formats()
     found, broken = detect(tree, formats)
-    name, candidate = choose(tree, found, list(formats), shown)
-    description = apply(overrides, formats[name].read(tree, candidate, trust), tree)
     faults += broken
+    name, candidate = choose(tree, found, [*formats, *(fault.message for fault in faults)], shown)
+    description = apply(overrides, formats[name].read(tree, candidate, trust), tree)
     findings = [*description.findings, *(Finding("warning", fault.message) for fault in faults), *_granted(beside)]
     return Artifact(
         location=shown,
@@ -82,8 +82,11 @@ def detect(tree: Tree, formats: Mapping[str, Format]) -> tuple[Found, list[Mpack
     return found, faults
 
 
-def choose(tree: Tree, found: Found, formats: list[str], location: str) -> tuple[str, Candidate]:
-    """The format and the one model that no other contains. Raises InputError artifact-unknown or artifact-ambiguous."""
+def choose(tree: Tree, found: Found, tried: list[str], location: str) -> tuple[str, Candidate]:
+    """The format and the one model that no other contains; `tried` are the formats, for the message.
+
+    Raises InputError artifact-unknown or artifact-ambiguous.
+    """
     outermost = [
         (name, candidate)
         for name, candidate in found
@@ -93,7 +96,7 @@ def choose(tree: Tree, found: Found, formats: list[str], location: str) -> tuple
         raise InputError(
             "artifact-unknown",
             f"{location} holds no model that mpack knows. It has {_listed(list(tree))}; "
-            f"the formats tried are {', '.join(formats) or 'none'}.",
+            f"the formats tried are {', '.join(tried).rstrip('.') or 'none'}.",
             "Give a model directory, an archive of one, or a model file; see `mpack inspect --help`.",
         )
     if len(outermost) > 1:
