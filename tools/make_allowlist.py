@@ -4,7 +4,8 @@
 
 Each release's wheel is downloaded with pip and read as text; nothing of it is imported. Taken are classes that derive
 from the roots below (estimators, kernels, losses, splitters, scorers), the few data classes that estimators hold, and
-functions that estimators take as parameters (scores, metrics, kernels). What is compiled stands or a private function in BY_HAND.
+functions that estimators take as parameters (scores, metrics, kernels). What is compiled, or a private
+function, stands in BY_HAND.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the scan knows of the objects on an unpickler's stack. Constants (str, int, bytes, tuple) stand for themselves."""
+"""What the scan knows of the objects on an unpickler's stack. Constants and tuples stand for themselves."""
 
 from __future__ import annotations
 
