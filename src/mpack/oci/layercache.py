@@ -12,6 +12,9 @@ from mpack.oci.blobs import Blobs
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.layer import Layer
 
+#: Kinds of layers that outlive the images that have them.
+KEPT = ("dependencies", "runtime", "bytecode")
+
 
 class LayerCache:
     """One small file an entry in `layers/` of the store; its modification time is when it was last of use."""
@@ -36,7 +39,7 @@ class LayerCache:
             write_whole(self._path(key), json.dumps({"key": key, "layer": layer.to_json()}).encode())
 
     def digests(self) -> set[str]:
-        """The blobs that the cache keeps alive; a model's files go with the last image that has them."""
+        """The blobs that the cache keeps alive; a base and a model's files go with the last image that has them."""
         return {layer.digest for layer in self._kept()}
 
     def size(self) -> int:
@@ -53,7 +56,7 @@ class LayerCache:
 
     def _kept(self) -> list[Layer]:
         layers = [layer for path in self._files() if (layer := _read(path)) is not None]
-        return [layer for layer in layers if layer.kind not in ("model", "config")]
+        return [layer for layer in layers if layer.kind in KEPT]
 
     def _files(self) -> list[Path]:
         return sorted(self.directory.glob("*.json")) if self.directory.is_dir() else []

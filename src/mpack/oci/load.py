@@ -17,7 +17,7 @@ from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import IO, Any, BinaryIO, cast
 
-from mpack.errors import InputError
+from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.archive import REF_NAME
 from mpack.oci.blobs import JSON_LIMIT, is_digest
 from mpack.oci.compression import GZIP_ERRORS, open_gzip
@@ -34,6 +34,16 @@ _INDEX_TYPES = (
 )
 _HEX_NAME = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?")
 _MAGIC = b"\x1f\x8b"
+#: What reading a file of another form runs into.
+_ODD: tuple[type[Exception], ...] = (
+    *GZIP_ERRORS,
+    tarfile.TarError,
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,10 @@ def read_archive(store: Store, stream: BinaryIO, source: str) -> list[Loaded]:
             return [_docker_image(reader, item) for item in reader.json("manifest.json", list)]
         if "index.json" in digests:
             return _oci_images(reader, reader.json("index.json", dict))
-    except (tarfile.TarError, KeyError, TypeError, ValueError, AttributeError, *GZIP_ERRORS) as error:
+    except _ODD as error:
         raise _unsound(source, str(error) or type(error).__name__) from error
+    except EnvironmentFault as error:
+        raise _not_ours(error, source) from error
     raise _unsound(source, "it has neither manifest.json nor index.json")
 
 
@@ -68,8 +80,10 @@ def read_oci_directory(store: Store, directory: Path) -> list[Loaded]:
     try:
         index = json.loads(_small(directory / "index.json"))
         return _oci_images(_Reader(store, str(directory), {}, directory), index)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except _ODD as error:
         raise _unsound(str(directory), str(error)) from error
+    except EnvironmentFault as error:
+        raise _not_ours(error, str(directory)) from error
 
 
 class _Reader:
@@ -209,6 +223,11 @@ def _small(path: Path) -> bytes:
     if len(data) > JSON_LIMIT:
         raise ValueError(f"{path.name} is larger than {JSON_LIMIT} bytes")
     return data
+
+
+def _not_ours(error: EnvironmentFault, source: str) -> MpackError:
+    """Damage found while reading a foreign file is the file's, not the store's."""
+    return _unsound(source, error.message) if error.code == "store-corrupt" else error
 
 
 def _unsound(source: str, why: str) -> InputError:

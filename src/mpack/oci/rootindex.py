@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from posixpath import dirname, join
+from posixpath import dirname, join, split
 
 from mpack.oci.image import OciImage
 from mpack.oci.members import layer_members
@@ -45,6 +45,11 @@ class Files(Mapping[str, Node]):
         """Where a path leads when all links are followed inside the image; None if nothing stands there."""
         found = follow(self._nodes, path)
         return found if found is not None and (found == "/" or found in self._nodes) else None
+
+    def place(self, path: str) -> str:
+        """The path with the links among its directories followed: where a file of that path really stands."""
+        parent, name = split(path)
+        return join(follow(self._nodes, parent) or parent, name)
 
     def read(self, path: str) -> bytes | None:
         """The content of a wanted file, links followed; None if it is missing, was not wanted or was too large."""
