@@ -27,7 +27,6 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 #: Bytes: larger manifests are refused, as registries refuse them.
 MANIFEST_LIMIT = 4 << 20
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class RegistryClient:
                 response.read()
                 raise _refused(self._reference, _reason(response, what))
             skip = offset if response.status_code == 200 else 0  # a server without ranges begins again
-            for block in response.iter_raw(BLOCK):
+            for block in response.iter_bytes():
                 if skip >= len(block):
                     skip -= len(block)
                     continue
@@ -232,7 +231,7 @@ def _read_limited(response: httpx.Response, reference: Reference) -> bytes:
 
     body = b""
     try:
-        for block in response.iter_raw(BLOCK):
+        for block in response.iter_bytes():
             body += block
             if len(body) > MANIFEST_LIMIT:
                 raise _refused(reference, f"its manifest is larger than {MANIFEST_LIMIT} bytes")
