@@ -21,6 +21,7 @@ import tarfile
 from typing import BinaryIO
 
 UNCHECKED_HASH = 1
+PARALLEL = 2  # children at a time; one result in memory each
 
 
 def main() -> int:
@@ -39,38 +40,49 @@ def main() -> int:
 
 
 def write_tar(paths: list[str], out: BinaryIO) -> None:
-    """Compiles every source in a fork of this process. Raises ValueError naming one that does not compile."""
+    """Compiles every source in a fork of this process, two at a time. Raises ValueError naming one that fails."""
+    children: list[tuple[str, int, int]] = []
+    waiting = iter(paths)
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        for path in paths:
-            data = _in_fork(path)
+        while True:
+            while len(children) < PARALLEL and (path := next(waiting, None)) is not None:
+                children.append((path, *_fork(path)))
+            if not children:
+                return
+            path, child, reader = children.pop(0)
+            data = _result(path, child, reader)
             member = tarfile.TarInfo(importlib.util.cache_from_source(path, optimization="").lstrip("/"))
             member.size, member.mode = len(data), 0o644
             member.uname = member.gname = "root"
             tar.addfile(member, io.BytesIO(data))
 
 
-def _in_fork(path: str) -> bytes:
-    """The .pyc of one source, made in a child process. Raises ValueError with the child's reason."""
+def _fork(path: str) -> tuple[int, int]:
+    """Starts a child that compiles one source and writes its .pyc, or why not, to a pipe: its pid, the pipe's end."""
     reader, writer = os.pipe()
     child = os.fork()
-    if child == 0:
-        status = 1
+    if child:
+        os.close(writer)
+        return child, reader
+    status = 1
+    try:
         try:
-            os.close(reader)
-            try:
-                data, status = compile_source(path), 0
-            except Exception as error:
-                data = f"{path} cannot be compiled: {type(error).__name__}: {error}".encode()
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write(data)
-        finally:
-            os._exit(status)
-    os.close(writer)
+            data, status = compile_source(path), 0
+        except Exception as error:
+            data = f"{path} cannot be compiled: {type(error).__name__}: {error}".encode()
+        with os.fdopen(writer, "wb") as pipe:
+            pipe.write(data)
+    finally:
+        os._exit(status)
+
+
+def _result(path: str, child: int, reader: int) -> bytes:
+    """What the child wrote. Raises ValueError with its reason."""
     with os.fdopen(reader, "rb") as pipe:
         data = pipe.read()
     _, status = os.waitpid(child, 0)
     if status != 0:
-        raise ValueError(data.decode(errors="replace") or f"{path}: the compiling process ended with {status}")
+        raise ValueError(data.decode(errors="replace") or f"{path}: the compiling process ended with status {status}")
     return data
 
 

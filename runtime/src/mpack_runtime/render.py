@@ -29,6 +29,9 @@ _NATIVE = frozenset(np.dtype(name) for name in (
 ))  # fmt: skip
 
 
+_MOMENTS = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
+
+
 def render(raw: Any, names: Sequence[str] = ()) -> Prediction:
     """A model's answer in the form that JSON can hold. `names` are the signature's. Raises ModelFailure."""
     try:
@@ -99,7 +102,7 @@ def _array(array: Array, numpy: bool) -> Any:
         return np.ascontiguousarray(array)
     if array.dtype.kind in "Mm":
         array = _objects_of_dates(array)
-    elif array.dtype.kind == "f" and array.dtype.itemsize == 4:
+    elif array.dtype.kind == "f" and array.dtype.itemsize < 8:
         array = _shortest(array)
     return plain(array.tolist(), False)
 
@@ -113,16 +116,18 @@ def _objects_of_dates(array: Array) -> Array:
 
 
 def _shortest(array: Array) -> Array:
-    """float32 as the float64 of the same shortest digits, as orjson writes them."""
+    """float16 and float32 as the float64 of the same shortest digits, as orjson writes float32."""
     return array.astype(str).astype(np.float64)
 
 
 def _other(value: Any, numpy: bool) -> Any:
     """Scalars, and what is not a plain container."""
+    if isinstance(value, _MOMENTS):  # first: NumPy's timedelta64 is an integer
+        return _moment(value)
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, (float, np.floating)):
-        number = float(str(value)) if isinstance(value, np.float32) else float(value)
+        number = float(str(value)) if isinstance(value, (np.float16, np.float32)) else float(value)
         return number if math.isfinite(number) else None
     if isinstance(value, np.bool_):
         return bool(value)
@@ -130,8 +135,6 @@ def _other(value: Any, numpy: bool) -> Any:
         return base64.b64encode(bytes(value)).decode("ascii")
     if isinstance(value, Decimal):
         return _decimal(value)
-    if isinstance(value, (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)):
-        return _moment(value)
     if isinstance(value, (complex, np.complexfloating)):
         return str(value)
     return _library(value, numpy)
@@ -146,7 +149,7 @@ def _decimal(value: Decimal) -> Any:
 def _moment(value: Any) -> Any:
     """Dates as ISO 8601, spans as seconds, not-a-time as None."""
     if isinstance(value, np.timedelta64):
-        return None if np.isnat(value) else float(value / np.timedelta64(1, "ns")) / 1e9
+        return None if np.isnat(value) else _seconds(value)
     if isinstance(value, np.datetime64):
         return None if np.isnat(value) else _trim(str(value))
     if value != value:  # pandas.NaT
@@ -154,6 +157,21 @@ def _moment(value: Any) -> Any:
     if isinstance(value, datetime.timedelta):
         return value.total_seconds()
     return _trim(value.isoformat())
+
+
+def _seconds(span: Any) -> Any:
+    """A timedelta64 in seconds; of years, months or no unit, which have no length in seconds, its words."""
+    unit, count = np.datetime_data(span.dtype)
+    if unit not in _UNITS:
+        return str(span)
+    size, divisor = _UNITS[unit]
+    return int(span.astype(np.int64)) * count * size / divisor
+
+
+_UNITS = {
+    "W": (604800, 1), "D": (86400, 1), "h": (3600, 1), "m": (60, 1), "s": (1, 1),
+    "ms": (1, 10**3), "us": (1, 10**6), "ns": (1, 10**9), "ps": (1, 10**12), "fs": (1, 10**15), "as": (1, 10**18),
+}  # fmt: skip
 
 
 def _trim(text: str) -> str:

@@ -61,7 +61,7 @@ class Service:
             raise
         except (Exception, SystemExit) as error:  # whatever the model's own code raises
             traceback.print_exc(file=sys.stderr)
-            raise ModelFailure(f"Exception during prediction: {error or type(error).__name__}") from error
+            raise ModelFailure(f"Exception during prediction: {str(error) or type(error).__name__}") from error
 
     def encode(self, prediction: Prediction) -> bytes:
         """The answer's JSON: {"prediction": …, "columns": […]}."""

@@ -41,7 +41,7 @@ from mpack_runtime import wire_tensors
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Param, Signature, Tensor
-from mpack_runtime.wire_columns import Place, convert, describe, quote, read_text
+from mpack_runtime.wire_columns import Place, convert, describe, quote, read_text, sentence
 from mpack_runtime.wire_csv import read_csv
 
 FORMS = ("data", "dataframe_split", "dataframe_records", "instances", "inputs")
@@ -123,7 +123,7 @@ def _ignored(what: str, names: Sequence[str], strict: bool) -> list[str]:
         return []
     listed = ", ".join(quote(name) for name in names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     if strict:
-        raise BadRequest(f"{what} {listed} is not known to the model, and it takes exactly what its signature says.")
+        raise BadRequest(sentence(f"{what} {listed} is not known to the model, which is strict about its inputs."))
     return [f"{what} {listed} was ignored"]
 
 
@@ -139,11 +139,13 @@ def _from_tensors_or_rows(form: str, content: Any, signature: Signature, strict:
         return from_records(content, signature, strict=strict)
     if isinstance(content, dict) and form == "inputs":
         return _from_named(content, signature, strict)
-    if not isinstance(content, list):
+    tensors = signature.input_tensors
+    scalar = len(tensors) == 1 and not tensors[0].shape and not isinstance(content, dict)
+    if not isinstance(content, list) and not scalar:
         wanted = "a list" if form == "instances" else "a list or an object of lists"
         raise BadRequest(f"{form} is {describe(content)}; it must be {wanted}.")
-    if signature.input_tensors:
-        return Tensors(wire_tensors.from_single(content, signature.input_tensors))
+    if tensors:
+        return Tensors(wire_tensors.from_single(content, tensors))
     columns = signature.input_columns
     if len(columns) <= 1 and content and not any(type(item) is list for item in content):
         return from_rows(None, [[item] for item in content], signature, strict=strict)
@@ -187,6 +189,11 @@ def from_records(records: Any, signature: Signature, *, strict: bool = False, fi
         for name in required:
             if name not in record:
                 raise BadRequest(f"Row {row} has no column {quote(name)}, which the model requires.")
+    tensors = signature.input_tensors
+    if tensors and (len(tensors) > 1 or tensors[0].name in names):
+        slices = {name: [record.get(name) for record in records] for name in names}
+        arrays, extra = wire_tensors.from_named(slices, tensors)
+        return Tensors(arrays, warnings=tuple(_ignored("the input", extra, strict)))
     rows = [[record.get(name) for name in names] for record in records]
     return from_rows(names, rows, signature, strict=strict, first_row=first_row)
 

@@ -27,6 +27,11 @@ def quote(text: str | None) -> str:
     return quoted if len(quoted) <= 80 else quoted[:76] + '…"'.encode("ascii", "replace").decode()
 
 
+def sentence(text: str) -> str:
+    """The text with a capital first letter, the rest as it is."""
+    return text[0].upper() + text[1:]
+
+
 def describe(value: Any) -> str:
     """What a JSON value is, for a message."""
     if value is None:
@@ -52,8 +57,7 @@ class Place:
     def refuse(self, index: int, reason: str) -> NoReturn:
         """Raises BadRequest naming column, row and reason."""
         row = f"row {self.first_row + index}, " if self.first_row is not None else ""
-        text = f"{row}{self.what}: {reason}."
-        raise BadRequest(text[0].upper() + text[1:])
+        raise BadRequest(sentence(f"{row}{self.what}: {reason}."))
 
 
 def convert(values: Sequence[Any], column: Column, place: Place, *, nested: bool = False) -> Array:

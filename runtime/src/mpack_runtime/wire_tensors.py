@@ -11,7 +11,7 @@ import numpy as np
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array
 from mpack_runtime.signature import Tensor
-from mpack_runtime.wire_columns import NoneType, describe, quote
+from mpack_runtime.wire_columns import NoneType, describe, quote, sentence
 
 MAX_RANK = 32  # NumPy's own limit before version 2
 
@@ -27,7 +27,7 @@ def column_type(dtype: str) -> str:
     return "long" if dtype.startswith(("int", "uint")) else "double"
 
 
-def from_single(value: Sequence[Any], tensors: Sequence[Tensor]) -> dict[str, Array]:
+def from_single(value: Any, tensors: Sequence[Tensor]) -> dict[str, Array]:
     """The one tensor that a model takes (no tensor declared: of any kind). Raises BadRequest."""
     if len(tensors) > 1:
         names = ", ".join(quote(tensor.name) for tensor in tensors)
@@ -69,9 +69,9 @@ def _same_rows(arrays: dict[str, Array], tensors: Sequence[Tensor]) -> dict[str,
 def to_array(value: Any, tensor: Tensor, what: str) -> Array:
     """Nested lists as an array of the tensor's dtype and shape. Raises BadRequest."""
     flat, shape = _flatten(value, what)
-    shape = _fit(shape, tensor, what)
     if 0 in shape:
-        raise BadRequest(f"{what.capitalize()} is empty: its shape is {list(shape)}.")
+        raise BadRequest(f"{sentence(what)} is empty: its shape is {list(shape)}.")
+    shape = _fit(shape, tensor, what)
     return _typed(flat, shape, tensor.dtype, what).reshape(shape)
 
 
@@ -88,7 +88,7 @@ def _flatten(value: Any, what: str) -> tuple[list[Any], tuple[int, ...]]:
             raise BadRequest(f"{row} of {what} is ragged: lists of one level must have one length ({first} expected).")
         shape.append(len(level[0]))
         if len(shape) > MAX_RANK:
-            raise BadRequest(f"{what.capitalize()} is nested deeper than {MAX_RANK} levels.")
+            raise BadRequest(f"{sentence(what)} is nested deeper than {MAX_RANK} levels.")
         level = list(chain.from_iterable(level))
     for index, item in enumerate(level):
         if type(item) in (list, tuple, dict):
@@ -115,9 +115,7 @@ def _fit(shape: tuple[int, ...], tensor: Tensor, what: str) -> tuple[int, ...]:
     if len(shape) + 1 == len(wanted) and wanted[-1] in (1, -1) and len(shape) > 0:
         shape = (*shape, 1)
     if len(shape) != len(wanted) or any(dim not in (-1, given) for dim, given in zip(wanted, shape)):
-        raise BadRequest(
-            f"{what.capitalize()} has the shape {list(shape)}; the model takes {list(wanted)} (-1 is free)."
-        )
+        raise BadRequest(f"{sentence(what)} has the shape {list(shape)}; the model takes {list(wanted)} (-1 is free).")
     return shape
 
 
