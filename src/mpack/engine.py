@@ -124,12 +124,19 @@ class Docker:
     def save(self, reference: str) -> Iterator[BinaryIO]:
         """An image as a docker-archive stream. The engine's failure is raised when the context ends."""
         process = self._start(["save", reference], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        with self._ending(process), _Drain(process.stderr) as stderr:
-            assert process.stdout is not None
-            yield process.stdout  # type: ignore[misc]
-            rest = process.stdout.read(1 << 20)
-            while rest:
-                rest = process.stdout.read(1 << 20)
+        assert process.stdout is not None
+        with _Drain(process.stderr) as stderr, self._ending(process):
+            try:
+                yield process.stdout  # type: ignore[misc]
+                while process.stdout.read(1 << 20):
+                    pass
+            except Exception as error:
+                # What the reader did not like may be all that a failed client wrote.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1)
+                if process.returncode:
+                    raise self._failed(f"save the image {reference}", stderr.text) from error
+                raise
             process.wait()
         if process.returncode != 0:
             raise self._failed(f"save the image {reference}", stderr.text)
@@ -154,6 +161,15 @@ class Docker:
         """Ids of the images that carry a label ("key" or "key=value")."""
         done = self._call(["images", "--quiet", "--no-trunc", "--filter", f"label={label}"])
         return list(dict.fromkeys(done.stdout.decode().split()))
+
+    def chains(self) -> list[tuple[str, ...]]:
+        """The layers (diff ids, lowest first) of every image that the engine has; empty if one went meanwhile."""
+        ids = list(dict.fromkeys(self._call(["images", "--all", "--quiet", "--no-trunc"]).stdout.decode().split()))
+        if not ids:
+            return []
+        done = self._call(["image", "inspect", "--format={{json .RootFS.Layers}}", *ids], check=False)
+        lines = done.stdout.decode().splitlines() if done.returncode == 0 else []
+        return [tuple(json.loads(line) or ()) for line in lines]
 
     # --- containers
 
@@ -333,6 +349,7 @@ class _Drain:
 
     @property
     def text(self) -> str:
+        self._thread.join(timeout=5)
         return self._data.decode("utf-8", "replace")
 
     def _read(self) -> None:
