@@ -13,7 +13,7 @@ _SECOND = 1_000_000_000
 
 
 def runtime_config(base: Mapping[str, Any], config: ImageConfig) -> dict[str, Any]:
-    """The new object; of `base`, the base's one, environment, labels, ports and volumes stay. PATH begins with the venv."""
+    """The new object. Environment, labels, ports and volumes of `base` (the base's) stay; PATH begins with the venv."""
     environment = dict(item.partition("=")[::2] for item in base.get("Env") or ())
     environment["PATH"] = f"{VENV}/bin:{environment.get('PATH') or _DEFAULT_PATH}"
     environment.update(config.env)

@@ -1,0 +1,65 @@
+"""Targets: where a finished image goes. `write` gives it its name there and returns the reference to print.
+
+Whatever the target, an image of the store has its name there too afterwards.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mpack.builders import BuiltImage
+from mpack.errors import UsageError
+
+if TYPE_CHECKING:
+    from mpack.engine import Docker
+    from mpack.oci.store import Store
+
+KINDS = ("docker", "store", "oci:DIR", "oci-archive:FILE", "docker-archive:FILE")
+
+
+class Target(Protocol):
+    """One `--output`. `str()` of it is what the user wrote."""
+
+    @property
+    def kind(self) -> str:
+        """docker, store, oci, oci-archive or docker-archive."""
+
+    def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
+        """Writes the image under `name` ("name:tag"), whole or not at all; returns the reference to print.
+
+        Raises EnvironmentFault engine-unavailable, engine-failed, disk-full, disk-unwritable or store-corrupt.
+        """
+
+
+def parse_output(text: str) -> Target:
+    """An `--output` as a target. Raises UsageError for what is none, and for a place that cannot take an image."""
+    from mpack.targets import files
+    from mpack.targets.docker import DockerTarget
+
+    kind, colon, place = text.partition(":")
+    if not colon and kind == "docker":
+        return DockerTarget()
+    if not colon and kind == "store":
+        return files.StoreTarget()
+    if kind == "registry":
+        raise UsageError(
+            "usage",
+            f"The output {text} cannot be written: this version of mpack does not push to registries.",
+            "Use --output docker and `docker push`, or --output oci:DIR and any tool that copies OCI layouts.",
+        )
+    made: dict[str, type[files.OciDirectory | files.OciArchive | files.DockerArchive]] = {
+        "oci": files.OciDirectory,
+        "oci-archive": files.OciArchive,
+        "docker-archive": files.DockerArchive,
+    }
+    if kind not in made or not place:
+        raise UsageError("usage", f"{text!r} is not an output.", f"Outputs are {', '.join(KINDS)}.")
+    target = made[kind](Path(place))
+    target.check()
+    return target
+
+
+def default_outputs(docker: Docker | None) -> list[Target]:
+    """Where an image goes when nobody said: the engine if one answers, else the store."""
+    return [parse_output("store" if docker is None else "docker")]

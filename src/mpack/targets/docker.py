@@ -1,0 +1,71 @@
+"""The docker engine as a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from itertools import takewhile
+
+from mpack.builders import BuiltImage
+from mpack.engine import Docker
+from mpack.errors import EnvironmentFault, InternalError
+from mpack.oci.archive import Pieces, docker_archive
+from mpack.oci.image import OciImage
+from mpack.oci.store import Store, with_tag
+
+
+@dataclass(frozen=True)
+class DockerTarget:
+    """Loads (an image of the store) and tags."""
+
+    kind: str = "docker"
+
+    def __str__(self) -> str:
+        return self.kind
+
+    def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
+        engine = docker or Docker.find()
+        full = with_tag(name)
+        if image.location == "docker" or engine.exists(image.id):
+            engine.tag(image.id, full)
+        else:
+            load_image(engine, store, image, [full])
+        if image.location == "store" and image.digest is not None:
+            store.add_image(store.image(image.digest), [full])
+        return full
+
+
+def load_image(docker: Docker, store: Store, image: BuiltImage, names: Sequence[str] = ()) -> None:
+    """Loads an image of the store into the engine: only the layers that the engine lacks, all if it refuses that.
+
+    Without names the engine knows the image by its id alone.
+    """
+    if image.digest is None:
+        raise InternalError("internal", f"The image {image.id} was to be loaded from the store, and is not there.")
+    with store.lease():
+        oci = store.image(image.digest)
+        held = _held(docker, oci)
+        if held:
+            try:
+                _load(docker, oci, names, held)
+                return
+            except EnvironmentFault as error:
+                # An engine that keeps images in containerd's store wants every layer in the archive.
+                if error.code != "engine-failed":
+                    raise
+        _load(docker, oci, names, 0)
+
+
+def _load(docker: Docker, image: OciImage, names: Sequence[str], leave_out: int) -> None:
+    docker.load(BufferedReader(Pieces(docker_archive(image, names, leave_out=leave_out)), 1 << 20))
+
+
+def _held(docker: Docker, image: OciImage) -> int:
+    """How many of the image's lowest layers the engine has as the lowest layers of some image."""
+    wanted = tuple(layer.diff_id for layer in image.layers)
+    return max((_shared(wanted, chain) for chain in docker.chains()), default=0)
+
+
+def _shared(wanted: Sequence[str], chain: Sequence[str]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(wanted, chain, strict=False)))

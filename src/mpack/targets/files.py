@@ -1,0 +1,139 @@
+"""The store and files as targets: OCI directories, OCI archives, docker archives."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpack.builders import BuiltImage
+from mpack.engine import Docker
+from mpack.errors import UsageError
+from mpack.oci.archive import docker_archive, oci_archive, write_oci_directory
+from mpack.oci.files import Unfinished, disk_faults
+from mpack.oci.image import OciImage
+from mpack.oci.store import Store, with_tag
+
+
+@dataclass(frozen=True)
+class StoreTarget:
+    """mpack's own store."""
+
+    kind: str = "store"
+
+    def __str__(self) -> str:
+        return self.kind
+
+    def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
+        stored(image, name, store, docker)
+        return with_tag(name)
+
+
+@dataclass(frozen=True)
+class OciDirectory:
+    """An OCI layout: made if it is absent, else the image is added to it."""
+
+    path: Path
+    kind: str = "oci"
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.path}"
+
+    def check(self) -> None:
+        """Raises UsageError where something else stands."""
+        layout = (self.path / "oci-layout").is_file() and (self.path / "index.json").is_file()
+        if self.path.exists() and not layout and not (self.path.is_dir() and not any(self.path.iterdir())):
+            raise UsageError(
+                "usage", f"{self.path} is there and is no OCI layout.", "Choose an absent directory or an OCI layout."
+            )
+        _check_parent(self.path)
+
+    def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
+        with store.lease():
+            oci = stored(image, name, store, docker)
+            if (self.path / "index.json").exists():
+                write_oci_directory(oci, self.path, with_tag(name))
+            else:
+                self._make(oci, with_tag(name))
+        return str(self.path)
+
+    def _make(self, image: OciImage, name: str) -> None:
+        with (
+            disk_faults(f"Writing {self.path}", self.path.parent),
+            tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".mpack-") as scratch,
+        ):
+            made = Path(scratch) / "layout"
+            made.mkdir(mode=0o755)
+            write_oci_directory(image, made, name)
+            made.replace(self.path)
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """One file, replaced in one step."""
+
+    path: Path
+
+    def check(self) -> None:
+        """Raises UsageError where no file can be."""
+        if self.path.is_dir():
+            raise UsageError("usage", f"{self.path} is a directory; the archive is one file.", "Name a file.")
+        _check_parent(self.path)
+
+    def replace(self, pieces: Iterator[bytes]) -> str:
+        """Writes the pieces; returns the path as the reference."""
+        with disk_faults(f"Writing {self.path}", self.path.parent), Unfinished(self.path.parent) as file:
+            for piece in pieces:
+                file.stream.write(piece)
+            file.become(self.path)
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class OciArchive(_Archive):
+    """A tar of an OCI layout."""
+
+    kind: str = "oci-archive"
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.path}"
+
+    def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
+        with store.lease():
+            return self.replace(oci_archive(stored(image, name, store, docker), with_tag(name)))
+
+
+@dataclass(frozen=True)
+class DockerArchive(_Archive):
+    """What `docker load` reads."""
+
+    kind: str = "docker-archive"
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.path}"
+
+    def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
+        with store.lease():
+            return self.replace(docker_archive(stored(image, name, store, docker), [with_tag(name)]))
+
+
+def stored(image: BuiltImage, name: str, store: Store, docker: Docker | None) -> OciImage:
+    """The image in the store under its name; one that an engine built is saved out of it first."""
+    if image.digest is not None and image.location == "store":
+        found = store.image(image.digest)
+    else:
+        from mpack.oci.load import read_archive
+
+        engine = docker or Docker.find()
+        with store.lease(), engine.save(image.id) as archive:
+            found = read_archive(store, archive, f"The image {image.id} as docker saves it")[0].image
+            store.add_image(found, [with_tag(name)])
+        return found
+    store.add_image(found, [with_tag(name)])
+    return found
+
+
+def _check_parent(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise UsageError("usage", f"{path.parent} is not a directory; {path.name} cannot be written there.", "Make it.")
