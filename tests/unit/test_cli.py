@@ -1,0 +1,134 @@
+"""The command line's manners: exit codes, one error printed once, JSON on stdout only."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from mpack.cli.options import parse_arguments
+from mpack.cli.report import report_error
+from mpack.errors import (
+    CODES,
+    EnvironmentFault,
+    InputError,
+    InternalError,
+    MpackError,
+    UsageError,
+    VerificationError,
+)
+from mpack.progress import Progress
+
+EXITS = {InputError: 1, UsageError: 2, EnvironmentFault: 3, VerificationError: 4, InternalError: 70}
+
+
+@pytest.mark.parametrize("kind", EXITS, ids=lambda kind: kind.__name__)
+def test_every_class_prints_message_and_hint(kind: type[MpackError], capsys: pytest.CaptureFixture[str]) -> None:
+    """An error is printed once on stderr: message, then hint; its exit code is its kind's."""
+    error = kind("internal", "Reading x failed: it is empty.", "Give another.")
+    assert report_error(error, debug=False, as_json=False) == EXITS[kind]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "mpack: Reading x failed: it is empty.\n  Give another.\n"
+
+
+def test_json_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json the error is one object on stdout as well."""
+    report_error(InputError("artifact-empty", "It is empty.", "Give another."), debug=False, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "error": {"code": "artifact-empty", "message": "It is empty.", "hint": "Give another."}
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (click.UsageError("no such option"), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 3),
+        (ZeroDivisionError("division"), 70),
+        (SystemExit(7), 7),
+        (BrokenPipeError(), 141),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Foreign exceptions have exit codes too, and none shows a traceback."""
+    assert report_error(error, debug=False, as_json=False) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """--debug does."""
+    try:
+        raise ValueError("x")
+    except ValueError as error:
+        report_error(error, debug=True, as_json=False)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_unlisted_code_is_refused() -> None:
+    """An error code that CODES does not list cannot be raised."""
+    assert "no-such-code" not in CODES
+    with pytest.raises(ValueError, match="no-such-code"):
+        InputError("no-such-code", "x")
+
+
+def test_parse_arguments() -> None:
+    """KEY=VALUE; the value may hold `=`; no `=`, no key, or a key twice is a usage error."""
+    assert parse_arguments(("a=1", "b=x=y", "c=")) == {"a": "1", "b": "x=y", "c": ""}
+    for words in (("a",), ("=1",), ("a=1", "a=2")):
+        with pytest.raises(UsageError):
+            parse_arguments(words)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["build"], 2, "Missing argument"),
+        (["nonsense"], 2, "No such command"),
+        (["build", "/no/such/file"], 1, "/no/such/file"),
+        (["build", "{model}", "-p", "nonsense"], 2, "nonsense"),
+        (["build", "{model}", "-a", "port=high"], 2, "port"),
+        (["build", "{model}", "-a", "nonsense=1"], 2, "no such argument"),
+        (["build", "{model}", "-o", "nonsense"], 2, "nonsense"),
+        (["build", "{model}", "--python", "three"], 1, "three"),
+        (["build", "{model}", "-t", "!!!"], 1, "no usable character"),
+        (["verify", "no-such-image:1"], 3, "no-such-image:1"),
+        (["packagers", "nonsense"], 2, "nonsense"),
+        (["plan", "{model}", "--max-size", "many"], 2, "many"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_use(args: list[str], code: int, words: str, mpack: Any) -> None:
+    """A wrong command line ends with its exit code and a sentence, and prints nothing on stdout."""
+    model = Path(__file__).parents[2] / "fixtures" / "models" / "mlflow-wine" / "model"
+    done = mpack(*[word.replace("{model}", str(model)) for word in args], code=code)
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_progress_on_a_terminal_and_off() -> None:
+    """Plain lines where there is no terminal, a bar where there is; warnings are kept; phases of one name add up."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, bar in ((io.StringIO(), False), (Terminal(), True)):
+        progress = Progress(2, stream)
+        for _ in range(2):
+            with progress.phase("build", "building"):
+                pass
+        progress.warn("careful")
+        assert ("[#####" in stream.getvalue()) is bar
+        assert "building: 0.0 s\n" in stream.getvalue()
+        assert "warning: careful\n" in stream.getvalue()
+        assert list(progress.timings) == ["build"]
+        assert progress.warnings == ["careful"]

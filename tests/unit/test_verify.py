@@ -1,0 +1,102 @@
+"""What mpack makes of an image's self-check, with a hand-written box in place of a running image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from mpack.errors import VerificationError
+from mpack.plan import BaseImage
+from mpack.sandbox import Completed
+from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason
+
+PASSED = {"status": "passed", "against": "expected", "max_rel_diff": 1e-9, "reason": None}
+
+
+@dataclass
+class FakeBox:
+    """Answers every run with one result and remembers the arguments."""
+
+    result: Completed
+    asked: list[list[str]] = field(default_factory=list)
+
+    def run(
+        self, args: Sequence[str], *, entrypoint: Sequence[str] = (), stdin: bytes = b"", timeout: float = 600
+    ) -> Completed:
+        self.asked.append(list(args))
+        return self.result
+
+
+def box(value: object, code: int = 0, stderr: str = "") -> FakeBox:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return FakeBox(Completed(code, text.encode(), stderr))
+
+
+def test_passed() -> None:
+    """A passed check keeps its figures, the interpreter and the modules."""
+    fake = box({**PASSED, "python": "3.11.2", "modules": ["/a.py"]})
+    check = run_self_check(fake, modules=True)
+    assert check.verification == Verification("passed", "expected", 1e-9, None)
+    assert (check.python, check.modules) == ("3.11.2", ("/a.py",))
+    assert fake.asked == [["self-check", "--modules"]]
+
+
+def test_noise_before_the_json() -> None:
+    """Only the last line counts: a library may have printed before."""
+    check = run_self_check(box("hello\n" + json.dumps(PASSED)))
+    assert check.verification.status == "passed"
+
+
+@pytest.mark.parametrize("text", ["", "no json", "{}", "[]", '{"status": "great", "against": 1}', "null"])
+def test_nonsense_has_failed(text: str) -> None:
+    """An image that prints no or another JSON has failed, with its last words as the reason."""
+    check = run_self_check(box(text, 1, "Traceback\nImportError: no module named x\n"))
+    assert check.verification.status == "failed"
+    assert "ImportError: no module named x" in (check.verification.reason or "")
+
+
+def test_time_out_is_named() -> None:
+    """A check that does not end has failed with the time in its reason."""
+    assert "did not end within 900 s" in (run_self_check(box("", 124)).verification.reason or "")
+
+
+def test_passed_with_a_bad_exit_code_has_failed() -> None:
+    """The words "passed" do not outweigh an exit code."""
+    assert run_self_check(box(PASSED, 3)).verification.status == "failed"
+
+
+def test_require_passed() -> None:
+    """A failed verification is exit 4 and says where the image is; skipped and passed go on."""
+    require_passed(Verification("passed"), "x")
+    require_passed(Verification("skipped"), "x")
+    with pytest.raises(VerificationError, match=r"prediction\[0\]: expected 1") as caught:
+        require_passed(Verification("failed", "expected", 0.5, "prediction[0]: expected 1, got 2"), "sha256:abc")
+    assert caught.value.exit_code == 4
+    assert "sha256:abc" in caught.value.hint
+
+
+def test_foreign_platform_is_skipped() -> None:
+    """An image of another machine, or no sandbox, is a reason to skip."""
+    assert "this machine is" in (skip_reason("linux/s390x", None) or "")
+    assert skip_reason("linux/s390x", None) != skip_reason("linux/amd64", None)
+
+
+def test_bytecode_leaves_the_model_out() -> None:
+    """Compiled are environment, runtime, the base's packages and its standard library; not the model's files."""
+    base = BaseImage("b", "sha256:0", "linux/amd64", "/usr/bin/python3.11", "3.11.2", ("/usr/local/lib/x",))
+    modules = (
+        "/opt/mpack/venv/lib/python3.11/site-packages/a.py",
+        "/opt/mpack/runtime/mpack_runtime/b.py",
+        "/usr/lib/python3.11/json/decoder.py",
+        "/usr/local/lib/x/c.py",
+        "/opt/mpack/model/code/d.py",
+        "/tmp/e.py",
+        "/usr/lib/python3.11/../evil.py",
+        "/usr/lib/python3.11/f.so",
+    )
+    result = bytecode_of(run_self_check(box({**PASSED, "python": "3.11.2", "modules": list(modules)})), base)
+    assert result.sources == tuple(sorted(modules[:4]))
+    assert result.python_version == "3.11.2"
