@@ -54,6 +54,9 @@ def write_context(
             if tree.files:
                 _write_tree(tree, contents, directory / tree_folder(number, tree))
         _write_build(plan, contents, directory / "build", index, online=INDEX_SECRET in stage.secrets)
+        for path in directory.rglob("*"):
+            if path.is_dir():
+                path.chmod(0o755)
     except OSError as error:
         raise EnvironmentFault(
             "disk-full",
@@ -86,8 +89,6 @@ def _write_tree(tree: FileTree, contents: Contents, folder: Path) -> None:
         target = folder / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         _place(entry, contents, target)
-    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        path.chmod(0o755)
 
 
 def _place(entry: FileEntry, contents: Contents, target: Path) -> None:
@@ -134,8 +135,8 @@ def _write_build(plan: ImagePlan, contents: Contents, folder: Path, index: Index
             "sources": list(plan.bytecode.sources),
         }
         _write(folder / "sources.json", _json(job))
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() or path.name == "uv" else 0o644)
+    for wheel in wheels.iterdir():
+        wheel.chmod(0o644)
 
 
 def uv_for(image_platform: str) -> Path:

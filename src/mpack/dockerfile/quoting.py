@@ -56,7 +56,7 @@ def _fold_line(line: str) -> str:
         cut = _FOLD
         # Not after a backslash, which would become part of another escape; and not before what a parser could take
         # for a comment or strip.
-        while not (line[cut].isalnum() and line[cut].isascii() and line[cut - 1] != "\\"):
+        while line[cut].isspace() or line[cut] == "#" or line[cut - 1] == "\\":
             cut -= 1
             if cut == 0:
                 raise InputError(
