@@ -1,0 +1,279 @@
+"""The registry client against a real registry on loopback: plain, with a password, with TLS under a private CA."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mpack.bases import Bases
+from mpack.errors import EnvironmentFault, InputError
+from mpack.oci.image import OciImage, canonical_json
+from mpack.oci.layer import Entry
+from mpack.oci.store import Store
+from mpack.registry import parse_reference
+from mpack.registry.pull import pull
+from mpack.spec import BaseWish
+
+pytestmark = pytest.mark.integration
+USER, PASSWORD = "tester", "p:ss wörd"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running docker-registry."""
+
+    port: int
+    ca: Path | None = None
+    auth: tuple[str, str] | None = None
+    log: Path = Path()
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.port}"
+
+    def http(self) -> httpx.Client:
+        base = f"{'https' if self.ca else 'http'}://{self.host}"
+        return httpx.Client(base_url=base, verify=_context(self.ca), auth=self.auth, trust_env=False)
+
+    def push(self, repository: str, image: OciImage, tag: str = "1") -> None:
+        """Uploads blobs and manifest by the distribution API."""
+        with self.http() as http:
+            for digest in (image.id, *(layer.digest for layer in image.layers)):
+                place = http.post(f"/v2/{repository}/blobs/uploads/").headers["location"]
+                with image.blobs.open(digest) as stream:
+                    sent = http.put(place, params={**httpx.URL(place).params, "digest": digest}, content=stream.read())
+                assert sent.status_code == 201, sent.text
+            self.put(repository, tag, image.blobs.read(image.digest), str(image.manifest["mediaType"]), http)
+
+    def put(self, repository: str, tag: str, manifest: bytes, kind: str, http: httpx.Client) -> None:
+        sent = http.put(f"/v2/{repository}/manifests/{tag}", content=manifest, headers={"Content-Type": kind})
+        assert sent.status_code == 201, sent.text
+
+
+def _context(ca: Path | None) -> object:
+    import ssl
+
+    return ssl.create_default_context(cafile=str(ca)) if ca else False
+
+
+def start(directory: Path, **environment: str) -> tuple[subprocess.Popen[bytes], int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = directory / "config.yml"
+    http = f"http: {{addr: 'localhost:{port}'}}"
+    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n{http}\n")
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["docker-registry", "serve", str(config)], env={**os.environ, **environment}, stdout=log, stderr=log
+        )
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process, port
+        time.sleep(0.1)
+    process.kill()
+    pytest.fail((directory / "log").read_text())
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A registry without TLS and without password."""
+    process, port = start(tmp_path_factory.mktemp("registry"))
+    yield Server(port)
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A registry with TLS under a CA of its own and a password."""
+    directory = tmp_path_factory.mktemp("secured")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "ca.pem"),
+        ],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+    )
+    users = subprocess.run(["htpasswd", "-Bbn", USER, PASSWORD], check=True, capture_output=True).stdout
+    (directory / "htpasswd").write_bytes(users)
+    process, port = start(
+        directory,
+        REGISTRY_HTTP_TLS_CERTIFICATE=str(directory / "ca.pem"),
+        REGISTRY_HTTP_TLS_KEY=str(directory / "key.pem"),
+        REGISTRY_AUTH="htpasswd",
+        REGISTRY_AUTH_HTPASSWD_REALM="test",
+        REGISTRY_AUTH_HTPASSWD_PATH=str(directory / "htpasswd"),
+    )
+    yield Server(port, directory / "ca.pem", (USER, PASSWORD), directory / "log")
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(autouse=True)
+def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No credentials of this machine's user; no proxy between the test and loopback."""
+    directory = tmp_path / "docker"
+    directory.mkdir()
+    monkeypatch.setenv("DOCKER_CONFIG", str(directory))
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    return directory
+
+
+def make_image(store: Store, *, python: str = "3.10.4", architecture: str = "amd64") -> OciImage:
+    """An image laid out as the official Python ones are, with a file in place of the interpreter."""
+    minor = python.rpartition(".")[0]
+    prefix = "/usr/local"
+    binary = b"\x7fELF" + os.urandom(200_000) + b"\0" + python.encode() + b"\0"
+    files = {
+        f"{prefix}/bin/python{minor}": binary,
+        f"{prefix}/lib/python{minor}/os.py": b"",
+        f"{prefix}/lib/python{minor}/site-packages/pip-23.0.dist-info/METADATA": b"Name: pip\nVersion: 23.0\n\n",
+    }
+    entries = [Entry(path, mode=0o755, size=len(data), source=data) for path, data in files.items()]
+    entries.append(Entry(f"{prefix}/bin/python3", b"2", 0o777, target=f"python{minor}"))
+    layer = store.write_layer(entries, kind="base")
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Env": ["PATH=/usr/local/bin:/usr/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
+    }
+    return store.put_image(canonical_json(config), (layer,))
+
+
+def test_pull_and_inspect(plain: Server, tmp_path: Path) -> None:
+    """`python:X.Y-slim` from a registry: pulled once, byte for byte, its Python and packages read from its files."""
+    image = make_image(Store(tmp_path / "theirs"))
+    plain.push("library/python", image, "3.10-slim")
+    store, said = Store(tmp_path / "ours"), []
+    reference = f"{plain.host}/library/python:3.10-slim"
+    base = Bases(store, None, say=said.append).pick("3.10", "linux/amd64", BaseWish(reference))
+    assert (base.digest, base.python, base.python_version) == (image.digest, "/usr/local/bin/python3.10", "3.10.4")
+    assert base.site_dirs == ("/usr/local/lib/python3.10/site-packages",)
+    assert [line.split(":")[0] for line in said] == ["pulling localhost"]
+    again = Bases(store, None, say=said.append)
+    assert again.pick("3.10", "linux/amd64", BaseWish(reference)) == base and len(said) == 1
+    assert dict(again.packages(base)) == {"pip": "23.0"}
+
+
+def test_locked_base_is_pulled_by_digest(plain: Server, tmp_path: Path) -> None:
+    """A lock's base comes by its digest although the tag has moved; one that is nowhere is named."""
+    theirs = Store(tmp_path / "theirs")
+    old, new = make_image(theirs), make_image(theirs)
+    plain.push("moved", old)
+    base = Bases(Store(tmp_path / "a"), None, say=lambda _: None).inspect(f"{plain.host}/moved:1", "linux/amd64")
+    plain.push("moved", new)
+    bases = Bases(Store(tmp_path / "b"), None, say=lambda _: None)
+    assert bases.image(bases.locked(base)).digest == old.digest != new.digest
+    gone = replace(base, digest="sha256:" + "0" * 64)
+    with pytest.raises(EnvironmentFault, match="0000") as caught:
+        bases.locked(gone)
+    assert caught.value.code == "base-unavailable"
+
+
+def test_index_and_platforms(plain: Server, tmp_path: Path) -> None:
+    """From an index the platform's image is taken; a platform that is not there is refused with those that are."""
+    store = Store(tmp_path / "theirs")
+    images = {name: make_image(store, architecture=name) for name in ("amd64", "arm64")}
+    entries = []
+    for name, image in images.items():
+        plain.push("multi", image, name)
+        size = len(store.read(image.digest))
+        kind = image.manifest["mediaType"]
+        entries.append(
+            {"mediaType": kind, "digest": image.digest, "size": size, "platform": {"os": "linux", "architecture": name}}
+        )
+    kind = "application/vnd.oci.image.index.v1+json"
+    with plain.http() as http:
+        plain.put(
+            "multi",
+            "all",
+            json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode(),
+            kind,
+            http,
+        )
+    ours = Store(tmp_path / "ours")
+    reference = parse_reference(f"{plain.host}/multi:all")
+    for name, image in images.items():
+        assert pull(reference, f"linux/{name}", ours).digest == image.digest
+    with pytest.raises(InputError, match="linux/amd64, linux/arm64"):
+        pull(reference, "linux/s390x", ours)
+    with pytest.raises(InputError, match="is for linux/arm64, not for linux/amd64") as caught:
+        Bases(ours, None, say=lambda _: None).inspect(f"{plain.host}/multi:arm64", "linux/amd64")
+    assert caught.value.code == "base-unsuitable"
+
+
+def test_unknown_image(plain: Server, tmp_path: Path) -> None:
+    """A base that is nowhere: every place is named, exit 3."""
+    with pytest.raises(
+        EnvironmentFault, match=r"the store does not have it, no docker engine answers\. The registry has no"
+    ) as caught:
+        Bases(Store(tmp_path), None).inspect(f"{plain.host}/nothing:1", "linux/amd64")
+    assert caught.value.code == "base-unavailable"
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    """A registry that does not answer is an error with what was tried, and no traceback of the HTTP library."""
+    with pytest.raises(EnvironmentFault, match="Asking localhost:1 for x") as caught:
+        pull(parse_reference("localhost:1/x"), "linux/amd64", Store(tmp_path))
+    assert caught.value.code == "registry-failed"
+
+
+def test_private_ca_and_password(
+    secured: Server, tmp_path: Path, docker_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS under a private CA (SSL_CERT_FILE) with a password from Docker's config.json; each missing is told apart."""
+    image = make_image(Store(tmp_path / "theirs"))
+    secured.push("team/base", image)
+    reference = parse_reference(f"{secured.host}/team/base:1")
+    store = Store(tmp_path / "ours")
+    with pytest.raises(EnvironmentFault, match="CERTIFICATE_VERIFY_FAILED") as caught:
+        pull(reference, "linux/amd64", store)
+    assert "SSL_CERT_FILE" in caught.value.hint
+    monkeypatch.setenv("SSL_CERT_FILE", str(secured.ca))
+    with pytest.raises(EnvironmentFault, match="refuses access"):
+        pull(reference, "linux/amd64", store)
+    for password in ("wrong", PASSWORD):
+        value = base64.b64encode(f"{USER}:{password}".encode()).decode()
+        (docker_config / "config.json").write_text(json.dumps({"auths": {secured.host: {"auth": value}}}))
+        if password == "wrong":
+            with pytest.raises(EnvironmentFault, match="refuses access"):
+                pull(reference, "linux/amd64", store)
+    assert pull(reference, "linux/amd64", store).digest == image.digest
+    assert PASSWORD not in secured.log.read_text()
+
+
+def test_damaged_registry_content(tmp_path: Path) -> None:
+    """A blob that the registry's disk has damaged is refused and leaves nothing in the store."""
+    directory = tmp_path / "registry"
+    directory.mkdir()
+    process, port = start(directory)
+    try:
+        image = make_image(Store(tmp_path / "theirs"))
+        Server(port).push("x", image)
+        name = image.layers[0].digest.removeprefix("sha256:")
+        [blob] = (directory / "data").rglob(f"sha256/{name[:2]}/{name}/data")
+        blob.write_bytes(bytes(blob.stat().st_size))
+        store = Store(tmp_path / "ours")
+        with pytest.raises(EnvironmentFault, match="damaged"):
+            pull(parse_reference(f"localhost:{port}/x:1"), "linux/amd64", store)
+        assert store.records() == [] and not store.has(image.layers[0].digest)
+        assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in store.directory.iterdir())
+    finally:
+        process.terminate()
+        process.wait()
