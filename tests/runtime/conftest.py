@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -89,15 +90,13 @@ class Server:
     def raw(self, *parts: bytes, pause: float = 0.0, timeout: float = 15) -> bytes:
         """Sends bytes as they are, with pauses between parts; what comes back until the server closes or goes quiet."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as connection:
-            for part in parts:
-                connection.sendall(part)
-                time.sleep(pause)
             answer = b""
             try:
-                while data := connection.recv(65536):
+                for part in parts:
+                    connection.sendall(part)
+                    time.sleep(pause)
+                while not _whole(answer) and (data := connection.recv(65536)):
                     answer += data
-                    if b"Connection: keep-alive" in answer:
-                        break
             except OSError:
                 pass
             return answer
@@ -107,6 +106,13 @@ class Server:
 
     def stderr(self) -> str:
         return (self.files / "stderr").read_text()
+
+
+def _whole(answer: bytes) -> bool:
+    """True once an HTTP answer has all the bytes that its Content-Length promises."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\nContent-Length: (\d+)", head)
+    return bool(end and length and len(body) >= int(length[1]))
 
 
 def write_model(root: Path, entry: str = ENTRY, **changes: Any) -> Path:
@@ -162,10 +168,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts `serve` in a process of its own: `start(model_json, workers=2)`; ended with the test."""
     servers: list[Server] = []
 
-    def run(model_json: Path, *, wait: bool = True, **settings: object) -> Server:
+    def run(model_json: Path, *, wait: bool = True, port: int = 0, **settings: object) -> Server:
         files = tmp_path / f"server-{len(servers)}"
         files.mkdir()
-        port = free_port()
+        port = port or free_port()
         env = environment(
             model_json, PORT=port, HOST="127.0.0.1", **{key.upper(): value for key, value in settings.items()}
         )

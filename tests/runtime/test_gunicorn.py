@@ -129,28 +129,28 @@ def test_a_worker_that_dies_in_the_model_is_replaced(model_json: Path, start: St
     assert server.invoke({"data": [[1.0, "a", 0]]}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("request_bytes", "status"),
-    [
-        (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400),
-        (HEAD + b"Content-Length: -1\r\n\r\n", 400),
-        (HEAD + b"Content-Length: 1_0\r\n\r\n" + b"a" * 10, 400),
-        (HEAD + b"Content-Length: 99999999999999\r\n\r\n", 413),
-        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab\r\n0\r\n\r\n", 400),
-        (HEAD + b"X: " + b"a" * 20_000 + b"\r\n\r\n", 431),
-        (HEAD + b"".join(b"X%d: a\r\n" % number for number in range(200)) + b"\r\n", 431),
-        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", 414),
-        (b"nonsense\r\n\r\n", 400),
-        (HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd", 400),
-    ],
-)
-def test_broken_http_is_refused_in_json(model_json: Path, start: Start, request_bytes: bytes, status: int) -> None:
+BROKEN = [
+    (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400),
+    (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+    (HEAD + b"Content-Length: 1_0\r\n\r\n" + b"a" * 10, 400),
+    (HEAD + b"Content-Length: 99999999999999\r\n\r\n", 413),
+    (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab\r\n0\r\n\r\n", 400),
+    (HEAD + b"X: " + b"a" * 20_000 + b"\r\n\r\n", 431),
+    (HEAD + b"".join(b"X%d: a\r\n" % number for number in range(200)) + b"\r\n", 431),
+    (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", 414),
+    (b"nonsense\r\n\r\n", 400),
+    (HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd", 400),
+]
+
+
+def test_broken_http_is_refused_in_json(model_json: Path, start: Start) -> None:
     """Whether gunicorn refuses it or we do: a 4xx with a message, and the service goes on."""
     server = start(model_json)
-    got, body = answer(server.raw(request_bytes, timeout=5))
-    assert got == status and body["message"]
-    assert server.client.get("/livez").status_code == 200
+    for request, status in BROKEN:
+        got, body = answer(server.raw(request, timeout=5))
+        assert (got, bool(body["message"])) == (status, True), request[:200]
+        assert server.client.get("/livez").status_code == 200
 
 
 def test_chunked_bodies_and_pipelined_requests(model_json: Path, start: Start) -> None:

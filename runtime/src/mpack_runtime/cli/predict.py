@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -30,11 +31,13 @@ class Job:
     def finish(self, succeeded: bool) -> None:
         """Puts the result in its place, or removes what there is of it."""
         self.source.close()
-        self.sink.close()
         if succeeded:
+            self.sink.close()
             self.partial.replace(self.target)
-        else:
-            self.partial.unlink(missing_ok=True)
+            return
+        self.partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what is still buffered may not fit on the disk
+            self.sink.close()
 
 
 def predict(

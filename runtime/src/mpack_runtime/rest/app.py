@@ -157,8 +157,6 @@ class RestApp:
         self.deadlines.enter(WRITING)
         given = request.headers.get("Request-Id") or request.headers.get("X-Request-Id") or ""
         response.headers["Request-Id"] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        if response.status_code in (408, 413):
-            response.headers["Connection"] = "close"  # the rest of the body is unread
         self.metrics.end(request.path, response.status_code, time.perf_counter() - g.start, g.rows)
         return response
 
