@@ -51,9 +51,10 @@ if TYPE_CHECKING:  # Python 3.8 cannot evaluate these; annotations are never eva
 
 VENV = "/opt/mpack/venv"
 
-#: The published rule of what is left out. `directories` and `suffixes` hold inside the packages of `distributions`;
-#: `paths` are prefixes in site-packages, by distribution; `data` are prefixes in the venv, for every distribution.
-#: `keep` are prefixes that stay although a rule names them, because the package imports them at run time.
+#: The published rule of what is left out. `directories`, `suffixes` and `tests` hold inside the packages of
+#: `distributions`: of a directory of the last kind only modules stay that are no tests themselves, for packages import
+#: such helpers at run time (numpy 2.2: numpy._core.tests._natype). `paths` are prefixes in site-packages, by
+#: distribution; `data` are prefixes in the venv, for every distribution.
 TRIM: dict[str, Any] = {
     "distributions": [
         "lightgbm",
@@ -66,19 +67,18 @@ TRIM: dict[str, Any] = {
         "scikit-learn",
         "scipy",
         "statsmodels",
-        "torch",
         "xgboost",
         "xgboost-cpu",
     ],
-    "directories": ["include", "tests"],
+    "directories": ["include"],
+    "tests": ["tests"],
     "suffixes": [".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".f", ".f90", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx"],
     "paths": {
         "onnx": ["onnx/backend/test/data", "onnx/test"],
         "pyarrow": ["pyarrow/src"],
-        "torch": ["torch/share", "torch/test"],
+        "torch": ["torch/include", "torch/share", "torch/test"],
     },
     "data": ["include", "share/applications", "share/doc", "share/icons", "share/jupyter", "share/man"],
-    "keep": [],
 }
 
 #: Parts of a wheel's data scheme that belong beside site-packages in a venv. uv puts them into the target directory.
@@ -269,13 +269,20 @@ def _left_out(package: str, path: str, place: str | None, trim: bool) -> bool:
         return False
     if place:
         return _under(path, TRIM["data"])
-    if parts[0].endswith(".dist-info") or _under(path, TRIM["keep"]):
+    if parts[0].endswith(".dist-info"):
         return False
     if _under(path, TRIM["paths"].get(package, [])):
         return True
     if package not in TRIM["distributions"]:
         return False
-    return any(part in TRIM["directories"] for part in parts[:-1]) or path.endswith(tuple(TRIM["suffixes"]))
+    if any(part in TRIM["directories"] for part in parts[:-1]) or path.endswith(tuple(TRIM["suffixes"])):
+        return True
+    return any(part in TRIM["tests"] for part in parts[:-1]) and not _is_helper(parts[-1])
+
+
+def _is_helper(name: str) -> bool:
+    """True for a module that a test suite or, at times, the package itself imports."""
+    return name.endswith(".py") and not name.startswith("test_") and name != "conftest.py"
 
 
 def _under(path: str, prefixes: Iterable[str]) -> bool:
