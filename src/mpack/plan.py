@@ -60,8 +60,8 @@ class LockedPackage:
     """One distribution of the environment.
 
     `hashes` are "sha256:…" of every wheel that may be installed. `source` is "index", "artifact" (a wheel the artifact
-    brought: `sha256` of it is the one hash and its bytes are in Contents), "vcs" (`url` pinned to a commit), or "base"
-    (already in the base image: not installed).
+    brought: its SHA-256 is the one hash, `url` its file name, its bytes are in Contents), "vcs" (`url` pinned to a
+    commit), "url" (a wheel at `url`), or "base" (already in the base image: not installed).
     """
 
     name: str

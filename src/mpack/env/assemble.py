@@ -4,7 +4,8 @@ One file of standard library only (Python 3.8 and later): the host calls `assemb
 with the base's own Python, `python assemble.py JOB.json`, and the report comes on stdout. The job is JSON, made by
 `mpack.env.install.assemble_job`:
 
-    packages        [{"name", "version", "hashes": ["sha256:…"], "file": wheel in `wheels`, or null}]
+    packages        [{"name", "version", "hashes": ["sha256:…"], "file": wheel in `wheels`, or null,
+                      "url": address of a wheel that is on no index, or null}]
     wheels          directory of wheels, or null; when every package has a file, no index is asked
     uv, interpreter paths of the uv program and of a Python that uv may look at
     settings        JSON file of environment variables for uv (index, proxy, CA), or null: they are set already
@@ -140,6 +141,8 @@ def _install(job: Job, packages: Sequence[Job], target: str, work: str, run: Run
         if package.get("file"):
             path = os.path.join(os.path.abspath(job["wheels"]), package["file"])
             lines.append("{} @ {} {}".format(package["name"], _file_url(path), hashes))
+        elif package.get("url"):
+            lines.append("{} @ {} {}".format(package["name"], package["url"], hashes))
         else:
             lines.append("{}=={} {}".format(package["name"], package["version"], hashes))
     listing = os.path.join(work, "requirements.txt")

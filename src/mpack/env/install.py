@@ -78,6 +78,7 @@ def assemble_job(
                 "version": package.version,
                 "hashes": list(package.hashes),
                 "file": files.get(package.name),
+                "url": package.url if package.source == "url" else None,
             }
             for package in environment.to_install
         ],

@@ -118,9 +118,9 @@ class Resolver:
         for item in tomllib.loads(path.read_text("utf-8")).get("packages", []):
             name, version = item["name"], item.get("version", "")
             if "archive" in item:
-                file = item["archive"].get("path") or item["archive"].get("url", "")
                 digest = item["archive"].get("hashes", {}).get("sha256")
-                source, url = "artifact", Path(file).name
+                url = item["archive"].get("url") or Path(item["archive"]["path"]).name
+                source = "url" if "url" in item["archive"] else "artifact"
             else:
                 wheel = self._best(item.get("wheels", []))
                 digest = wheel.get("hashes", {}).get("sha256") or self._hash(name, version, wheel)
@@ -206,6 +206,12 @@ def _warnings(output: str) -> list[str]:
 def _refused(output: str) -> InputError | InternalError:
     from mpack.env.process import short
 
+    if "source distribution" in output or "Failed to build" in output or "Building source" in output:
+        return InputError(
+            "requirements-unavailable",
+            f"A requirement can only be had as source, which mpack does not build: {short(output)}",
+            "Give a wheel instead.",
+        )
     if "Couldn't parse requirement" in output or "Failed to read" in output or "invalid" in output.lower():
         return InputError("requirements-invalid", f"uv cannot use the requirements: {short(output)}", "Mend the line.")
     return InternalError("internal", f"uv failed: {short(output)}", "Please report it with this output.")

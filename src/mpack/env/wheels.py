@@ -62,7 +62,12 @@ def pip_download(
 ) -> list[Path]:
     """Downloads wheels of exactly these versions, checked where they have hashes: their paths under `scratch`."""
     listing, target = scratch / "requirements.txt", scratch / "wheels"
-    lines = [" ".join([f"{item.name}=={item.version}", *(f"--hash={it}" for it in item.hashes)]) for item in packages]
+    names = [
+        f"{item.name} @ {item.url}" if item.source == "url" else f"{item.name}=={item.version}" for item in packages
+    ]
+    lines = [
+        " ".join([name, *(f"--hash={it}" for it in item.hashes)]) for name, item in zip(names, packages, strict=True)
+    ]
     listing.write_text("\n".join(lines) + "\n", "utf-8")
     machine = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}[platform]
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
