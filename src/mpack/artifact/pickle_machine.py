@@ -10,15 +10,14 @@ these two differ, the stream is refused), and joblib's, which reads arrays besid
 from __future__ import annotations
 
 import io
-import re
-import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from typing import Any
 
+from mpack.artifact import pickle_arguments as arguments
+from mpack.artifact.pickle_arguments import blob, decode, i4, u1, u2, u4, u8
 from mpack.artifact.pickle_source import Source, Unfollowable
 from mpack.artifact.pickle_values import (
-    NUMBER,
     TUPLE,
     Blob,
     DictValue,
@@ -30,8 +29,6 @@ from mpack.artifact.pickle_values import (
     dtype_of,
 )
 
-#: Strings and bytes up to this length are remembered, so that a name made of them is known.
-KEPT_TEXT = 512
 KEPT_TUPLE = 64
 #: Objects that one pickle may memoise: about 200 MB of the scan's own memory at worst.
 MAX_MEMO = 3_000_000
@@ -39,7 +36,6 @@ MAX_NESTING = 8
 #: Instances of these libraries are kept, for what their states tell (versions, column names).
 LIBRARIES = ("sklearn", "xgboost", "lightgbm")
 KEPT_INSTANCES = 2000
-BLOB_ENDS = 4096
 
 JOBLIB_ARRAY = Global("joblib.numpy_pickle", "NumpyArrayWrapper")
 UFUNC_BY_NAME = frozenset(Global(f"numpy.{core}", "_ufunc_reconstruct") for core in ("core", "_core"))
@@ -58,9 +54,6 @@ FILLABLE = frozenset(
         ("sklearn.tree._export", "_Bunch"),
     )
 )
-
-_DECIMAL = re.compile(rb"0|-?[1-9][0-9]*")
-_INDEX = re.compile(rb"[0-9]{1,9}")
 
 
 class Machine:
@@ -272,164 +265,63 @@ def _latin1(args: tuple[Any, ...]) -> Any:
 # --- opcodes
 
 _STOP = object()
+Step = Callable[[Machine], Any]
 
 
-def _integer(fmt: str) -> Callable[[Machine], int]:
-    size = struct.calcsize(fmt)
-    return lambda machine: int(struct.unpack(fmt, machine.source.read(size))[0])
+def _value(read: Callable[[Source], Any]) -> Step:
+    """Pushes what the opcode carries."""
+    return lambda machine: machine.push(read(machine.source))
 
 
-def _text(length: Callable[[Machine], int]) -> Callable[[Machine], None]:
+def _sized(read: Callable[[Source, int], Any], length: Callable[[Source], int]) -> Step:
+    """Pushes what the opcode carries, its length first."""
+    return lambda machine: machine.push(read(machine.source, length(machine.source)))
+
+
+def _octets(length: Callable[[Source], int], kind: str = "bytes") -> Step:
     def step(machine: Machine) -> None:
-        size = length(machine)
-        if size > KEPT_TEXT:
-            machine.push(_blob(machine, "str", size))
-            return
-        machine.push(_decode(machine.source.read(size), "utf-8", "surrogatepass"))
-
-    return step
-
-
-def _bytes(length: Callable[[Machine], int], kind: str = "bytes") -> Callable[[Machine], None]:
-    def step(machine: Machine) -> None:
-        size = length(machine)
-        if size > KEPT_TEXT or kind != "bytes":
-            blob = _blob(machine, kind, size)
-            machine.look_inside(blob.head if blob.head == blob.tail else b"")
-            machine.push(blob)
-            return
-        data = machine.source.read(size)
+        size = length(machine.source)
+        value = arguments.octets(machine.source, size) if kind == "bytes" else blob(machine.source, kind, size)
+        data = value if isinstance(value, bytes) else value.head if value.head == value.tail else b""
         machine.look_inside(data)
-        machine.push(data)
+        machine.push(value)
 
     return step
 
 
-def _ascii(length: Callable[[Machine], int]) -> Callable[[Machine], None]:
-    """The byte strings of Python 2, which Python 3 reads as ASCII text."""
+def _push(make: Callable[[], Any]) -> Step:
+    return lambda machine: machine.push(make())
 
+
+def _to_mark(make: Callable[[Machine, list[Any]], Any]) -> Step:
+    return lambda machine: machine.push(make(machine, machine.hold(machine.to_mark())))
+
+
+def _tuple(machine: Machine, items: list[Any]) -> Any:
+    return tuple(items) if len(items) <= KEPT_TUPLE else TUPLE
+
+
+def _take_tuple(count: int) -> Step:
     def step(machine: Machine) -> None:
-        size = length(machine)
-        if size < 0:
-            raise Unfollowable("it holds a string of negative length")
-        if size > 1 << 24:
-            raise Unfollowable("it holds a Python 2 string of more than 16 MiB")
-        machine.push(_shorten(_decode(machine.source.read(size), "ascii")))
+        machine.push(tuple(machine.hold([machine.pop() for _ in range(count)][::-1])))
 
     return step
 
 
-def _blob(machine: Machine, kind: str, size: int) -> Blob:
-    if size <= 2 * BLOB_ENDS:
-        data = machine.source.read(size)
-        return Blob(kind, data, data)
-    head = machine.source.read(BLOB_ENDS)
-    machine.source.skip(size - 2 * BLOB_ENDS)
-    return Blob(kind, head, machine.source.read(BLOB_ENDS))
-
-
-def _decode(data: bytes, encoding: str, errors: str = "strict") -> str:
-    try:
-        return data.decode(encoding, errors)
-    except UnicodeDecodeError:
-        raise Unfollowable(f"it holds text that is not {encoding}") from None
-
-
-def _shorten(text: str) -> Any:
-    if len(text) <= KEPT_TEXT:
-        return text
-    data = text.encode("utf-8", "surrogatepass")
-    return Blob("str", data[:BLOB_ENDS], data[-BLOB_ENDS:])
-
-
-def _int_line(machine: Machine) -> None:
-    line = machine.source.line()
-    if line in (b"00", b"01"):
-        machine.push(line == b"01")
-        return
-    if not _DECIMAL.fullmatch(line):
-        raise Unfollowable("it holds a number that is not plain decimal")
-    machine.push(NUMBER if len(line) > 40 else int(line))
-
-
-def _long_line(machine: Machine) -> None:
-    line = machine.source.line().removesuffix(b"L")
-    if not _DECIMAL.fullmatch(line):
-        raise Unfollowable("it holds a number that is not plain decimal")
-    machine.push(NUMBER if len(line) > 40 else int(line))
-
-
-def _float_line(machine: Machine) -> None:
-    try:
-        float(machine.source.line())
-    except ValueError:
-        raise Unfollowable("it holds a number that is none") from None
-    machine.push(NUMBER)
-
-
-def _string_line(machine: Machine) -> None:
-    import codecs
-
-    line = machine.source.line(1 << 24)
-    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in b"\"'":
-        raise Unfollowable("it holds a string without quotes")
-    try:
-        data = codecs.escape_decode(line[1:-1])[0]
-    except ValueError:
-        raise Unfollowable("it holds a string with a wrong escape") from None
-    machine.push(_shorten(_decode(data, "ascii")))
-
-
-def _unicode_line(machine: Machine) -> None:
-    machine.push(_shorten(_decode(machine.source.line(1 << 24), "raw-unicode-escape")))
-
-
-def _long(length: Callable[[Machine], int]) -> Callable[[Machine], None]:
-    def step(machine: Machine) -> None:
-        size = length(machine)
-        if size < 0:
-            raise Unfollowable("it holds a number of negative length")
-        if size > 16:
-            machine.source.skip(size)
-            machine.push(NUMBER)
-            return
-        machine.push(int.from_bytes(machine.source.read(size), "little", signed=True))
-
-    return step
-
-
-def _float(machine: Machine) -> None:
-    machine.source.skip(8)
-    machine.push(NUMBER)
-
-
-def _tuple(machine: Machine, items: list[Any]) -> None:
-    machine.hold(items)
-    machine.push(tuple(items) if len(items) <= KEPT_TUPLE else TUPLE)
-
-
-def _take_tuple(count: int) -> Callable[[Machine], None]:
-    def step(machine: Machine) -> None:
-        _tuple(machine, [machine.pop() for _ in range(count)][::-1])
-
-    return step
-
-
-def _new_dict(machine: Machine, items: list[Any]) -> None:
+def _dict(machine: Machine, items: list[Any]) -> Any:
     value = DictValue()
-    value.update(machine.hold(items))
-    machine.push(value)
+    value.update(items)
+    return value
 
 
-def _new_list(machine: Machine, items: list[Any]) -> None:
+def _list(machine: Machine, items: list[Any]) -> Any:
     value = ListValue()
-    value.extend(machine.hold(items))
-    machine.push(value)
+    value.extend(items)
+    return value
 
 
 def _append(machine: Machine) -> None:
-    item = machine.pop()
-    machine.fill(ListValue, [item])
+    machine.fill(ListValue, [machine.pop()])
 
 
 def _set_item(machine: Machine) -> None:
@@ -437,13 +329,13 @@ def _set_item(machine: Machine) -> None:
     machine.fill(DictValue, [key, value])
 
 
-def _fill(kind: type[ListValue] | type[DictValue]) -> Callable[[Machine], None]:
+def _fill(kind: type[ListValue] | type[DictValue]) -> Step:
     return lambda machine: machine.fill(kind, machine.to_mark())
 
 
 def _global(machine: Machine) -> None:
     module, name = machine.source.line(), machine.source.line()
-    machine.push(machine.find(_decode(module, "utf-8"), _decode(name, "utf-8")))
+    machine.push(machine.find(decode(module, "utf-8"), decode(name, "utf-8")))
 
 
 def _stack_global(machine: Machine) -> None:
@@ -466,9 +358,9 @@ def _new_object_ex(machine: Machine) -> None:
 
 
 def _inst(machine: Machine) -> None:
-    module, name = _decode(machine.source.line(), "ascii"), _decode(machine.source.line(), "ascii")
-    args = machine.to_mark()
-    machine.call(machine.find(module, name), tuple(machine.hold(args)))
+    module, name = decode(machine.source.line(), "ascii"), decode(machine.source.line(), "ascii")
+    args = machine.hold(machine.to_mark())
+    machine.call(machine.find(module, name), tuple(args))
 
 
 def _obj(machine: Machine) -> None:
@@ -484,79 +376,71 @@ def _protocol(machine: Machine) -> None:
         raise Unfollowable(f"it is of pickle protocol {machine.protocol}, which no Python has")
 
 
-def _index_line(machine: Machine) -> int:
-    line = machine.source.line()
-    if not _INDEX.fullmatch(line):
-        raise Unfollowable("it holds a memo index that is no number")
-    return int(line)
-
-
-def _refuse(reason: str) -> Callable[[Machine], None]:
+def _refuse(reason: str) -> Step:
     def step(machine: Machine) -> None:
         raise Unfollowable(reason)
 
     return step
 
 
-def _push(make: Callable[[], Any]) -> Callable[[Machine], None]:
-    return lambda machine: machine.push(make())
+def _recall(index: Callable[[Source], int]) -> Step:
+    return lambda machine: machine.recall(index(machine.source))
 
 
-def _stop(machine: Machine) -> object:
-    return _STOP
+def _remember(index: Callable[[Source], int]) -> Step:
+    return lambda machine: machine.remember(index(machine.source))
 
 
-_U1, _U2, _U4, _I4, _U8 = _integer("<B"), _integer("<H"), _integer("<I"), _integer("<i"), _integer("<Q")
 _PERSISTENT = _refuse("it refers to an object outside itself (a persistent id)")
 _EXTENSION = _refuse("it refers to a registered extension code, which only the reading process knows")
 _BUFFER = _refuse("it needs buffers that are not in the file")
 
-STEPS: dict[int, Callable[[Machine], Any]] = {
+STEPS: dict[int, Step] = {
     ord(code): step
     for code, step in {
         "(": Machine.mark,
-        ".": _stop,
+        ".": lambda machine: _STOP,
         "0": Machine.discard,
         "1": Machine.to_mark,
         "2": lambda machine: machine.push(machine.top()),
-        "F": _float_line,
-        "I": _int_line,
-        "J": lambda machine: machine.push(_I4(machine)),
-        "K": lambda machine: machine.push(_U1(machine)),
-        "L": _long_line,
-        "M": lambda machine: machine.push(_U2(machine)),
+        "F": _value(arguments.float_line),
+        "I": _value(arguments.int_line),
+        "J": _value(i4),
+        "K": _value(u1),
+        "L": _value(arguments.long_line),
+        "M": _value(u2),
         "N": _push(lambda: None),
         "P": _PERSISTENT,
         "Q": _PERSISTENT,
         "R": _reduce,
-        "S": _string_line,
-        "T": _ascii(_I4),
-        "U": _ascii(_U1),
-        "V": _unicode_line,
-        "X": _text(_U4),
+        "S": _value(arguments.string_line),
+        "T": _sized(arguments.ascii_text, i4),
+        "U": _sized(arguments.ascii_text, u1),
+        "V": _value(arguments.unicode_line),
+        "X": _sized(arguments.text, u4),
         "a": _append,
         "b": Machine.build,
         "c": _global,
-        "d": lambda machine: _new_dict(machine, machine.to_mark()),
+        "d": _to_mark(_dict),
         "}": _push(DictValue),
         "e": _fill(ListValue),
-        "g": lambda machine: machine.recall(_index_line(machine)),
-        "h": lambda machine: machine.recall(_U1(machine)),
+        "g": _recall(arguments.index_line),
+        "h": _recall(u1),
         "i": _inst,
-        "j": lambda machine: machine.recall(_U4(machine)),
-        "l": lambda machine: _new_list(machine, machine.to_mark()),
+        "j": _recall(u4),
+        "l": _to_mark(_list),
         "]": _push(ListValue),
         "o": _obj,
-        "p": lambda machine: machine.remember(_index_line(machine)),
-        "q": lambda machine: machine.remember(_U1(machine)),
-        "r": lambda machine: machine.remember(_U4(machine)),
+        "p": _remember(arguments.index_line),
+        "q": _remember(u1),
+        "r": _remember(u4),
         "s": _set_item,
-        "t": lambda machine: _tuple(machine, machine.to_mark()),
+        "t": _to_mark(_tuple),
         ")": _push(tuple),
         "u": _fill(DictValue),
-        "G": _float,
+        "G": _value(arguments.float_bytes),
         "\x80": _protocol,
-        "\x81": _reduce,
+        "\x81": _reduce,  # NEWOBJ: class and arguments, as a call
         "\x82": _EXTENSION,
         "\x83": _EXTENSION,
         "\x84": _EXTENSION,
@@ -565,21 +449,21 @@ STEPS: dict[int, Callable[[Machine], Any]] = {
         "\x87": _take_tuple(3),
         "\x88": _push(lambda: True),
         "\x89": _push(lambda: False),
-        "\x8a": _long(_U1),
-        "\x8b": _long(_I4),
-        "B": _bytes(_U4),
-        "C": _bytes(_U1),
-        "\x8c": _text(_U1),
-        "\x8d": _text(_U8),
-        "\x8e": _bytes(_U8),
+        "\x8a": _sized(arguments.long_bytes, u1),
+        "\x8b": _sized(arguments.long_bytes, i4),
+        "B": _octets(u4),
+        "C": _octets(u1),
+        "\x8c": _sized(arguments.text, u1),
+        "\x8d": _sized(arguments.text, u8),
+        "\x8e": _octets(u8),
         "\x8f": _push(SetValue),
         "\x90": _fill(SetValue),
-        "\x91": lambda machine: machine.push(SetValue(machine.hold(machine.to_mark())[:KEPT_TUPLE])),
+        "\x91": _to_mark(lambda machine, items: Blob("frozenset")),
         "\x92": _new_object_ex,
         "\x93": _stack_global,
         "\x94": Machine.remember,
-        "\x95": lambda machine: machine.source.start_frame(_U8(machine)),
-        "\x96": _bytes(_U8, "bytearray"),
+        "\x95": lambda machine: machine.source.start_frame(u8(machine.source)),
+        "\x96": _octets(u8, "bytearray"),
         "\x97": _BUFFER,
         "\x98": _BUFFER,
     }.items()

@@ -48,7 +48,7 @@ def decompressed(stream: BinaryIO, compression: str) -> BinaryIO:
         "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
         "lz4": _lz4,
     }
-    return io.BufferedReader(_Decompressing(stream, makers[compression]()), _BLOCK)  # type: ignore[arg-type,return-value]
+    return io.BufferedReader(_Decompressing(stream, makers[compression]()), _BLOCK)
 
 
 def _lz4() -> Any:

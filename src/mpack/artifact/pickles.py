@@ -6,6 +6,7 @@ the names against the allow-list of known constructors (`allowlist`) and against
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from mpack.errors import EnvironmentFault, InputError
 SHOWN_NAMES = 12
 #: How much of a file `root_of` follows to see what is in it.
 PEEK = 1 << 16
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,15 @@ def root_of(tree: Tree, path: str) -> Global | None:
             machine.run()
         except (Unfollowable, OSError):
             pass
-        return next(iter(machine.globals), None)
+        first = next(iter(machine.globals), None)
+        # Text may begin with the letter of an opcode, and then name what no module is called.
+        return first if first and _DOTTED.fullmatch(first.module) and _DOTTED.fullmatch(first.name) else None
+
+
+def looks_like_pickle(tree: Tree, path: str) -> bool:
+    """True if a file begins as a pickle of protocol 2 or later does, or is one that names anything."""
+    head = tree.head(path, 2)
+    return (len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= 5) or root_of(tree, path) is not None
 
 
 def judge(scan: PickleScan, trust: Trust) -> tuple[Finding, ...]:

@@ -1,9 +1,10 @@
 """requirements.txt files: what pip would read from them, as PEP 508 lines, without leaving the artifact.
 
-Kept: names with versions, extras and markers, wheels inside the artifact (by their path), direct and version-control
-URLs (as "name @ url"; whether they are allowed is decided when the environment is locked). Followed: `-r` and `-c`
-inside the artifact. Left out with a note: options about indexes and installing (mpack uses the host's own), `--hash` (the lock has
-its own), lines whose marker is false on Linux. Refused: editable installs, sources by path, what is no requirement.
+Kept: names with versions, extras and markers, wheels inside the artifact (as PATH#sha256=HEX), direct and
+version-control URLs (as "name @ url"; whether they are allowed is decided when the environment is locked). Followed:
+`-r` and `-c` inside the artifact. Left out with a note: options about indexes and installing (mpack uses the host's
+own), `--hash` (the lock has its own), lines whose marker is false on Linux. Refused: editable installs, sources by
+path, passwords, what is no requirement.
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ class _Reader:
             parse_wheel_filename(posixpath.basename(path))
         except ValueError as error:
             raise _invalid(where, f"{value} is not named as a wheel is: {error}", "Do not rename wheels.") from None
-        return path
+        assert self.tree is not None
+        return f"{path}#sha256={self.tree[path].sha256}"
 
     def _constrain(self, found: Requirement, where: str) -> None:
         try:
@@ -174,8 +176,8 @@ class _Reader:
         result = []
         for item in self.requirements.values():
             name = requirement_name(item)
-            more = self.constraints.pop(name, "") if name else ""
-            if more:
+            more = self.constraints.pop(name, "")
+            if more and ".whl#" not in item.line:
                 parsed = Pep508(item.line)
                 if not parsed.url:
                     parsed.specifier &= type(parsed.specifier)(more)
@@ -192,8 +194,9 @@ class _Reader:
 
 def requirement_name(requirement: Requirement) -> str:
     """The normalised name of the package that a requirement is about; of a wheel by its file name."""
-    if requirement.line.endswith(".whl") and " @ " not in requirement.line:
-        return str(parse_wheel_filename(posixpath.basename(requirement.line))[0])
+    path = requirement.line.partition("#")[0]
+    if path.endswith(".whl") and " @ " not in path:
+        return str(parse_wheel_filename(posixpath.basename(path))[0])
     return str(canonicalize_name(Pep508(requirement.line).name))
 
 
