@@ -7,6 +7,7 @@ only the image reads.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -69,14 +70,16 @@ class OdahuFormat:
                 Finding("warning", f"the model brings its own code (entry point {entrypoint})", path),
                 *environment.findings,
                 *notes,
-                *(
-                    finding
-                    for name in files
-                    if looks_like_pickle(tree, name)
-                    for finding in show(scan_pickle(tree, name))
-                ),
+                *_pickles(tree, files),
             ),
         )
+
+
+def _pickles(tree: Tree, files: list[str]) -> Iterator[Finding]:
+    """What the pickles name that the model's own code loads."""
+    for name in files:
+        if looks_like_pickle(tree, name):
+            yield from show(scan_pickle(tree, name))
 
 
 def _parse(text: str, path: str) -> dict[str, Any]:
