@@ -71,6 +71,15 @@ def pickle_needs_pandas(scan: PickleScan) -> bool:
     return any(getattr(value, "items", None) for value in categories) or any(map(_has_categories, handles))
 
 
+def pickle_release(scan: PickleScan) -> str:
+    """The releases of LightGBM that read the text model inside a pickle."""
+    for handle in scan.attributes("handle"):
+        match = re.search(rb"version=(v\d)", handle.head) if isinstance(handle, Blob) else None
+        if match and match[1].decode() in _RELEASES:
+            return _RELEASES[match[1].decode()]
+    return "lightgbm"
+
+
 def _tail(tree: Tree, path: str) -> bytes:
     with tree.open(path) as stream:
         stream.seek(max(0, tree[path].size - _TAIL))

@@ -135,9 +135,8 @@ def judge(scan: PickleScan, trust: Trust) -> tuple[Finding, ...]:
         )
     if refused:
         packages = sorted({name.module.partition(".")[0] for name in refused if _trustable(name)})
-        own = (
-            f"--trust-module {packages[0]} accepts the classes of your own package {packages[0]}; " if packages else ""
-        )
+        options = " ".join(f"--trust-module {name}" for name in packages)
+        own = f"{options} accepts the classes of your own packages; " if packages else ""
         raise InputError(
             "pickle-refused",
             f"The pickle {scan.path} names what is not plain model data:{_names(refused)}",

@@ -9,11 +9,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
+from mpack.artifact.lightgbm import pickle_needs_pandas, pickle_release
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.native import add_missing, cpu_only, numpy_lines, sklearn_lines, wants_pandas
 from mpack.artifact.pickle_values import Blob, Global
 from mpack.artifact.pickles import PickleScan, judge, root_of, scan_pickle
 from mpack.artifact.skops import is_skops, read_skops
+from mpack.artifact.xgboost import bounds
 from mpack.errors import InputError
 from mpack.spec import Requirement
 
@@ -39,17 +43,22 @@ class SklearnFormat:
         scan = scan_pickle(tree, path)
         findings = judge(scan, trust)
         _check_root(scan)
-        instances = scan.instances
-        needs = frozenset({"pandas"}) if wants_pandas(scan.globals, instances) else frozenset()
+        flavor = pickle_flavor(scan)
+        pandas = wants_pandas(scan.globals, scan.instances) or pickle_needs_pandas(scan)
+        needs = frozenset({"pandas"}) if pandas else frozenset()
         requirements, notes = cpu_only(pickle_requirements(scan), trust)
         return Description(
             format=self.name,
-            flavor=pickle_flavor(scan),
+            flavor=flavor,
             name=None,
             version=None,
             python=None,
             requirements=requirements,
-            loader=Loader("sklearn", path, {"serialization": scan.serialization, "method": "predict"}),
+            loader=Loader(
+                "lightgbm" if flavor == "lightgbm" else "sklearn",
+                path,
+                {"serialization": scan.serialization, "method": "predict"},
+            ),
             ships={path: path},
             needs=needs,
             findings=(*findings, *notes),
@@ -73,17 +82,26 @@ def pickle_requirements(scan: PickleScan) -> tuple[Requirement, ...]:
     modules = scan.modules()
     versions = [value for value in scan.attributes("_sklearn_version") if isinstance(value, str)]
     lines = []
-    if modules & {"sklearn", "xgboost", "lightgbm"}:  # their wrappers stand on scikit-learn
-        lines += sklearn_lines(max(versions, default=None), scan.globals)
-    else:
-        lines += numpy_lines(scan.globals)
+    if versions:
+        lines += sklearn_lines(max(versions, key=_release), scan.globals)
     if "xgboost" in modules:
         version = xgboost_version(scan)
-        lines.append(f"xgboost=={version}" if version else "xgboost")
+        lines += [f"xgboost=={version}", *bounds(Version(version), "XGBModel")] if version else ["xgboost"]
     if "lightgbm" in modules:
-        lines.append("lightgbm")
+        lines.append(pickle_release(scan))
+    if modules & {"sklearn", "xgboost", "lightgbm"}:  # the wrappers of the other two stand on scikit-learn
+        lines.append("scikit-learn")
+    lines += numpy_lines(scan.globals)
     lines += [name for name in ("scipy", "pandas", "joblib") if name in modules or name == scan.serialization]
     return add_missing((), *dict.fromkeys(lines), source=scan.path)
+
+
+def _release(version: str) -> Version:
+    """For comparing; what is no version comes last."""
+    try:
+        return Version(version)
+    except InvalidVersion:
+        return Version("0")
 
 
 def xgboost_version(scan: PickleScan) -> str | None:

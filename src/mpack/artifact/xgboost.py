@@ -42,7 +42,7 @@ class XgboostFormat:
         model = read_model(tree, path)
         version = ".".join(str(part) for part in model["version"])
         class_name = _class(model["learner"].get("attributes") or {})
-        lines = [f"xgboost=={version}", *_bounds(Version(version), class_name)]
+        lines = [f"xgboost=={version}", *bounds(Version(version), class_name)]
         requirements, notes = cpu_only(add_missing((), *lines, source=path), trust)
         return Description(
             format=self.name,
@@ -131,7 +131,7 @@ def _class(attributes: dict[str, Any]) -> str:
     return _TYPES.get(str(told.get("_estimator_type")), "Booster") if isinstance(told, dict) else "Booster"
 
 
-def _bounds(version: Version, class_name: str) -> list[str]:
+def bounds(version: Version, class_name: str) -> list[str]:
     """What older releases of XGBoost do not work with."""
     lines = [] if version >= Version("2.1") else ["numpy<2"]
     if class_name != "Booster":
