@@ -23,7 +23,7 @@ which lists all that.
 """
 
 # os.path, not pathlib: this walks tens of thousands of files.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH110, PTH112, PTH113, PTH114, PTH116, PTH117, PTH118, PTH120
+# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH112, PTH113, PTH114, PTH116, PTH117, PTH118, PTH120
 # ruff: noqa: PTH123, PTH208, PTH211, S103
 
 from __future__ import annotations
@@ -152,10 +152,11 @@ def _install(job: Job, packages: Sequence[Job], target: str, work: str, run: Run
     command += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile-bytecode"]
     command += ["--link-mode", "copy", "--python", job["interpreter"], "--no-python-downloads"]
     command += ["--python-version", job["python"]["version"], "--python-platform", _UV_PLATFORMS[job["platform"]]]
-    command += job["options"]
+    command += [option for option in job["options"] if option != "--no-index"]
     local = all(package.get("file") for package in packages)
-    for attempt in ["--no-index"] if local else ["--offline", None]:
-        code, output = run(command + ([attempt] if attempt else []), _settings(job), work)
+    no_index = ["--no-index"] if local or "--no-index" in job["options"] else []
+    for attempt in [no_index] if local else [["--offline", *no_index], no_index]:
+        code, output = run(command + attempt, _settings(job), work)
         if code == 0:
             return
         shutil.rmtree(target)
@@ -229,11 +230,11 @@ def _lay_out(job: Job, flat: str, made: str) -> None:
     os.makedirs(site)
     kept: dict[str, list[Row]] = {}
     scripts = _entry_points(flat) if venv else {}
-    outside = {name for name in _PREFIX_DIRS if not os.path.exists(os.path.join(flat, name, "__init__.py"))}
     for package, rows in _records(flat):
         kept[package] = []
+        own = {path.split("/")[0] for path, _, _ in rows if path.count("/") == 1 and path.endswith("/__init__.py")}
         for path, digest, size in rows:
-            place = _place(path, outside)
+            place = _place(path, own, path in scripts)
             if place and not venv:
                 continue
             if _left_out(package, path, place, job["trim"]):
@@ -255,10 +256,13 @@ def _lay_out(job: Job, flat: str, made: str) -> None:
         _write_venv(job["python"], made, site)
 
 
-def _place(path: str, outside: set[str]) -> str | None:
-    """The venv directory ("bin", "share" …) that a path of the data scheme belongs to, None for site-packages."""
+def _place(path: str, packages: set[str], script: bool) -> str | None:
+    """The venv directory ("bin", "share" …) that a path of the data scheme belongs to, None for site-packages.
+
+    `packages` are the top-level packages of its distribution: some bring one called "bin" or "lib".
+    """
     top, slash, _ = path.partition("/")
-    return top if slash and top in outside else None
+    return top if slash and top in _PREFIX_DIRS and (script or top not in packages) else None
 
 
 def _left_out(package: str, path: str, place: str | None, trim: bool) -> bool:

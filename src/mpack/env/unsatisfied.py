@@ -108,7 +108,7 @@ def _mentioned(line: str, output: str) -> bool:
 
 
 _REASONS: tuple[tuple[str, Callable[[Resolver], str]], ...] = (
-    ("was not found in the package registry", lambda _: "no such package on the index"),
+    ("was not found in the p", lambda _: "no such package on the index"),  # "package registry", "provided locations"
     ("there is no version of", lambda _: "the index has no such version"),
     ("there are no versions of", lambda _: "the index has no such version"),
     ("no usable wheels", lambda _: "only a source distribution, no wheel"),
