@@ -4,7 +4,8 @@ A suite subclasses `BuilderContract` and gives the fixture `built`, a `Built` fo
 
     class TestMyBuilder(BuilderContract):
         @pytest.fixture(scope="class")
-        def built(self) -> Built: ...
+        @classmethod
+        def built(cls) -> Built: ...
 
 Compared are files (kind, content, mode, owner, link target; not times, which an engine sets to the time of the build)
 and the fields of the configuration that decide how the image runs.
@@ -31,16 +32,6 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Built:
-    """A plan, the image of a builder known to be right, and the image of the builder under test."""
-
-    plan: ImagePlan
-    base: OciImage
-    reference: OciImage
-    candidate: OciImage
-
-
-@dataclass(frozen=True)
 class FileFact:
     """What is compared of one path. `content` is a file's SHA-256 or a link's target."""
 
@@ -50,33 +41,57 @@ class FileFact:
     content: str = ""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is compared of one image: every path of its final file system, its configuration, its layers' diff ids."""
+
+    files: Mapping[str, FileFact]
+    config: Mapping[str, Any]
+    diff_ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, image: OciImage) -> Facts:
+        """Reads the whole image."""
+        return cls(files_of(image), config_of(image), tuple(layer.diff_id for layer in image.layers))
+
+
+@dataclass(frozen=True)
+class Built:
+    """A plan, its base, the image of a builder known to be right, and the image of the builder under test."""
+
+    plan: ImagePlan
+    base: Facts
+    reference: Facts
+    candidate: Facts
+
+
 class BuilderContract:
     """The suite. Each test compares the two images of `built`, or one of them with the plan."""
 
     def test_same_files(self, built: Built) -> None:
         """Every path of one image is in the other, with the same kind, content, mode, owner and link target."""
-        assert differences(files_of(built.reference), files_of(built.candidate)) == []
+        assert differences(built.reference.files, built.candidate.files) == []
 
     def test_same_config(self, built: Built) -> None:
         """Both images run alike: environment, user, entry point, command, ports, labels, health check and so on."""
-        assert differences(config_of(built.reference), config_of(built.candidate)) == []
+        assert differences(built.reference.config, built.candidate.config) == []
 
     def test_files_are_the_plans(self, built: Built) -> None:
         """What the plan's trees name is there byte by byte, root's, with the plan's modes and directories 0755."""
-        assert missing_files(built.plan, files_of(built.candidate)) == []
+        assert missing_files(built.plan, built.candidate.files) == []
 
     def test_config_is_the_plans(self, built: Built) -> None:
         """Each field of the plan's configuration holds in the image."""
-        assert wrong_fields(built.plan, config_of(built.candidate)) == []
+        assert wrong_fields(built.plan, built.candidate.config) == []
 
     def test_nothing_else(self, built: Built) -> None:
         """Beside the base's own paths only /opt/mpack and byte code of the plan's list are in the image."""
-        assert strangers(built.plan, files_of(built.base), files_of(built.candidate)) == []
+        assert strangers(built.plan, built.base.files, built.candidate.files) == []
 
     def test_base_below(self, built: Built) -> None:
         """The base's layers are the image's lowest, unchanged, so that a registry or engine shares them."""
-        ids = [layer.diff_id for layer in built.base.layers]
-        assert [layer.diff_id for layer in built.candidate.layers][: len(ids)] == ids
+        count = len(built.base.diff_ids)
+        assert built.candidate.diff_ids[:count] == built.base.diff_ids
 
 
 def image_of(built: BuiltImage, store: Store, docker: Docker | None = None) -> OciImage:
