@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import signal
 import sys
 from collections.abc import Sequence
 
 from mpack_runtime.cli.arguments import parser
-from mpack_runtime.cli.errors import guard
+from mpack_runtime.cli.errors import Usage, guard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +39,8 @@ def _run(arguments: argparse.Namespace) -> int:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     threads.apply(settings)
     if arguments.command == "serve":
+        if importlib.util.find_spec("gunicorn") is None:
+            raise Usage("This image has no REST service: its model was packaged as a command line.")
         from mpack_runtime.cli.model import model_config
         from mpack_runtime.rest.server import serve
 
