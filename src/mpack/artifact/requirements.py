@@ -229,6 +229,8 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _looks_like_path(line: str) -> bool:
+    if re.match(r"[\w.-]+\s*(\[[^\]]*\])?\s*@\s*(?!file:)[a-z+]+://", line, re.I):
+        return False
     target = line.partition(" @ ")[2].strip() if re.match(r"[\w.-]+(\[[^\]]*\])? @ \.", line) else line
     first = target.partition(";")[0].strip()
     return first.endswith((".whl", ".tar.gz", ".zip")) or first.startswith((".", "/", "~", "file:")) or "\\" in first
