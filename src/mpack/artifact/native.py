@@ -84,9 +84,11 @@ def _exists_for_cpu(parsed: Pep508) -> bool:
 
 def add_missing(requirements: tuple[Requirement, ...], *lines: str, source: str) -> tuple[Requirement, ...]:
     """The requirements and those of `lines` whose package they do not name."""
-    present = {requirement_name(item) for item in requirements}
-    more = [Requirement(line, "model", source) for line in lines]
-    return (*requirements, *(item for item in more if requirement_name(item) not in present))
+    found = {requirement_name(item): item for item in requirements}
+    for line in lines:
+        item = Requirement(line, "model", source)
+        found.setdefault(requirement_name(item), item)
+    return (*requirements, *(item for item in found.values() if item not in requirements))
 
 
 def sklearn_lines(version: str | None, names: Iterable[Global]) -> list[str]:

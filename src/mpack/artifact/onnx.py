@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
-from mpack.artifact.protobuf import BYTES, VARINT, Message, ProtobufError
+from mpack.artifact.protobuf import BYTES, VARINT, Message, ProtobufError, ProtobufTruncated
 from mpack.errors import InputError
 from mpack.signature import Signature, Tensor
 from mpack.spec import Requirement
@@ -106,9 +106,8 @@ def read_onnx(tree: Tree, path: str) -> Graph:
         with tree.open(path) as stream:
             _read_model(Message(stream, 0, size), graph)
     except ProtobufError as error:
-        raise InputError(
-            "artifact-corrupt", f"{path} is no whole ONNX model: {error}.", "Copy or export it again."
-        ) from None
+        code = "artifact-truncated" if isinstance(error, ProtobufTruncated) else "artifact-corrupt"
+        raise InputError(code, f"{path} is no whole ONNX model: {error}.", "Copy or export it again.") from None
     if not graph.ir_version or not graph.nodes or not graph.opsets:
         raise InputError(
             "artifact-corrupt", f"{path} is no ONNX model: it has no graph or no opset.", "Export it again."

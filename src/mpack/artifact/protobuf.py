@@ -12,6 +12,10 @@ class ProtobufError(ValueError):
     """The bytes are no message."""
 
 
+class ProtobufTruncated(ProtobufError):
+    """The bytes end before the message does."""
+
+
 class Message:
     """`size` bytes of `stream` from its present position on: iterate over `fields`, read what is wanted."""
 
@@ -42,7 +46,7 @@ class Message:
             else:
                 raise ProtobufError(f"a field has the wire type {kind}")
             if position > self.end:
-                raise ProtobufError("a field is longer than what holds it")
+                raise ProtobufTruncated("a field is longer than what holds it")
             yield number, kind, value
 
     def data(self, limit: int = 1 << 20) -> bytes:
@@ -63,7 +67,7 @@ class Message:
         for shift in range(0, 70, 7):
             byte = self.stream.read(1)
             if not byte:
-                raise ProtobufError("it ends inside a number")
+                raise ProtobufTruncated("it ends inside a number")
             value |= (byte[0] & 0x7F) << shift
             if byte[0] < 0x80:
                 return value
