@@ -13,8 +13,6 @@ from mpack_runtime.errors import RuntimeFault
 from mpack_runtime.loaders import Model
 from mpack_runtime.service import Service
 
-CONFIG = ModelConfig.load  # what images use; the tests below make their own
-
 
 def connect(service: Service) -> selfcheck.Ask:
     """The request path without a server."""
@@ -91,11 +89,19 @@ def test_output_sample_that_differs_is_told_but_proves_nothing(tmp_path: Path) -
     """A trainer may save true targets beside the inputs: compared where equal, else passed against "load"."""
     files = {"input_file": "in.pkl", "output_file": "out.pkl"}
     sample = {"request": {"data": [[1.0], [2.0]]}, **files}
-    same = check(tmp_path, {**sample, "expected": {"prediction": [1.0, 2.0]}})
-    assert (same.status, same.against, same.reason) == ("failed", "expected", None) or same.status == "passed"
+    same = check(tmp_path, {**sample, "expected": {"prediction": [[1.0], [2.0]]}})
+    assert (same.status, same.against, same.reason) == ("passed", "expected", None)
     other = check(tmp_path, {**sample, "expected": {"prediction": [[1.0], [9.0]]}})
     assert (other.status, other.against) == ("passed", "load")
     assert other.reason is not None and other.reason.startswith("out.pkl is not the model's answer: prediction[1][0]")
+
+
+def test_pickled_table_of_one_column_equals_a_list_of_values() -> None:
+    """A sample saved as a one-column table is the 1-D answer; an answer given as JSON must have its shape."""
+    answer = {"prediction": [1.0, 2.0], "columns": []}
+    expected = {"prediction": [[1.0], [2.0]]}
+    assert selfcheck.compare(Sample(expected=expected, output_file="head_output.pkl"), answer) == (0.0, None)
+    assert selfcheck.compare(Sample(expected=expected), answer)[1] == "prediction[0]: expected [1.0], got 1.0"
 
 
 def test_model_that_does_not_answer_fails_with_its_message(tmp_path: Path) -> None:

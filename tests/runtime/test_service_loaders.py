@@ -64,7 +64,6 @@ def test_regression_with_names_reorders(tmp_path: Path) -> None:
     assert ask(service, {"columns": ["b", "a"], "data": [[0, 1], [1, 2]]}) == {"prediction": expected, "columns": []}
     assert ask(service, {"data": [[1, 0], [2, 1]]})["prediction"] == expected
     assert service.example() == {"columns": ["a", "b"], "data": [[0, 0]]}
-    assert loaders.forkable(service.config)
 
 
 @pytest.mark.parametrize(("serialization", "method"), [("pickle", "predict_proba"), ("joblib", "decision_function")])
@@ -141,18 +140,30 @@ def test_model_exception_is_a_message_and_a_traceback_on_stderr(
         (pickle.dumps({"a": 1}), {}, "is a dict, which has no method predict"),
         (b"", {"method": "eval"}, "The option method is 'eval'"),
         (b"", {"serialization": "json"}, "The option serialization is 'json'"),
-        (b"", {"serialization": "skops"}, "needs the Python module 'skops'"),
+        (b"", {"serialization": "skops"}, "needs the Python module 'skops"),
         (None, {}, "does not exist"),
     ],
 )
-def test_load_failure_is_a_sentence(tmp_path: Path, content: bytes | None, options: Any, words: str) -> None:
+def test_load_failure_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, options: Any, words: str
+) -> None:
     """Damaged files, missing dependencies and wrong options end in one sentence each."""
+    monkeypatch.setitem(sys.modules, "skops", None)
     settings = config(tmp_path, "sklearn", "m.pkl", options=options)
     if content is not None:
         settings.path.write_bytes(content)
     with pytest.raises(LoadFailure) as caught:
         Service.load(settings)
     assert words in caught.value.message
+
+
+def test_only_models_without_threads_may_be_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn alone is forkable; not beside a library whose thread pool a pickle may start."""
+    monkeypatch.setattr(loaders, "THREADED", ("no_such_library",))
+    assert loaders.forkable(config(tmp_path, "sklearn", "m"))
+    assert not loaders.forkable(config(tmp_path, "onnx", "m"))
+    monkeypatch.setattr(loaders, "THREADED", ("onnxruntime",))
+    assert not loaders.forkable(config(tmp_path, "sklearn", "m"))
 
 
 def test_unknown_loader_kind_is_refused(tmp_path: Path) -> None:

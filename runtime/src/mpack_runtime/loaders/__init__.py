@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pickle
 import traceback
 from typing import Any
+from zipfile import BadZipFile
 
 from mpack_runtime.config import ModelConfig, Sample
 from mpack_runtime.errors import LoadFailure
 from mpack_runtime.frame import Inputs
 from mpack_runtime.signature import Signature
 
-#: Kinds that a server may load before it forks its workers: they start no thread before they predict.
+#: Kinds that a server may load before it forks its workers: they start no thread before they predict …
 FORKABLE = frozenset({"sklearn"})
+#: … unless one of these is installed: a pickle may hold their wrappers, whose OpenMP threads do not survive a fork.
+THREADED = ("lightgbm", "xgboost", "catboost", "torch", "onnxruntime", "tensorflow")
 KINDS = ("sklearn", "xgboost", "lightgbm", "onnx", "pytorch", "pyfunc", "odahu")
 
 
@@ -32,7 +36,7 @@ class Model:
 
 def forkable(config: ModelConfig) -> bool:
     """True if the model may be loaded before the server forks its workers, so that they share its memory."""
-    return config.loader.kind in FORKABLE
+    return config.loader.kind in FORKABLE and not any(importlib.util.find_spec(name) for name in THREADED)
 
 
 def load(config: ModelConfig) -> Model:
@@ -57,11 +61,11 @@ def load(config: ModelConfig) -> Model:
     except (Exception, SystemExit) as error:  # whatever a framework or the model's own code raises
         traceback.print_exc()
         hint = " The file may be damaged, or of another version of the library." if _damaged(error) else ""
-        raise LoadFailure(
-            f"The model {where} cannot be loaded ({kind}): {type(error).__name__}: {error}.{hint}"
-        ) from error
+        lines = str(error).strip().splitlines() or [""]  # libraries append stack traces
+        reason = f"{type(error).__name__}: {lines[0].rstrip('. ')}"
+        raise LoadFailure(f"The model {where} cannot be loaded ({kind}): {reason}.{hint}") from error
     return model
 
 
 def _damaged(error: BaseException) -> bool:
-    return isinstance(error, (pickle.UnpicklingError, EOFError, AttributeError, UnicodeDecodeError))
+    return isinstance(error, (pickle.UnpicklingError, EOFError, AttributeError, UnicodeDecodeError, BadZipFile))

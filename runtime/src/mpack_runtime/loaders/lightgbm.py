@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mpack_runtime import threads
@@ -17,9 +18,7 @@ class BoosterModel(Model):
 
     def __init__(self, booster: Any) -> None:
         self._booster = booster
-        names = booster.feature_name()
-        generated = names == [f"Column_{index}" for index in range(len(names))]  # trained without names
-        self.signature = Signature(inputs=tuple(Column(None if generated else name, "double") for name in names))
+        self.signature = features(booster.feature_name(), "double")
 
     def predict(self, inputs: Inputs) -> Any:
         matrix = inputs.single() if isinstance(inputs, Tensors) else inputs.matrix()
@@ -35,4 +34,14 @@ def load(config: ModelConfig) -> Model:
     if text:
         return BoosterModel(lightgbm.Booster(model_file=str(config.path)))
     held = read_estimator(config.path, config.loader.options)
-    return BoosterModel(held) if isinstance(held, lightgbm.Booster) else EstimatorModel(held, "predict")
+    if isinstance(held, lightgbm.Booster):
+        return BoosterModel(held)
+    model = EstimatorModel(held, "predict")
+    model.signature = features(held.feature_name_, "any")
+    return model
+
+
+def features(names: Sequence[str], kind: str) -> Signature:
+    """One column a feature; without names where LightGBM made them up (Column_0, …)."""
+    generated = list(names) == [f"Column_{index}" for index in range(len(names))]
+    return Signature(inputs=tuple(Column(None if generated else name, kind) for name in names))
