@@ -62,7 +62,7 @@ class DockerCli:
             model_version=artifact.version,
             python=artifact.python,
             requirements=(*description.requirements, *runtime_requirements("cli", frozenset(needs))),
-            base=BaseWish(arguments.dockerfileBaseImage, system_packages=artifact.system_packages),
+            base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,
             config=with_model_labels(
                 ImageConfig(env=serving_env({}), user="0:0", entrypoint=ENTRYPOINT), artifact, self.name

@@ -70,7 +70,7 @@ class DockerRest:
             model_version=artifact.version,
             python=artifact.python,
             requirements=(*description.requirements, *runtime_requirements("rest", description.needs)),
-            base=BaseWish(arguments.dockerfileBaseImage, system_packages=artifact.system_packages),
+            base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,
             config=with_model_labels(config, artifact, self.name),
             contents=contents,

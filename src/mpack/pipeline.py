@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +135,19 @@ def described(request: BuildRequest, progress: Progress) -> Iterator[Described]:
             artifact = read_artifact(
                 request.location, limits=request.limits, trust=request.trust, scratch=Path(scratch)
             )
-            yield_value = describe(artifact, request)
+            found = describe(with_tolerance(artifact, request.tolerance), request)
         for finding in artifact.description.findings:
             if finding.level != "note":
                 progress.warn(f"{finding.path}: {finding.message}" if finding.path else finding.message)
-        yield yield_value
+        yield found
+
+
+def with_tolerance(artifact: Artifact, tolerance: float | None) -> Artifact:
+    """The artifact with the relative tolerance that the user gave for its sample's answer, if any."""
+    sample = artifact.description.sample
+    if tolerance is None or sample is None:
+        return artifact
+    return replace(artifact, description=replace(artifact.description, sample=replace(sample, tolerance=tolerance)))
 
 
 def describe(artifact: Artifact, request: BuildRequest) -> Described:
