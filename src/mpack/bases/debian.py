@@ -115,9 +115,12 @@ def _read_control(assembly: _Assembly, archive: Path) -> None:
 def _read_archive(assembly: _Assembly, archive: Path, own: bool) -> None:
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        with tarfile.open(fileobj=process.stdout, mode="r|") as data:
-            for member in data:
-                _take(assembly, data, member, own)
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as data:
+                for member in data:
+                    _take(assembly, data, member, own)
+        except tarfile.TarError as error:
+            raise _damaged(archive) from error
         process.stdout.read()  # padding after the last entry: dpkg-deb would else die of a closed pipe
     if process.returncode != 0:
         raise _damaged(archive)
