@@ -67,6 +67,13 @@ def test_where_it_is_looked_for(tmp_path: Path) -> None:
     assert read_beside(str(tmp_path / "nothing")) == Overrides()
 
 
+@pytest.mark.parametrize("location", ["", "/", "x" * 250, "a/../.."])
+def test_odd_locations_have_none(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locations that leave no room for a file beside them have none, and raise nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert find_beside(location) is None
+
+
 def test_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`mpack build .` finds the file named after the real directory."""
     (tmp_path / "model").mkdir()

@@ -177,11 +177,17 @@ def find_beside(location: str) -> Path | None:
     if is_url(location) or not location:
         return None
     path = Path(location).absolute()
-    named = path.with_name(f"{path.name or path.resolve().name}.{FILE_NAME}")
-    if named.is_file():
-        return named
-    common = path.with_name(FILE_NAME)
-    return common if path.is_file() and path.name != FILE_NAME and common.is_file() else None
+    if path.name in ("", ".."):
+        path = path.resolve()
+    named = path.parent / f"{path.name}.{FILE_NAME}"
+    common = path.parent / FILE_NAME
+    try:
+        if named.is_file():
+            return named
+        return common if path.is_file() and path != common and common.is_file() else None
+    except OSError:
+        # A name too long, a directory closed to us: opening the artifact itself says so better.
+        return None
 
 
 def read_beside(location: str) -> Overrides:

@@ -125,7 +125,7 @@ def judge(scan: PickleScan, trust: Trust) -> tuple[Finding, ...]:
     """Findings on an acceptable pickle. Raises InputError pickle-refused on any other."""
     refused = [name for name in scan.unknown if not _trusted(name, trust)]
     if trust.pickle:
-        return tuple(_as_findings(scan, "accepted by --trust-pickle"))
+        return tuple(_as_findings(scan, "accepted only with --trust-pickle"))
     if scan.problem:
         raise InputError(
             "pickle-refused",

@@ -50,7 +50,6 @@ def command(artifact: str, as_json: bool, **values: Any) -> None:
 
 def read_for_show(location: str, limits: Limits, trust: Trust, scratch: Path) -> tuple[Artifact, MpackError | None]:
     """The artifact, and the error that a build would end with if its pickles may not be loaded."""
-    from mpack.artifact.model import Finding
     from mpack.artifact.reader import read_artifact
     from mpack.errors import MpackError
 
@@ -60,9 +59,9 @@ def read_for_show(location: str, limits: Limits, trust: Trust, scratch: Path) ->
         if error.code != "pickle-refused":
             raise
         refusal = error
+    # Read once more without judging, so that the dangers of every pickle are shown and not only those of the first.
     artifact = read_artifact(location, limits=limits, trust=replace(trust, pickle=True), scratch=scratch)
-    findings = (Finding("danger", refusal.message), *artifact.description.findings)
-    return replace(artifact, trust=trust, description=replace(artifact.description, findings=findings)), refusal
+    return replace(artifact, trust=trust), refusal
 
 
 def describe(artifact: Artifact) -> dict[str, Any]:
