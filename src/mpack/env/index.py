@@ -123,6 +123,7 @@ class IndexSettings:
             "PIP_FIND_LINKS": " ".join(self.find_links),
             "PIP_NO_INDEX": "1" if self.no_index else "",
             "PIP_CERT": str(self.ca_bundle or ""),
+            "REQUESTS_CA_BUNDLE": str(self.ca_bundle or ""),  # pip puts this one over its own option
             "PIP_CLIENT_CERT": str(self.client_cert or ""),
             "PIP_TRUSTED_HOST": " ".join(self.trusted_hosts),
             "PIP_DEFAULT_TIMEOUT": self.timeout,

@@ -17,7 +17,7 @@ _KEPT = ("UV_CACHE_DIR", "UV_NO_CACHE", "UV_OFFLINE", "UV_HTTP_RETRIES", "UV_EXC
 _UNREACHABLE = re.compile(
     r"error sending request|Failed to fetch|tcp connect error|dns error|certificate|timed out|timeout|"
     r"\b(401|403|407|429|5\d\d) |Unauthorized|Forbidden|network connectivity is disabled|Could not resolve host|"
-    r"connection (refused|reset)|tls handshake",
+    r"connection (refused|reset)|tls handshake|could not be queried",
     re.IGNORECASE,
 )
 _DENIED = re.compile(r"\b(401|403)\b|Unauthorized|Forbidden|lack of valid authentication", re.IGNORECASE)
@@ -37,7 +37,7 @@ def uv_binary() -> str:
 
 def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with its own uv, pip and Python settings replaced by `settings`."""
-    dropped = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+    dropped = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     kept = {key: value for key, value in os.environ.items() if key in _KEPT or not key.startswith(dropped)}
     for key in settings:
         kept.pop(key.lower(), None)  # a lower-case proxy variable would win over ours
@@ -99,7 +99,8 @@ def fault(output: str, what: str) -> MpackError | None:
         )
     if not _UNREACHABLE.search(output):
         return None
-    reason = short(output)
+    refused = re.search(r"hint: (An index URL .*could not be queried.*)", output)
+    reason = refused[1] if refused else short(output)
     if _DENIED.search(output):
         return EnvironmentFault(
             "index-unreachable",

@@ -102,7 +102,8 @@ class Resolver:
                     return self._packages(made), _warnings(output)
             if "matching platform tag" not in output:
                 break
-        if "No solution found" in output or "no satisfying" in output:
+        # uv goes on without an index that refuses the credentials, and tells of it in a hint only.
+        if "could not be queried" not in output and "No solution found" in output:
             raise Unsatisfiable(output)
         raise fault(output, "Resolving the requirements") or _refused(output)
 

@@ -57,6 +57,9 @@ def serve_index(
     """
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             if password and self.headers.get("Authorization") != _basic(user, password):
                 self._answer(401, b"a password is needed", {"WWW-Authenticate": 'Basic realm="index"'})
@@ -77,7 +80,8 @@ def serve_index(
                 self.send_header(key, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command == "GET":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: the test's output is the test's."""
