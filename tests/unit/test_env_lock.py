@@ -10,9 +10,10 @@ import pytest
 
 from mpack.contents import Contents, sha256_file
 from mpack.env.index import IndexSettings
+from mpack.env.install import install_venv
 from mpack.env.lock import lock_environment
 from mpack.errors import EnvironmentFault, InputError
-from mpack.plan import Environment
+from mpack.plan import BaseImage, Environment
 from mpack.spec import Requirement
 from mpack.testing.wheels import make_wheel
 
@@ -193,6 +194,9 @@ def test_git_is_pinned_to_the_commit(index: IndexSettings, tmp_path: Path) -> No
     assert chosen(environment) == {"lib": "2.0 index", "tool": "1.0 vcs"}
     assert environment.packages[1].url == f"git+{source.as_uri()}@{commit}"
     assert environment == lock(index, f"tool @ git+{source.as_uri()}@{commit}", allow_vcs=True)
+    base = BaseImage("base", "sha256:0", "linux/amd64", "/usr/bin/python3.11", "3.11.2")
+    install_venv(environment, base, tmp_path / "venv", index=index)
+    assert (tmp_path / "venv/lib/python3.11/site-packages/tool.py").read_text() == "x = 1\n"
 
 
 BACKEND = """

@@ -1,0 +1,126 @@
+"""The lock file: JSON both ways, whole or not at all, and clear words when it does not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mpack.env.lockfile import LockEntry, LockFile, LockInputs, lock_path, requirement_lines
+from mpack.errors import EnvironmentFault, InputError
+from mpack.plan import BaseImage, Bytecode, Environment, LockedPackage
+from mpack.spec import BaseWish, Requirement
+
+INPUTS = LockInputs("docker-rest", "linux/amd64", "3.11", BaseWish(), True, ("flask>=2.2", "numpy==1.26.4"))
+ENTRY = LockEntry(
+    INPUTS.key,
+    INPUTS.requirements,
+    BaseImage("python:3.11-slim", "sha256:1", "linux/amd64", "/usr/local/bin/python3.11", "3.11.9", ("/usr/lib/x",)),
+    Environment("3.11", "linux/amd64", (LockedPackage("numpy", "1.26.4", ("sha256:2",)),), relaxed=("a==1 -> 2",)),
+    Bytecode("3.11.9", ("/opt/mpack/venv/x.py",)),
+    "isal-1",
+)
+
+
+def test_json_both_ways(tmp_path: Path) -> None:
+    """What is written is what is read, with and without byte code, and writing it again changes nothing."""
+    path = tmp_path / "m.zip.mpack.lock"
+    other = replace(ENTRY, key="other", bytecode=None)
+    lock = LockFile({}).with_entry(ENTRY).with_entry(other)
+    lock.write(path)
+    first = path.stat()
+    assert LockFile.read(path) == lock
+    LockFile.read(path).write(path)
+    assert path.stat().st_mtime_ns == first.st_mtime_ns and first.st_mode & 0o777 == 0o644
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_absent_lock_is_empty(tmp_path: Path) -> None:
+    """No file, no entries."""
+    assert LockFile.read(tmp_path / "none").entries == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not json",
+        "[]",
+        '"x"',
+        "{}",
+        '{"schema": 99, "entries": []}',
+        '{"schema": 1}',
+        '{"schema": 1, "entries": 7}',
+        '{"schema": 1, "entries": [7]}',
+        '{"schema": 1, "entries": [{"key": "k"}]}',
+        '{"schema": 1, "entries": [{"key": "k", "requirements": [], "base": null}]}',
+    ],
+)
+def test_what_is_no_lock(tmp_path: Path, text: str) -> None:
+    """Bad JSON, an unknown schema or wrong types: lock-invalid, naming the file and what to do."""
+    path = tmp_path / "x.mpack.lock"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        LockFile.read(path)
+    assert caught.value.code == "lock-invalid"
+    assert str(path) in caught.value.message and "--update-lock" in caught.value.hint
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    """A binary file is no lock either."""
+    path = tmp_path / "x.mpack.lock"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError):
+        LockFile.read(path)
+
+
+def test_a_changed_requirement_is_named() -> None:
+    """lock-mismatch says which requirement went and which came."""
+    ENTRY.check(INPUTS)
+    with pytest.raises(InputError) as caught:
+        ENTRY.check(replace(INPUTS, requirements=("flask>=2.2", "numpy==2.0.0")))
+    assert caught.value.code == "lock-mismatch"
+    assert "numpy==1.26.4" in caught.value.message and "numpy==2.0.0" in caught.value.message
+    assert "flask" not in caught.value.message
+
+
+def test_a_failed_write_leaves_the_old_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk fails in the middle, the earlier file stays and no temporary one does."""
+    path = tmp_path / "x.mpack.lock"
+    LockFile({}).with_entry(ENTRY).write(path)
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EnvironmentFault) as caught:
+        LockFile({}).with_entry(replace(ENTRY, encoder="other")).write(path)
+    assert caught.value.code == "disk-full"
+    assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_no_host_path_in_the_file(tmp_path: Path) -> None:
+    """Only image paths, no path of the machine that wrote it."""
+    path = tmp_path / "x.mpack.lock"
+    LockFile({}).with_entry(ENTRY).write(path)
+    assert str(tmp_path) not in path.read_text() and json.loads(path.read_text())["schema"] == 1
+
+
+def test_requirement_lines_are_normal() -> None:
+    """Order, repetition and surrounding blanks do not make another lock."""
+    one = requirement_lines([Requirement("b==1 ", "model"), Requirement("a", "runtime"), Requirement("a", "model")])
+    assert one == ("a", "b==1")
+
+
+def test_where_locks_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the artifact; under the state directory for URLs, each with a file of its own."""
+    monkeypatch.setenv("MPACK_HOME", str(tmp_path / "state-home"))
+    artifact = tmp_path / "model.zip"
+    assert lock_path(str(artifact)) == tmp_path / "model.zip.mpack.lock"
+    assert lock_path(str(tmp_path / "folder") + "/") == tmp_path / "folder.mpack.lock"
+    one, two = lock_path("https://a.example/m.zip"), lock_path("https://a.example/n.zip")
+    assert one != two and one.is_relative_to(tmp_path / "state-home")
