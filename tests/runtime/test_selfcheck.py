@@ -12,6 +12,7 @@ from mpack_runtime.config import ModelConfig, Sample
 from mpack_runtime.errors import RuntimeFault
 from mpack_runtime.loaders import Model
 from mpack_runtime.service import Service
+from mpack_runtime.signature import Column, Signature
 
 
 def connect(service: Service) -> selfcheck.Ask:
@@ -83,6 +84,28 @@ def test_without_expected_answer_or_sample_it_only_asks(tmp_path: Path) -> None:
     assert check(tmp_path, {"request": REQUEST}).line() == check(tmp_path, {"request": REQUEST}).line()
     assert (check(tmp_path, {"request": REQUEST}).rows, check(tmp_path, None).rows) == (2, None)
     assert {check(tmp_path, sample).against for sample in (None, {"request": REQUEST})} == {"load"}
+
+
+def test_without_sample_made_up_values_are_asked(tmp_path: Path) -> None:
+    """An answer counts a row; a refusal is told and fails nothing."""
+
+    class Strict(Echo):
+        signature = Signature((Column("a", "double"),))
+        fails = False
+
+        def predict(self, inputs: Any) -> Any:
+            if self.fails:
+                raise ValueError("a must not be 0")
+            return super().predict(inputs)
+
+    loader = {"kind": "sklearn", "path": "", "options": {}}
+    (tmp_path / "model.json").write_text(json.dumps({"schema": 1, "name": "m", "version": "1", "loader": loader}))
+    service = Service(ModelConfig.load(tmp_path / "model.json"), Strict())
+    assert selfcheck.check(service, connect) == selfcheck.Report("passed", "load", rows=1)
+    Strict.fails = True
+    report = selfcheck.check(service, connect)
+    assert report.status == "passed" and report.rows is None
+    assert report.reason is not None and "answers 500" in report.reason and "a must not be 0" in report.reason
 
 
 def test_output_sample_that_differs_is_told_but_proves_nothing(tmp_path: Path) -> None:

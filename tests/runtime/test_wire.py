@@ -253,6 +253,16 @@ def test_dates_are_utc(text: str, expected: str) -> None:
     assert one("datetime", text)[0] == np.datetime64(expected, "ns")
 
 
+def test_cells_of_type_any_may_nest_but_not_without_end() -> None:
+    """Lists and objects pass in a declared column of type any, up to 64 levels."""
+    signature = Signature((Column("v", "any"),))
+    deep = json.loads("[" * 64 + "]" * 64)
+    assert frame({"data": [[deep]]}, signature).data[0][0] == deep
+    assert refused({"data": [[1], [[{"x": deep}]]]}, signature).startswith(
+        'Row 2, column "v": lists and objects are nested'
+    )
+
+
 def test_null_is_a_missing_value() -> None:
     """NaN, NaT or None where the type has one; whole numbers and booleans only in optional columns."""
     assert np.isnan(one("double", None, 1)[0]) and np.isnan(one("float", None)[0])
@@ -307,6 +317,10 @@ def test_two_tensors_by_name_by_column_and_by_record() -> None:
     assert decode({"dataframe_records": [{"u": 1, "v": 2}]}, single).arrays["x"].tolist() == [[1, 2]]
     csv = wire.decode(b"y,x\n5,1\n", "text/csv", TWO)
     assert isinstance(csv, Tensors) and csv.arrays["y"].tolist() == [5]
+    words = Signature((Tensor("n", "int64", (-1,)), Tensor("s", "str", (-1,))))
+    mixed = wire.decode(b"s,z,n\n007,x,9007199254740993\n", "text/csv", words)
+    assert isinstance(mixed, Tensors) and mixed.warnings == ('the column "z" was ignored',)
+    assert (mixed.arrays["n"].tolist(), mixed.arrays["s"].tolist()) == ([9007199254740993], ["007"])
 
 
 @pytest.mark.parametrize(

@@ -299,19 +299,21 @@ def _tensors_from_columns(
     names: list[str] | None, columns: list[tuple[Any, ...]], tensors: tuple[Tensor, ...], strict: bool, text: bool
 ) -> Tensors:
     """A table for a model of tensors: one tensor takes the whole table, several take a column each."""
-    if text:
-        kinds = [tensors[0]] * len(columns) if len(tensors) == 1 or len(tensors) != len(columns) else list(tensors)
-        columns = [
-            tuple(read_text(values, wire_tensors.column_type(tensor.dtype), Place(f"column {position}")))
-            for position, (values, tensor) in enumerate(zip(columns, kinds), 1)
-        ]
-    if len(tensors) == 1:
-        return Tensors(wire_tensors.from_single([list(row) for row in zip(*columns)], tensors))
-    if names is None:
+    if len(tensors) > 1 and names is None:
         if len(columns) != len(tensors):
             raise BadRequest(f"The request has {len(columns)} columns; the model takes {len(tensors)} inputs.")
         names = [str(tensor.name) for tensor in tensors]
-    content = {name: list(values) for name, values in zip(names, columns)}
+    if text:
+        dtypes = {tensor.name: tensor.dtype for tensor in tensors}
+        single = [tensors[0].dtype] * len(columns)
+        kinds = single if len(tensors) == 1 else [dtypes.get(name, "any") for name in names or ()]
+        columns = [
+            read_text(values, wire_tensors.column_type(dtype), Place(f"column {position}"))
+            for position, (values, dtype) in enumerate(zip(columns, kinds), 1)
+        ]
+    if len(tensors) == 1:
+        return Tensors(wire_tensors.from_single([list(row) for row in zip(*columns)], tensors))
+    content = {name: list(values) for name, values in zip(names or (), columns)}
     arrays, extra = wire_tensors.from_named(content, tensors)
     return Tensors(arrays, warnings=tuple(_ignored("the column", extra, strict)))
 

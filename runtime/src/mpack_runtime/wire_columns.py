@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,6 +19,7 @@ from mpack_runtime.signature import Column
 
 EXACT = 2**53  # up to here every whole number is a float
 RANGES = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
+MAX_NESTING = 64  # of lists and objects in one cell
 NoneType = type(None)
 
 
@@ -147,6 +149,10 @@ def _any(values: Sequence[Any], kinds: set[type], missing: bool, place: Place, n
     if not nested and not kinds <= {bool, int, float, str}:
         index = next(index for index, value in enumerate(values) if isinstance(value, (list, tuple, dict)))
         place.refuse(index, f"expected a number, a string, a boolean or null, got {describe(values[index])}")
+    if not kinds <= {bool, int, float, str}:
+        for index, value in enumerate(values):
+            if _depth_exceeds(value, MAX_NESTING):
+                place.refuse(index, f"lists and objects are nested deeper than {MAX_NESTING} levels")
     if kinds == {bool} and not missing:
         return np.array(values, dtype=bool)
     if kinds == {int}:
@@ -158,6 +164,17 @@ def _any(values: Sequence[Any], kinds: set[type], missing: bool, place: Place, n
     if kinds <= {int, float}:
         return np.array(values, dtype=np.float64)
     return _objects(values)
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    """True if lists and objects stand in each other on more than `limit` levels."""
+    level = [value]
+    for _ in range(limit + 1):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (list, dict))]
+        if not inner:
+            return False
+        level = list(chain.from_iterable(inner))
+    return True
 
 
 def _binary(values: Sequence[Any], place: Place) -> Array:
@@ -209,9 +226,9 @@ _STRING_FORMS = {
 }
 _BYTES_OR_DATES: dict[str, Callable[[Sequence[Any], Place], Array]] = {"binary": _binary, "datetime": _dates}
 
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
-_BOOLEANS = {"true": True, "false": False}
+BOOLEANS = {"true": True, "false": False}
 
 
 def read_text(values: Sequence[str | None], kind: str, place: Place) -> tuple[Any, ...]:
@@ -229,7 +246,7 @@ def read_text(values: Sequence[str | None], kind: str, place: Place) -> tuple[An
 def _boolean(cell: str | None, index: int, place: Place) -> bool | None:
     if cell is None or not cell.strip():
         return None
-    found = _BOOLEANS.get(cell.strip().lower())
+    found = BOOLEANS.get(cell.strip().lower())
     if found is None:
         place.refuse(index, f"expected true or false, got {describe(cell)}")
     return found
@@ -240,7 +257,7 @@ def _number(cell: str | None, index: int, kind: str, place: Place) -> int | floa
     text = cell.strip() if cell else ""
     if not text:
         return None
-    if not _NUMBER.fullmatch(text) or len(text) > 400:
+    if not NUMBER.fullmatch(text) or len(text) > 400:
         place.refuse(index, f"expected a number ({kind}), got {describe(cell)}")
     number: int | float = int(text) if _INTEGER.fullmatch(text) and kind in RANGES else float(text)
     if number in (np.inf, -np.inf):
@@ -251,9 +268,9 @@ def _number(cell: str | None, index: int, kind: str, place: Place) -> int | floa
 def _guess(cells: Sequence[str | None]) -> tuple[Any, ...]:
     """Cells of an undeclared column: all booleans, all whole numbers, all numbers, or strings."""
     present = [cell.strip() for cell in cells if cell is not None]
-    if all(cell.lower() in _BOOLEANS for cell in present):
-        return tuple(None if cell is None else _BOOLEANS[cell.strip().lower()] for cell in cells)
-    if all(len(cell) <= 300 and _NUMBER.fullmatch(cell) for cell in present):
+    if all(cell.lower() in BOOLEANS for cell in present):
+        return tuple(None if cell is None else BOOLEANS[cell.strip().lower()] for cell in cells)
+    if all(len(cell) <= 300 and NUMBER.fullmatch(cell) for cell in present):
         whole = all(_INTEGER.fullmatch(cell) and len(cell) <= 19 for cell in present)
         return tuple(None if cell is None else (int(cell) if whole else float(cell)) for cell in cells)
     return tuple(cells)

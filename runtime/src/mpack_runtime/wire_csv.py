@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from mpack_runtime.errors import BadRequest
-from mpack_runtime.wire_columns import _BOOLEANS, _NUMBER, quote
+from mpack_runtime.wire_columns import BOOLEANS, NUMBER, quote
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a cell may be as long as a body
 
@@ -50,4 +50,4 @@ def has_header(first: Sequence[str], names: Sequence[str], header: str | None = 
         return header == "present"
     if names:
         return not set(first).isdisjoint(names)
-    return not any(not cell.strip() or _NUMBER.fullmatch(cell.strip()) or cell.lower() in _BOOLEANS for cell in first)
+    return not any(not cell.strip() or NUMBER.fullmatch(cell.strip()) or cell.lower() in BOOLEANS for cell in first)
