@@ -49,7 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{settings.port}",
             "workers": settings.workers,
             "threads": settings.threads,
-            "worker_class": Worker,
+            "worker_class": f"{Worker.__module__}.{Worker.__name__}",
             "timeout": settings.timeout,
             "graceful_timeout": settings.timeout,
             "keepalive": 15,
