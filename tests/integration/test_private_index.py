@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
+from mpack.contents import sha256_file
 from mpack.env.index import IndexSettings
 from mpack.env.install import install_venv
 from mpack.env.lock import lock_environment
@@ -188,3 +189,31 @@ def test_own_certificate_authority(links: Path, home: Path, tmp_path: Path, auth
     assert caught.value.code == "index-unreachable"
     assert "certificate" in caught.value.message and "SSL_CERT_FILE" in caught.value.hint
     assert leaks(tmp_path) == []
+
+
+def test_a_wheel_at_a_fixed_address(links: Path, home: Path, tmp_path: Path) -> None:
+    """A direct URL is locked by address and hash, installed and downloaded; its dependencies come from the index."""
+    with serve_index(links) as url:
+        address = url.replace("/simple/", "/files/app-1.0-py3-none-any.whl")
+        index = IndexSettings(default=url)
+        environment = lock_environment(
+            [Requirement(f"app @ {address}", "model")], python="3.11", platform="linux/amd64", index=index
+        )
+        install_venv(environment, BASE, tmp_path / "venv", index=index)
+        files = download_wheels(environment, tmp_path / "wheels", index=index)
+    app, lib = environment.packages
+    assert (app.source, app.url, len(app.hashes), lib.source) == ("url", address, 1, "index")
+    assert sorted(files) == ["app", "lib"]
+    assert not list((tmp_path / "venv").rglob("direct_url.json"))
+
+
+def test_an_index_without_hashes(links: Path, home: Path) -> None:
+    """Where the index's pages give no hashes, the files themselves are hashed."""
+    with serve_index(links, hashes=False) as url:
+        environment = lock_environment(
+            [Requirement("lib", "model")],
+            python="3.11",
+            platform="linux/amd64",
+            index=IndexSettings(default=url),
+        )
+    assert environment.packages[0].hashes == (f"sha256:{sha256_file(links / 'lib-1.0-py3-none-any.whl')}",)

@@ -49,7 +49,12 @@ def make_wheel(
 
 @contextmanager
 def serve_index(
-    directory: Path, *, user: str = "", password: str = "", tls: tuple[Path, Path] | None = None
+    directory: Path,
+    *,
+    user: str = "",
+    password: str = "",
+    tls: tuple[Path, Path] | None = None,
+    hashes: bool = True,
 ) -> Iterator[str]:
     """Serves the wheels of `directory` as a PEP 503 index on loopback; yields its URL without credentials.
 
@@ -65,7 +70,7 @@ def serve_index(
                 self._answer(401, b"a password is needed", {"WWW-Authenticate": 'Basic realm="index"'})
                 return
             parts = [unquote(part) for part in self.path.split("/") if part]
-            page = _page(directory, parts[1]) if len(parts) == 2 and parts[0] == "simple" else None
+            page = _page(directory, parts[1], hashes) if len(parts) == 2 and parts[0] == "simple" else None
             file = directory / parts[1] if len(parts) == 2 and parts[0] == "files" else None
             if page is not None:
                 self._answer(200, page, {"Content-Type": "text/html"})
@@ -105,10 +110,10 @@ def _basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def _page(directory: Path, project: str) -> bytes | None:
+def _page(directory: Path, project: str, hashes: bool) -> bytes | None:
     links = ""
     for path in sorted(directory.glob("*.whl")):
         if path.name.split("-")[0].lower().replace("_", "-") == project:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            links += f'<a href="/files/{path.name}#sha256={digest}">{path.name}</a>\n'
+            fragment = "#sha256=" + hashlib.sha256(path.read_bytes()).hexdigest() if hashes else ""
+            links += f'<a href="/files/{path.name}{fragment}">{path.name}</a>\n'
     return f"<!DOCTYPE html><html><body>{links}</body></html>".encode() if links else None
