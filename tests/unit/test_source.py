@@ -14,10 +14,8 @@ import sys
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 
@@ -25,7 +23,7 @@ from mpack.artifact import archive as archive_module
 from mpack.artifact.limits import Limits, parse_size
 from mpack.artifact.model import Tree
 from mpack.artifact.source import open_tree, steady, tree_digest
-from mpack.errors import EnvironmentFault, InputError, MpackError, UsageError
+from mpack.errors import EnvironmentFault, InputError, UsageError
 
 FILES = {"MLmodel": b"flavors: {}\n", "data/model.pkl": b"x" * 3000, "code/run.sh": b"#!/bin/sh\n"}
 
@@ -387,104 +385,6 @@ def test_no_sizes(text: str) -> None:
 def test_own_limits_win_over_the_file() -> None:
     """What the command line sets wins over mpack.toml's; what it leaves at the default does not."""
     assert Limits(entries=5).over(Limits(entries=7, ratio=9)) == Limits(entries=5, ratio=9)
-
-
-# URLs
-
-
-class Site(BaseHTTPRequestHandler):
-    """A small web server: path -> (status, headers, body)."""
-
-    pages: ClassVar[dict[str, tuple[int, dict[str, str], bytes]]] = {}
-
-    def do_GET(self) -> None:
-        status, headers, body = self.pages.get(self.path.partition("?")[0], (404, {}, b"gone"))
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def site() -> Iterator[str]:
-    """The address of a server on this machine."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    Site.pages = {}
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def archive_bytes(tmp_path: Path) -> bytes:
-    """A tar.gz of the model."""
-    return tar(folder(tmp_path), tmp_path / "a.tgz", "w:gz").read_bytes()
-
-
-def test_url(site: str, tmp_path: Path, scratch: Path) -> None:
-    """A URL is fetched into scratch and opened by content; the title is its last part without the query."""
-    Site.pages = {"/models/wine%201.zip": (200, {}, archive_bytes(tmp_path))}
-    tree = open_tree(f"{site}/models/wine%201.zip?token=secret", Limits(), scratch)
-    assert contents(tree) == FILES
-    assert tree.title == "wine 1"
-
-
-def test_url_redirect(site: str, tmp_path: Path, scratch: Path) -> None:
-    """Redirects are followed."""
-    Site.pages = {"/a": (302, {"Location": "/b"}, b""), "/b": (200, {}, archive_bytes(tmp_path))}
-    assert contents(open_tree(f"{site}/a", Limits(), scratch)) == FILES
-
-
-@pytest.mark.parametrize(
-    ("path", "kind", "code", "message"),
-    [
-        ("/none", InputError, "artifact-missing", "the server answers 404"),
-        ("/private", EnvironmentFault, "download-failed", "the server answers 403"),
-        ("/short", EnvironmentFault, "download-failed", "cannot be fetched"),
-        ("/loop", EnvironmentFault, "download-failed", "cannot be fetched"),
-        ("/empty", InputError, "artifact-empty", "It is empty"),
-        ("/big", InputError, "artifact-too-large", "larger than 1000 bytes"),
-        ("/page", InputError, "artifact-digest", "has the SHA-256"),
-    ],
-)
-def test_url_faults(
-    path: str, kind: type[MpackError], code: str, message: str, site: str, tmp_path: Path, scratch: Path
-) -> None:
-    """Every way a download can fail is told apart, names no secret of the URL, and leaves nothing behind."""
-    Site.pages = {
-        "/private": (403, {}, b"no"),
-        "/short": (200, {"Content-Length": "500"}, b"x" * 100),
-        "/loop": (302, {"Location": "/loop"}, b""),
-        "/empty": (200, {}, b""),
-        "/big": (200, {}, b"x" * 2000),
-        "/page": (200, {}, b"hello"),
-    }
-    url = site.replace("://", "://user:hunter2@") + path + "?token=hunter2"
-    with pytest.raises(kind, match=message) as caught:
-        open_tree(url + ("#sha256=" + "0" * 64 if path == "/page" else ""), Limits(total=1000), scratch)
-    assert caught.value.code == code
-    assert "hunter2" not in str(caught.value)
-    assert not list(scratch.iterdir())
-
-
-def test_url_digest(site: str, scratch: Path) -> None:
-    """A digest given in the URL's fragment is checked, and right ones pass."""
-    Site.pages = {"/m.onnx": (200, {}, b"hello")}
-    sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-    assert list(open_tree(f"{site}/m.onnx#sha256={sha256}", Limits(), scratch)) == ["m.onnx"]
-
-
-def test_url_nobody_answers(scratch: Path) -> None:
-    """No server: exit 3, naming the address and not its password."""
-    with pytest.raises(EnvironmentFault, match=r"http://127\.0\.0\.1:9/m\.zip cannot be fetched") as caught:
-        open_tree("http://user:hunter2@127.0.0.1:9/m.zip?hunter2", Limits(), scratch)
-    assert "hunter2" not in str(caught.value)
 
 
 def test_zip64(tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
