@@ -246,11 +246,12 @@ def test_self_check(model_json: Path, make_model: Callable[..., Path], command: 
 
 
 def test_self_check_lists_modules(model_json: Path, command: Command) -> None:
-    """--modules names the sources that serving imports: the application's and the framework's."""
+    """--modules names the sources that serving imports: the application's, the framework's and the server's."""
     modules = json.loads(command(model_json, "self-check", "--modules").out)["modules"]
     assert modules == sorted(modules)
     assert any(path.endswith("/mpack_runtime/rest/app.py") for path in modules)
     assert any(path.endswith("/flask/app.py") for path in modules)
+    assert any(path.endswith("/gunicorn/arbiter.py") for path in modules)
 
 
 def test_another_model_by_option(
@@ -277,6 +278,17 @@ def test_a_missing_dependency_is_told_with_a_hint(
     ran = command(make_model("import no_such_module\n"), "predict", request_json, out)
     last = ran.err.splitlines()[-1]
     assert ran.code == 1 and "no_such_module" in last and "requirements" in last
+
+
+def test_serve_needs_the_service(model_json: Path) -> None:
+    """In an image without gunicorn `serve` says that this is no REST image."""
+    script = (
+        "import importlib.util, sys; real = importlib.util.find_spec; "
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'gunicorn' else real(name, *rest); "
+        "from mpack_runtime.__main__ import main; sys.exit(main(['serve']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2 and "no REST service" in done.stderr
 
 
 def test_no_command_prints_help(model_json: Path, command: Command) -> None:

@@ -23,7 +23,8 @@ def check(config: ModelConfig, out: TextIO, *, modules: bool = False) -> int:
 def _connect(service: Service) -> selfcheck.Ask:
     """The REST application where the image has one, else the road of `predict`, from bytes to bytes."""
     if importlib.util.find_spec("flask") is not None and importlib.util.find_spec("gunicorn") is not None:
-        from mpack_runtime.rest.app import connect
+        # Not rest.app: what `serve` imports, gunicorn with it, belongs to the modules that get byte code.
+        from mpack_runtime.rest.server import connect
 
         return connect(service)
     return lambda body: _predict(service, body)

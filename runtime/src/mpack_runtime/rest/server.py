@@ -21,6 +21,8 @@ from mpack_runtime.rest.gunicorn_worker import JsonAccessLog, Worker, adapt
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.service import Service
 
+__all__ = ["Server", "connect", "serve"]
+
 _REASON_BYTES = 4096
 
 
