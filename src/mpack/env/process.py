@@ -37,7 +37,16 @@ def uv_binary() -> str:
 
 def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with its own uv, pip and Python settings replaced by `settings`."""
-    dropped = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    dropped = (
+        "UV_",
+        "PIP_",
+        "PYTHON",
+        "VIRTUAL_ENV",
+        "CONDA_",
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+    )
     kept = {key: value for key, value in os.environ.items() if key in _KEPT or not key.startswith(dropped)}
     for key in settings:
         kept.pop(key.lower(), None)  # a lower-case proxy variable would win over ours
