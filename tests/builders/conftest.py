@@ -59,7 +59,9 @@ def site(mpack_home: Path, engine: str) -> Site:
 
 def odd_spec(requirements: tuple[str, ...]) -> ImageSpec:
     """The runtime and a model with odd names; values that a Dockerfile could take for its own; a very long label."""
-    runtime, contents = runtime_tree()
+    runtime, sources = runtime_tree()
+    # In memory: the runtime's sources may be edited while the session runs.
+    contents = Contents({sha256: sources.open(sha256).read() for sha256 in sources})
     digest = sha256_bytes(ODD)
     entries = (
         FileEntry("a b/$x/we\"ird [1]'.bin", len(ODD), digest),
