@@ -149,6 +149,11 @@ def check_ca_bundle() -> list[Check]:
     from mpack.env.index import IndexSettings
     from mpack.errors import MpackError
 
+    for variable in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"):
+        value = os.environ.get(variable)
+        if value and not Path(value).expanduser().is_file():
+            todo = f"Correct {variable}, or unset it: it is passed over."
+            return [Check("ca", WARN, f"{variable} names {value}, which is no file", todo)]
     try:
         named = IndexSettings.from_host().ca_bundle
     except MpackError as error:
