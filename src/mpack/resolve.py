@@ -79,7 +79,7 @@ def resolve(
         say(f"the model was trained on Python {own}; the image has {base.minor}, as --python asks")
     environment = lock_environment(
         spec.requirements,
-        python=base.minor,
+        python=base.python_version,
         platform=options.platform,
         index=index,
         provided=bases.packages(base),

@@ -73,10 +73,17 @@ def config_tree(artifact: Artifact, serving: Mapping[str, Any]) -> tuple[FileTre
     return FileTree("config", directory, (entry,)), contents
 
 
+def artifact_wheels(artifact: Artifact) -> Contents:
+    """The bytes of the wheels that the artifact brought and its requirements name (lines "PATH.whl#sha256=HEX")."""
+    named = " ".join(requirement.line for requirement in artifact.description.requirements)
+    wheels = (file for file in artifact.files if file.path.endswith(".whl"))
+    return Contents({file.sha256: file.source for file in wheels if f"#sha256={file.sha256}" in named})
+
+
 def serving_trees(artifact: Artifact, serving: Mapping[str, Any]) -> tuple[tuple[FileTree, ...], Contents]:
-    """The three trees of an image around mpack's runtime, in image order."""
+    """The three trees of an image around mpack's runtime, in image order, and all bytes that a build needs."""
     made = (runtime_tree(), model_tree(artifact), config_tree(artifact, serving))
-    contents = Contents()
+    contents = artifact_wheels(artifact)
     for _, part in made:
         contents = contents | part
     return tuple(tree for tree, _ in made), contents
