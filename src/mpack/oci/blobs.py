@@ -59,7 +59,7 @@ class Blobs:
         """True if the blob is here (and of `size` bytes)."""
         try:
             found = self.path(digest).stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return size is None or found == size
 

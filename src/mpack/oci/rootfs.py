@@ -15,7 +15,7 @@ from typing import IO
 from mpack.errors import InputError
 from mpack.oci.files import disk_faults
 from mpack.oci.image import OciImage
-from mpack.oci.members import layer_members, path_parts
+from mpack.oci.members import layer_members, path_parts, tar_faults
 from mpack.oci.rootindex import Files, read_files
 
 __all__ = ["Files", "read_files", "unpack"]
@@ -36,7 +36,8 @@ def unpack(image: OciImage, directory: Path) -> None:
     root = _Root(directory.resolve())
     with disk_faults("Unpacking an image", directory):
         for number in range(len(image.layers)):
-            root.apply(image, number)
+            with tar_faults(image, number):
+                root.apply(image, number)
         root.finish()
 
 

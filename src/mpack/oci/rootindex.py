@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from posixpath import dirname, join, split
 
 from mpack.oci.image import OciImage
-from mpack.oci.members import layer_members
+from mpack.oci.members import layer_members, tar_faults
 
 _MAX_LINKS = 40
 
@@ -62,7 +62,8 @@ def read_files(image: OciImage, wanted: Callable[[str], bool], limit: int = 4 <<
     nodes: dict[str, Node] = {}
     lost: set[str] = set()
     for number in range(len(image.layers)):
-        lost |= _apply(nodes, image, number, wanted, limit)
+        with tar_faults(image, number):
+            lost |= _apply(nodes, image, number, wanted, limit)
     if lost:  # hard links to files whose content nobody wanted under their first name: once more, with those
         return read_files(image, lambda path: wanted(path) or path in lost, limit)
     return Files(nodes)

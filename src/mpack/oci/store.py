@@ -98,14 +98,16 @@ class Store(Blobs):
         return OciImage.load(self, digest)
 
     def add_image(self, image: OciImage, names: Iterable[str] = (), *, role: str = "image") -> None:
-        """Lists an image under names ("name:tag"; none: by digest alone). A name leaves the image that had it."""
+        """Lists an image under names ("name:tag"; none: by digest). A name leaves its old image, which stays."""
         wanted = set(names)
         with self._changing() as entries:
-            entries[:] = [item for item in entries if _name(item) not in wanted]
             known = [item for item in entries if item["digest"] == image.digest]
             added = min((_added(item) for item in known), default=time.time())
             held = {_name(item) for item in known} | wanted
-            entries[:] = [item for item in entries if item["digest"] != image.digest]
+            others = [_without(item, wanted) for item in entries if item["digest"] != image.digest]
+            named = {item["digest"] for item in others if _name(item)}
+            nameless = {item["digest"]: item for item in others if item["digest"] not in named}
+            entries[:] = [*(item for item in others if _name(item)), *nameless.values()]
             for name in sorted(name for name in held if name) or [""]:
                 entries.append(_entry(image, name, added, role))
 
@@ -259,6 +261,14 @@ def _record(digest: str, items: list[dict[str, Any]]) -> Record:
 
 def _name(item: Mapping[str, Any]) -> str:
     return str(item["annotations"].get(REF_NAME, ""))
+
+
+def _without(item: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The entry, nameless if its name is among `names`."""
+    if _name(item) not in names:
+        return item
+    notes = {key: value for key, value in item["annotations"].items() if key != REF_NAME}
+    return {**item, "annotations": notes}
 
 
 def _added(item: Mapping[str, Any]) -> float:
