@@ -118,7 +118,7 @@ def _specifier(version: str, entry: str, source: str) -> str:
     version = version.replace(" ", "")
     if version in ("", "*", "=*", "==*"):
         return ""
-    exact = re.fullmatch(r"={0,2}([\w.!+*-]+)=([\w.*+-]+)", version)
+    exact = re.fullmatch(r"={0,2}(\w[\w.!+*-]*)=([\w.*+-]+)", version)
     if exact and not exact[1].endswith("*"):
         return _checked(f"=={exact[1]}", entry, source)
     if exact:

@@ -186,8 +186,9 @@ def _python_of(model: Model, conda_path: str, virtualenv_path: str) -> str | Non
     if virtualenv_path in model.tree:
         return _text(_yaml(model.tree, virtualenv_path).get("python"))
     if conda_path in model.tree:
-        match = re.search(r"^\s*-\s*python\s*=+\s*(\d+\.\d+[\d.]*)", model.tree.read(conda_path).decode(), re.M)
-        return match[1] if match else None
+        entries = _yaml(model.tree, conda_path).get("dependencies") or ()
+        found = (re.match(r"python\s*=+\s*(\d+\.\d+[\d.]*)", entry) for entry in entries if isinstance(entry, str))
+        return next((match[1].rstrip(".") for match in found if match), None)
     return None
 
 

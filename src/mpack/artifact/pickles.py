@@ -6,6 +6,7 @@ the names against the allow-list of known constructors (`allowlist`) and against
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Iterable
@@ -101,6 +102,11 @@ def root_of(tree: Tree, path: str) -> Global | None:
     if not compression and (not head or head[0] not in b"\x80(]}c"):
         return None
     with tree.open(path) as stream:
+        if not compression and head[0] != 0x80:  # text may begin so, but hardly end with STOP
+            stream.seek(-1, io.SEEK_END)
+            if stream.read(1) != b".":
+                return None
+            stream.seek(0)
         try:
             content = decompressed(stream, compression) if compression else stream
             machine = Machine(Source(cast(BinaryIO, _Limited(content))), known, joblib=True)

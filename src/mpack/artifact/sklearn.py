@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 from mpack.artifact.lightgbm import pickle_needs_pandas, pickle_release
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.native import add_missing, cpu_only, numpy_lines, sklearn_lines, wants_pandas
+from mpack.artifact.pickle_machine import JOBLIB_ARRAY
 from mpack.artifact.pickle_values import Blob, Global
 from mpack.artifact.pickles import PickleScan, judge, root_of, scan_pickle
 from mpack.artifact.skops import is_skops, read_skops
@@ -68,7 +69,7 @@ class SklearnFormat:
 def is_model_pickle(tree: Tree, path: str) -> bool:
     """True if the file is a pickle (joblib's too) of an object, not of plain data or a table."""
     root = root_of(tree, path)
-    return root is not None and root.module.partition(".")[0] not in _DATA | {"torch"}
+    return root is not None and root != JOBLIB_ARRAY and root.module.partition(".")[0] not in _DATA | {"torch"}
 
 
 def pickle_flavor(scan: PickleScan) -> str:

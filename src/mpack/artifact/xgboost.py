@@ -78,20 +78,32 @@ def read_model(tree: Tree, path: str) -> dict[str, Any]:
         stream.seek(max(0, size - _ENDS))
         tail = stream.read()
     if not tail.rstrip().endswith(b"}"):
-        raise InputError("artifact-truncated", f"{path} is an XGBoost model without its end.", "Copy or save it again.")
+        raise _truncated(path)
     try:
         model = _read_ubjson(head, tail) if _kind(head) == "ubjson" else _read_json(tree, path, head, tail)
         version = [int(part) for part in model["version"]]
         learner = model["learner"]
         if len(version) != 3 or not isinstance(learner["learner_model_param"], dict):
             raise ValueError("version or learner_model_param is of an unknown form")
+    except json.JSONDecodeError as error:
+        if error.pos >= len(error.doc.rstrip()):
+            raise _truncated(path) from None
+        raise _unreadable(path, error) from None
     except (UbjsonError, ValueError, KeyError, TypeError, RecursionError, IndexError) as error:
-        raise InputError(
-            "artifact-invalid",
-            f"{path} begins as an XGBoost model but is none that mpack can read: {type(error).__name__} {error}.",
-            "Save it with booster.save_model().",
-        ) from None
+        raise _unreadable(path, error) from None
     return model
+
+
+def _truncated(path: str) -> InputError:
+    return InputError("artifact-truncated", f"{path} is an XGBoost model without its end.", "Copy or save it again.")
+
+
+def _unreadable(path: str, error: Exception) -> InputError:
+    return InputError(
+        "artifact-invalid",
+        f"{path} begins as an XGBoost model but is none that mpack can read: {type(error).__name__} {error}.",
+        "Save it with booster.save_model().",
+    )
 
 
 def _read_json(tree: Tree, path: str, head: bytes, tail: bytes) -> dict[str, Any]:
@@ -100,11 +112,11 @@ def _read_json(tree: Tree, path: str, head: bytes, tail: bytes) -> dict[str, Any
     try:
         first = json.loads(before + b"}}")["learner"]
         rest = json.loads(b'{"learner":{"learner_model_param"' + after)
-    except ValueError:  # indented, or with other keys: read whole
+        return {"version": rest["version"], "learner": {**first, **rest["learner"]}}
+    except (ValueError, KeyError):  # indented, or in another order: read whole
         if tree[path].size > _WHOLE:
             raise
-        return dict(json.loads(tree.read(path, _WHOLE)))
-    return {**rest, "learner": {**first, **rest["learner"]}}
+    return dict(json.loads(tree.read(path, _WHOLE)))
 
 
 def _read_ubjson(head: bytes, tail: bytes) -> dict[str, Any]:
