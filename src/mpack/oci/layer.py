@@ -140,7 +140,7 @@ def write_tar(entries: Iterable[Entry], sink: Sink, existing: Mapping[str, Direc
     unpacked = 0
     written: set[str] = set()
     last = ""
-    for entry in sorted(entries, key=lambda item: item.path.split("/")):
+    for entry in sorted(entries, key=_order):
         if entry.path == last:
             raise InternalError("internal", f"{last} appears twice in one layer.")
         last = entry.path
@@ -159,6 +159,11 @@ def write_tar(entries: Iterable[Entry], sink: Sink, existing: Mapping[str, Direc
             unpacked += entry.size
     sink.write(tar.END)
     return unpacked
+
+
+def _order(entry: Entry) -> list[bytes]:
+    """Bytes, for a name that is not of the locale's encoding is other text under another locale."""
+    return entry.path.encode("utf-8", "surrogateescape").split(b"/")
 
 
 def _parents(entry: Entry) -> Iterator[str]:
