@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import struct
 import zlib
+from collections.abc import Iterator
 from importlib import import_module
 from typing import IO, Any, BinaryIO, Protocol
 
@@ -37,7 +38,7 @@ _END = b"\x03\x00"
 class Sink(Protocol):
     """Takes bytes, as files do."""
 
-    def write(self, data: bytes, /) -> Any: ...
+    def write(self, data: Any, /) -> Any: ...
 
 
 class GzipWriter:
@@ -45,7 +46,8 @@ class GzipWriter:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._buffer = bytearray()
+        self._parts: list[memoryview] = []
+        self._held = 0
         self._crc = 0
         self._raw = hashlib.sha256()
         self.raw_size = 0
@@ -56,23 +58,30 @@ class GzipWriter:
         return "sha256:" + self._raw.hexdigest()
 
     def write(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) >= BLOCK:
-            self._block(bytes(self._buffer[:BLOCK]))
-            del self._buffer[:BLOCK]
+        view = memoryview(data)
+        while view:
+            part = view[: BLOCK - self._held]
+            view = view[len(part) :]
+            self._parts.append(part)
+            self._held += len(part)
+            if self._held == BLOCK:
+                self._block()
 
     def close(self) -> None:
         """Writes the rest and the trailer; the sink stays open."""
-        if self._buffer:
-            self._block(bytes(self._buffer))
-            self._buffer.clear()
+        if self._held:
+            self._block()
         self._sink.write(_END + struct.pack("<II", self._crc, self.raw_size & 0xFFFFFFFF))
 
-    def _block(self, data: bytes) -> None:
+    def _block(self) -> None:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._held = 0
         self._raw.update(data)
         self._crc = _isal.crc32(data, self._crc)
         self.raw_size += len(data)
-        self._sink.write(_compress(data))
+        for piece in _compress(data):
+            self._sink.write(piece)
 
 
 def open_gzip(stream: BinaryIO) -> IO[bytes]:
@@ -85,25 +94,21 @@ def open_gzip(stream: BinaryIO) -> IO[bytes]:
 GZIP_ERRORS: tuple[type[Exception], ...] = (gzip.BadGzipFile, EOFError, zlib.error, _isal.error)
 
 
-def _compress(data: bytes) -> bytes:
+def _compress(data: bytes) -> Iterator[bytes | memoryview]:
     """One or more whole deflate blocks, none of them final, ending on a byte boundary."""
-    if len(data) > _PROBE:
-        probe = data[:_PROBE]
-        if len(_deflate(probe)) >= len(probe) * 0.97:
-            return _store(data)
-    packed = _deflate(data)
-    return packed if len(packed) < len(data) else _store(data)
+    if len(data) <= _PROBE or len(_deflate(data[:_PROBE])) < _PROBE * 0.97:
+        packed = _deflate(data)
+        if len(packed) < len(data):
+            yield packed
+            return
+    view = memoryview(data)
+    for start in range(0, len(data), _STORED_MAX):
+        part = view[start : start + _STORED_MAX]
+        yield struct.pack("<BHH", 0, len(part), len(part) ^ 0xFFFF)
+        yield part
 
 
 def _deflate(data: bytes) -> bytes:
     encoder = _isal.compressobj(1, zlib.DEFLATED, -15)
     packed: bytes = encoder.compress(data) + encoder.flush(zlib.Z_SYNC_FLUSH)
     return packed
-
-
-def _store(data: bytes) -> bytes:
-    parts = []
-    for start in range(0, len(data), _STORED_MAX):
-        part = data[start : start + _STORED_MAX]
-        parts += [struct.pack("<BHH", 0, len(part), len(part) ^ 0xFFFF), part]
-    return b"".join(parts)
