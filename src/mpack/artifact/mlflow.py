@@ -21,7 +21,7 @@ from mpack.artifact.mlflow_signature import parse_signature, read_example
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.native import MLFLOW, add_missing, cpu_only, numpy_lines, sklearn_lines, thin, wants_pandas
 from mpack.artifact.onnx import read_onnx
-from mpack.artifact.pickles import PickleScan, judge, looks_like_pickle, root_of, scan_pickle, show
+from mpack.artifact.pickles import judge, looks_like_pickle, root_of, scan_pickle, show_pickles
 from mpack.artifact.requirements import decode, parse_requirements, requirement_name
 from mpack.artifact.sklearn import skops_options, skops_wants_pandas
 from mpack.artifact.skops import is_skops, read_skops
@@ -353,17 +353,19 @@ def _pyfunc(model: Model, flavor: str = "python_function") -> Reading:
         raise _invalid(model.path, f"the flavour {flavor} brings code, but there is no python_function that loads it")
     code = _code(model)
     findings: list[Finding] = []
-    for path in model.tree if not model.prefix else model.below(model.prefix):
-        if looks_like_pickle(model.tree, path):
-            scan: PickleScan = scan_pickle(model.tree, path)
-            findings += show(scan) if code else judge(scan, model.trust)
+    files = model.below(model.prefix) if model.prefix else list(model.tree)
     if code:
-        findings.insert(0, Finding("warning", f"the model brings its own code ({code})", model.path))
+        findings.append(Finding("warning", f"the model brings its own code ({code})", model.path))
+        findings += show_pickles(model.tree, files)
+    else:
+        for path in files:
+            if looks_like_pickle(model.tree, path):
+                findings += judge(scan_pickle(model.tree, path), model.trust)
     version = _text(model.manifest.get("mlflow_version"))
     return Reading(
         flavor=flavor,
         loader=Loader("pyfunc", "", {}),
-        files=tuple(model.tree if not model.prefix else model.below(model.prefix)),
+        files=tuple(files),
         lines=(f"mlflow=={version}" if version else "mlflow",) if not _has_mlflow(model) else (),
         needs=frozenset({"pandas"}),
         findings=tuple(findings),

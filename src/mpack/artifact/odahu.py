@@ -7,7 +7,6 @@ only the image reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -15,7 +14,7 @@ import yaml
 from mpack.artifact.conda import parse_conda
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Sample, Tree, Trust
 from mpack.artifact.native import cpu_only
-from mpack.artifact.pickles import looks_like_pickle, scan_pickle, show
+from mpack.artifact.pickles import show_pickles
 from mpack.artifact.requirements import decode
 from mpack.errors import InputError
 
@@ -70,16 +69,9 @@ class OdahuFormat:
                 Finding("warning", f"the model brings its own code (entry point {entrypoint})", path),
                 *environment.findings,
                 *notes,
-                *_pickles(tree, files),
+                *show_pickles(tree, files),
             ),
         )
-
-
-def _pickles(tree: Tree, files: list[str]) -> Iterator[Finding]:
-    """What the pickles name that the model's own code loads."""
-    for name in files:
-        if looks_like_pickle(tree, name):
-            yield from show(scan_pickle(tree, name))
 
 
 def _parse(text: str, path: str) -> dict[str, Any]:

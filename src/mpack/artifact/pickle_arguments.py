@@ -24,10 +24,12 @@ _INDEX = re.compile(rb"[0-9]{1,9}")
 
 def _integer(form: str) -> Callable[[Source], int]:
     size = struct.calcsize(form)
-    return lambda source: int(struct.unpack(form, source.read(size))[0])
+    unpack = struct.Struct(form).unpack
+    return lambda source: int(unpack(source.read(size))[0])
 
 
-u1, u2, u4, i4, u8 = map(_integer, ("<B", "<H", "<I", "<i", "<Q"))
+u1 = Source.byte
+u2, u4, i4, u8 = map(_integer, ("<H", "<I", "<i", "<Q"))
 
 
 def text(source: Source, size: int) -> Any:
@@ -127,7 +129,7 @@ def long_bytes(source: Source, size: int) -> Any:
 
 def float_bytes(source: Source) -> Any:
     """BINFLOAT."""
-    source.skip(8)
+    source.read(8)
     return NUMBER
 
 

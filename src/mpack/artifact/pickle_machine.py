@@ -73,9 +73,10 @@ class Machine:
 
     def run(self) -> Any:
         """The value at STOP. Raises Unfollowable."""
+        byte, steps = self.source.byte, STEPS
         while True:
-            code = self.source.read(1)[0]
-            step = STEPS.get(code)
+            code = byte()
+            step = steps.get(code)
             if step is None:
                 raise Unfollowable(f"it holds byte 0x{code:02x} where an opcode must stand")
             if step(self) is STOP:

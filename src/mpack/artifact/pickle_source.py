@@ -112,32 +112,64 @@ class Source:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._seekable = stream.seekable()
-        self._frame: int | None = None
-        self.position = 0
+        self._buffer = b""
+        self._at = 0
+        #: Up to here, the buffer can be read without a look at its end or the frame's.
+        self._limit = 0
+        #: Stream position of the buffer's first byte, and of the running frame's end.
+        self._base = 0
+        self._frame_end: int | None = None
+
+    @property
+    def position(self) -> int:
+        """Bytes taken so far."""
+        return self._base + self._at
+
+    def byte(self) -> int:
+        """The next byte: an opcode, as a rule."""
+        at = self._at
+        if at >= self._limit:
+            return self.read(1)[0]
+        self._at = at + 1
+        return self._buffer[at]
 
     def read(self, size: int) -> bytes:
-        self._take(size)
-        data = self._stream.read(size)
-        if len(data) < size:
-            raise Truncated("it ends in the middle of an opcode")
+        """The next `size` bytes."""
+        end = self._at + size
+        if end > self._limit:
+            self._check_frame(size)
+            self._fill(size)
+            end = self._at + size
+        data = self._buffer[self._at : end]
+        self._at = end
         return data
 
     def line(self, limit: int = 1 << 16) -> bytes:
         """Up to and without the next newline."""
-        data = self._stream.readline(limit)
-        if not data.endswith(b"\n"):
-            raise (
-                Truncated("a line in it does not end")
-                if len(data) < limit
-                else Unfollowable("a line in it is too long")
-            )
-        self._take(len(data))
-        return data[:-1]
+        size = 0
+        while (found := self._buffer.find(b"\n", self._at + size)) < 0:
+            size = len(self._buffer) - self._at
+            if size >= limit:
+                raise Unfollowable("a line in it is too long")
+            try:
+                self._fill(size + 1)
+            except Truncated:
+                raise Truncated("a line in it does not end") from None
+        if found - self._at >= limit:
+            raise Unfollowable("a line in it is too long")
+        return self.read(found - self._at + 1)[:-1]
 
     def skip(self, size: int) -> None:
         """Passes over `size` bytes. A seek beyond the end shows at the next read: STOP has yet to come."""
-        self._take(size)
-        if self._seekable and size > _BLOCK:
+        self._check_frame(size)
+        buffered = len(self._buffer) - self._at
+        if size <= buffered:
+            self._at += size
+            return
+        self._base, self._buffer, self._at = self.position + size, b"", 0
+        self._set_limit()
+        size -= buffered
+        if self._seekable:
             self._stream.seek(size, io.SEEK_CUR)
             return
         while size:
@@ -147,33 +179,49 @@ class Source:
             size -= len(block)
 
     def at_end(self) -> bool:
-        """True if nothing follows. Reads one byte ahead, so only for use between pickles."""
-        return not self.peek(1)
-
-    def peek(self, size: int) -> bytes:
-        peek = getattr(self._stream, "peek", None)
-        if peek is not None:
-            return bytes(peek(size)[:size])
-        data = self._stream.read(size)
-        self._stream.seek(-len(data), io.SEEK_CUR)
-        return data
+        """True if nothing follows."""
+        try:
+            self._fill(1)
+        except Truncated:
+            return True
+        return False
 
     def start_frame(self, size: int) -> None:
-        if self._frame:
+        """FRAME: its `size` bytes begin here."""
+        if self._frame_end is not None and self.position < self._frame_end:
             raise Unfollowable("a frame begins inside another")
-        self._frame = size
+        self._frame_end = self.position + size
+        self._set_limit()
 
     def end_frame(self, where: str) -> None:
         """Refuses if the running frame is not used up."""
-        if self._frame:
+        if self._frame_end is not None and self.position < self._frame_end:
             raise Unfollowable(f"a frame goes on beyond {where}")
-        self._frame = None
 
-    def _take(self, size: int) -> None:
+    def _check_frame(self, size: int) -> None:
         if size >= 1 << 50:
             raise Truncated("a value in it is longer than any file")
-        self.position += size
-        if self._frame:
-            if size > self._frame:
-                raise Unfollowable("a value straddles the end of a frame")
-            self._frame -= size
+        left = None if self._frame_end is None else self._frame_end - self.position
+        if left and size > left:
+            raise Unfollowable("a value straddles the end of a frame")
+        if left == 0 and size:
+            self._frame_end = None
+
+    def _fill(self, size: int) -> None:
+        """Gets at least `size` bytes into the buffer."""
+        parts = [self._buffer[self._at :]]
+        missing = size - len(parts[0])
+        while missing > 0:
+            block = self._stream.read(max(_BLOCK, missing))
+            if not block:
+                raise Truncated("it ends in the middle of an opcode")
+            parts.append(block)
+            missing -= len(block)
+        self._base, self._buffer, self._at = self.position, b"".join(parts), 0
+        self._set_limit()
+
+    def _set_limit(self) -> None:
+        limit = len(self._buffer)
+        if self._frame_end is not None and self._frame_end > self.position:
+            limit = min(limit, self._frame_end - self._base)
+        self._limit = limit

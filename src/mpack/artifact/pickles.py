@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, cast
 
 from mpack.artifact.allowlist import known
 from mpack.artifact.model import Finding, Tree, Trust
-from mpack.artifact.pickle_machine import JOBLIB_ARRAY, Machine
+from mpack.artifact.pickle_machine import Machine
 from mpack.artifact.pickle_source import Source, Unfollowable, compression_of, decompressed
 from mpack.artifact.pickle_values import Global, Instance
 from mpack.errors import EnvironmentFault, InputError
@@ -154,9 +154,15 @@ def judge(scan: PickleScan, trust: Trust) -> tuple[Finding, ...]:
     return ()
 
 
-def show(scan: PickleScan) -> tuple[Finding, ...]:
-    """Findings on a pickle in an artifact that openly brings code: shown, not refused."""
-    return tuple(_as_findings(scan, "part of a model that brings its own code"))
+def show_pickles(tree: Tree, paths: Iterable[str]) -> Iterator[Finding]:
+    """Findings on the pickles of an artifact that openly brings code: shown, not refused."""
+    for path in paths:
+        if not looks_like_pickle(tree, path):
+            continue
+        try:
+            yield from _as_findings(scan_pickle(tree, path), "part of a model that brings its own code")
+        except EnvironmentFault as error:
+            yield Finding("warning", error.message, path)
 
 
 def _as_findings(scan: PickleScan, why: str) -> Iterable[Finding]:
@@ -186,11 +192,6 @@ def _names(names: Iterable[Global]) -> str:
     return f" {', '.join(listed[:SHOWN_NAMES])}{more}."
 
 
-def names_joblib_array(scan: PickleScan) -> bool:
-    """True if the file holds arrays that only joblib.load can read."""
-    return JOBLIB_ARRAY in scan.globals
-
-
 class _Limited:
     """The first bytes of a stream; then it ends."""
 
@@ -203,10 +204,5 @@ class _Limited:
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(min(size, self._left))
-        self._left -= len(data)
-        return data
-
-    def readline(self, limit: int) -> bytes:
-        data = self._stream.readline(min(limit, self._left))
         self._left -= len(data)
         return data
