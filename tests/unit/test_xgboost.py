@@ -106,8 +106,8 @@ def test_gpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "lines"),
     [
-        ([1, 7, 6], ["xgboost==1.7.6", "numpy<2", "scikit-learn<1.6"]),
-        ([2, 1, 3], ["xgboost-cpu==2.1.3", "scikit-learn<1.6"]),
+        ([1, 7, 6], ["xgboost==1.7.6", "numpy<2", "scikit-learn<1.6", "scipy<1.15"]),
+        ([2, 1, 3], ["xgboost-cpu==2.1.3", "scikit-learn<1.6", "scipy<1.15"]),
     ],
 )
 def test_old_releases(version: list[int], lines: list[str], tmp_path: Path) -> None:

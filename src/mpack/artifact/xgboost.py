@@ -147,7 +147,8 @@ def bounds(version: Version, class_name: str) -> list[str]:
     """What older releases of XGBoost do not work with."""
     lines = [] if version >= Version("2.1") else ["numpy<2"]
     if class_name != "Booster":
-        lines.append("scikit-learn" if version >= Version("2.1.4") else "scikit-learn<1.6")
+        # Their wrappers do not know scikit-learn 1.6; the releases before that stand on a SciPy of their time.
+        lines += ["scikit-learn"] if version >= Version("2.1.4") else ["scikit-learn<1.6", "scipy<1.15"]
     return lines
 
 
