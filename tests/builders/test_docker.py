@@ -163,6 +163,13 @@ def test_built_image(site: Any, odd: ImageSpec, odd_plan: ImagePlan, clean: list
     assert (built.location, built.digest, built.size, built.builder) == ("docker", None, None, "docker")
     assert built.size_unpacked == inspected["Size"]
     assert any("COPY" in line for line in lines)
+    again = site.docker_builder().build(odd_plan, odd.contents)
+    clean.append(again.id)
+    assert all(layer.cached for layer in again.layers)
+    model = next(tree for tree in odd_plan.trees if tree.kind == "model")
+    fresh = site.docker_builder().build(replace(odd_plan, trees=(model,), bytecode=None), odd.contents)
+    clean.append(fresh.id)
+    assert [layer.kind for layer in fresh.layers[base:]] == ["dependencies", "dependencies", "model"]
     assert not any("transferring" in line or "[internal]" in line for line in lines)
 
 

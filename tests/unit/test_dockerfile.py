@@ -150,7 +150,10 @@ def test_bytecode_is_compiled_from_what_stands_before_the_model(plan: ImagePlan)
     """The build stage has venv and runtime when it compiles; the byte code is copied before the model."""
     lines = instructions(render(replace(plan, bytecode=Bytecode("3.11.9", ("/opt/mpack/runtime/mpack_runtime/a.py",)))))
     compiled = lines.index('RUN ["/usr/local/bin/python3.11", "/mpack-build/compile_stage.py", "/mpack-build"]')
-    assert lines[compiled - 1] == 'COPY ["trees/0-runtime/", "/opt/mpack/runtime/"]'
+    assert lines[compiled - 2 : compiled] == [
+        'COPY ["trees/0-runtime/", "/opt/mpack/runtime/"]',
+        'COPY ["compile/", "/mpack-build/"]',
+    ]
     copied = lines.index('COPY --from=environment ["/mpack-build/bytecode/", "/"]')
     assert lines[copied + 1] == 'COPY ["trees/1-model/", "/opt/mpack/model/"]'
 
@@ -262,10 +265,10 @@ def test_context_with_bytecode(plan: ImagePlan, tmp_path: Path) -> None:
     """The list of sources goes along, with the image's own environment for the compiler."""
     sources = ("/opt/mpack/runtime/mpack_runtime/a.py",)
     write_context(replace(plan, bytecode=Bytecode("3.11.9", sources)), CONTENTS, tmp_path, index=IndexSettings())
-    job = json.loads((tmp_path / "build/sources.json").read_text())
+    job = json.loads((tmp_path / "compile/sources.json").read_text())
     assert job["sources"] == list(sources)
     assert job["command"] == ["/opt/mpack/venv/bin/python", "-m", "mpack_runtime.compile"]
-    assert (tmp_path / "build/compile_stage.py").is_file()
+    assert (tmp_path / "compile/compile_stage.py").is_file()
 
 
 def test_changed_content_is_refused(plan: ImagePlan, tmp_path: Path) -> None:

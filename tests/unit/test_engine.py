@@ -94,7 +94,7 @@ def test_no_engine(path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_hanging_client(path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that hangs is given up."""
-    monkeypatch.setattr("mpack.engine._FIND_TIMEOUT", 0.3)
+    monkeypatch.setattr("mpack.engine.clients.PATIENCE", 0.3)
     path(write_client(tmp_path / "a", "exec sleep 30").parent)
     with pytest.raises(EnvironmentFault, match="no answer within"):
         Docker.find()

@@ -33,6 +33,9 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _OUTPUT = re.compile(r"^#\d+ \d+\.\d+ ")
 #: What else of that progress tells a user something: the steps, those taken from the cache, and errors.
 _WORTH_TELLING = re.compile(r"^#\d+ (\[(?!internal)|CACHED|exporting to|ERROR)")
+#: A step of the last stage (it has no name, so BuildKit numbers it), and a step that was taken from the cache.
+_LAST_STAGE = re.compile(r"^#(\d+) \[stage-\d+ +(\d+)/\d+\]")
+_CACHED = re.compile(r"^#(\d+) CACHED")
 
 
 def to_stderr(line: str) -> None:
@@ -71,6 +74,7 @@ class DockerBuilder:
         offline = must_stage_wheels(plan, self._index)
         secrets = {} if offline else index_secrets(self._index)
         base, loaded = self._bring_base(plan.base)
+        steps = _Steps(self._report)
         try:
             with tempfile.TemporaryDirectory(prefix="mpack-context-") as scratch:
                 write_context(
@@ -87,7 +91,7 @@ class DockerBuilder:
                     secrets=secrets,
                     build_args=self._proxies(),
                     options=[f"--network={self._network(plan, offline)}"],
-                    on_line=self._tell,
+                    on_line=steps,
                     redact=self._index.redact,
                 )
         except BaseException as error:
@@ -97,7 +101,7 @@ class DockerBuilder:
                 what = f"Installing {len(plan.environment.to_install)} packages in the engine"
                 raise install_error(_own_lines(error.message), what) from error
             raise
-        return self._built(plan, image_id, base)
+        return self._built(plan, image_id, base, steps.cached)
 
     def _bring_base(self, base: BaseImage) -> tuple[str, bool]:
         """A local name of the base in the engine, and whether it had to be loaded for this."""
@@ -118,10 +122,6 @@ class DockerBuilder:
         self._docker.load(Pieces(docker_archive(image, [name])))  # type: ignore[arg-type]
         return name, True
 
-    def _tell(self, line: str) -> None:
-        if _WORTH_TELLING.match(line) or _OUTPUT.match(line):
-            self._report(line)
-
     def _network(self, plan: ImagePlan, offline: bool) -> str:
         # The host's network: an index or a proxy on it is then reached as from the host. uv only unpacks wheels there.
         return "none" if offline and beyond_plan(plan, self._template) is None else "host"
@@ -130,7 +130,7 @@ class DockerBuilder:
         found = dict(self._index.proxies)
         return {name: found[name] for name in _PROXIES if name in found}
 
-    def _built(self, plan: ImagePlan, image_id: str, base: str) -> BuiltImage:
+    def _built(self, plan: ImagePlan, image_id: str, base: str, cached: frozenset[int]) -> BuiltImage:
         image, below = self._docker.inspect(image_id), self._docker.inspect(base)
         if image is None:
             raise EnvironmentFault(
@@ -139,9 +139,38 @@ class DockerBuilder:
                 "Was it pruned meanwhile? Build again.",
             )
         diff_ids = _diff_ids(image)
-        kinds = _kinds(plan, len(diff_ids), len(_diff_ids(below or {})))
-        layers = tuple(BuiltLayer(diff_id, kind) for diff_id, kind in zip(diff_ids, kinds, strict=True))
+        count = len(_diff_ids(below or {}))
+        kinds = _kinds(plan, len(diff_ids), count)
+        layers = tuple(
+            # Each step of the last stage is one layer, in order; BuildKit counts them from 1.
+            BuiltLayer(diff_id, kind, cached=number < count or number - count + 1 in cached)
+            for number, (diff_id, kind) in enumerate(zip(diff_ids, kinds, strict=True))
+        )
         return BuiltImage(image_id, plan.platform, self.name, "docker", layers, int(image.get("Size", 0)))
+
+
+class _Steps:
+    """Takes BuildKit's progress: passes on what is worth telling, and learns which steps came from the cache."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._last = ""
+        self._numbers: dict[str, int] = {}
+        self._cached: set[str] = set()
+
+    @property
+    def cached(self) -> frozenset[int]:
+        """Numbers of the last stage's steps that were taken from the cache."""
+        return frozenset(number for vertex, number in self._numbers.items() if vertex in self._cached)
+
+    def __call__(self, line: str) -> None:
+        if step := _LAST_STAGE.match(line):
+            self._numbers[step[1]] = int(step[2])
+        if cached := _CACHED.match(line):
+            self._cached.add(cached[1])
+        if line != self._last and (_WORTH_TELLING.match(line) or _OUTPUT.match(line)):
+            self._report(line)
+            self._last = line
 
 
 def _diff_ids(inspected: dict[str, Any]) -> list[str]:

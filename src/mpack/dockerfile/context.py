@@ -54,6 +54,7 @@ def write_context(
             if tree.files:
                 _write_tree(tree, contents, directory / tree_folder(number, tree))
         _write_build(plan, contents, directory / "build", index, online=INDEX_SECRET in stage.secrets)
+        _write_compile(plan, directory / "compile")
         for path in directory.rglob("*"):
             if path.is_dir():
                 path.chmod(0o755)
@@ -127,16 +128,20 @@ def _write_build(plan: ImagePlan, contents: Contents, folder: Path, index: Index
     _write(folder / "assemble.py", _source("mpack.env.assemble"))
     shutil.copyfile(uv_for(plan.platform), folder / "uv")
     (folder / "uv").chmod(0o755)
-    if plan.bytecode and plan.bytecode.sources:
-        _write(folder / "compile_stage.py", _source("mpack.dockerfile.compile_stage"))
-        job = {
-            "command": [f"{VENV}/bin/python", "-m", "mpack_runtime.compile"],
-            "environment": {**dict(plan.config.env), "PYTHONHASHSEED": "0"},
-            "sources": list(plan.bytecode.sources),
-        }
-        _write(folder / "sources.json", _json(job))
     for wheel in wheels.iterdir():
         wheel.chmod(0o644)
+
+
+def _write_compile(plan: ImagePlan, folder: Path) -> None:
+    if plan.bytecode is None or not plan.bytecode.sources:
+        return
+    job = {
+        "command": [f"{VENV}/bin/python", "-m", "mpack_runtime.compile"],
+        "environment": {**dict(plan.config.env), "PYTHONHASHSEED": "0"},
+        "sources": list(plan.bytecode.sources),
+    }
+    _write(folder / "sources.json", _json(job))
+    _write(folder / "compile_stage.py", _source("mpack.dockerfile.compile_stage"))
 
 
 def uv_for(image_platform: str) -> Path:

@@ -11,17 +11,17 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from mpack.engine.clients import probe, programs
+from mpack.engine.process import Drain, end, follow, last_lines, redact
 from mpack.errors import EnvironmentFault
 
 #: Label of every container that mpack starts: leftovers of a killed mpack are found by it.
@@ -29,9 +29,9 @@ RUN_LABEL = "dev.mpack.run"
 TIMED_OUT = 124
 #: Exit code of `docker run` when the engine, not the container, failed.
 _RUN_FAILED = 125
-_FIND_TIMEOUT = 20.0
-_LAST_LINES = 12
-_USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
+
+#: What clients say when the engine is gone.
+_LOST = ("Cannot connect to the Docker daemon", "error during connect", "Is the docker daemon running")
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,21 @@ class Docker:
         """
         tried: list[str] = []
         reached: list[Docker] = []
-        for client in _clients():
-            found = _probe(client)
+        for client in programs():
+            found = probe(client)
             if isinstance(found, str):
                 tried.append(f"{client}: {found}")
-            elif found.buildkit:
-                return found
-            else:
-                reached.append(found)
+                continue
+            docker = cls(
+                found.path, found.version, found.server_version, found.platform, found.builder, found.builder_name
+            )
+            if docker.buildkit:
+                return docker
+            reached.append(docker)
         if reached:
             return reached[0]
         host = os.environ.get("DOCKER_HOST")
-        where = f" with DOCKER_HOST={_redact(host)}" if host else ""
+        where = f" with DOCKER_HOST={redact(host)}" if host else ""
         reason = "; ".join(tried) or "there is no program `docker` on PATH"
         raise EnvironmentFault(
             "engine-unavailable",
@@ -125,7 +128,7 @@ class Docker:
         """An image as a docker-archive stream. The engine's failure is raised when the context ends."""
         process = self._start(["save", reference], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
-        with _Drain(process.stderr) as stderr, self._ending(process):
+        with Drain(process.stderr) as stderr, self._ending(process):
             try:
                 yield process.stdout  # type: ignore[misc]
                 while process.stdout.read(1 << 20):
@@ -258,7 +261,7 @@ class Docker:
                 environment=environment,
             )
             with self._ending(process):
-                lines = _follow(process, lambda line: on_line(redact(line)))
+                lines = follow(process, lambda line: on_line(redact(line)))
                 process.wait()
             if process.returncode != 0:
                 raise self._failed("build the image", redact("\n".join(lines)))
@@ -306,7 +309,7 @@ class Docker:
         try:
             yield
         except BaseException:
-            _end(process)
+            end(process)
             raise
         finally:
             for pipe in (process.stdin, process.stdout, process.stderr):
@@ -315,127 +318,21 @@ class Docker:
                         pipe.close()
 
     def _failed(self, what: str, stderr: str) -> EnvironmentFault:
-        text = _redact(stderr)
+        text = redact(stderr)
         if any(sign in text for sign in _LOST):
             return EnvironmentFault(
                 "engine-unavailable",
-                f"The container engine did not answer when asked to {what}: {_last_lines(text)}",
+                f"The container engine did not answer when asked to {what}: {last_lines(text)}",
                 "Start docker, or do without it: --builder embedded --output store.",
             )
         if "no space left on device" in text:
             return EnvironmentFault(
                 "disk-full",
-                f"The engine's disk is full; it could not {what}: {_last_lines(text)}",
+                f"The engine's disk is full; it could not {what}: {last_lines(text)}",
                 "Make room: `docker system df`, `docker builder prune`, `docker image prune`.",
             )
         return EnvironmentFault(
             "engine-failed",
-            f"The container engine (docker {self.server_version}) could not {what}:\n{_last_lines(text)}",
+            f"The container engine (docker {self.server_version}) could not {what}:\n{last_lines(text)}",
             "The engine's own words are above; `mpack doctor` looks at the engine.",
         )
-
-
-#: What clients say when the engine is gone.
-_LOST = ("Cannot connect to the Docker daemon", "error during connect", "Is the docker daemon running")
-
-
-class _Drain:
-    """Reads a pipe in the background, so that the process never waits for it; `text` is what came."""
-
-    def __init__(self, pipe: IO[bytes] | None) -> None:
-        self._pipe = pipe
-        self._data = b""
-        self._thread = threading.Thread(target=self._read, daemon=True)
-
-    @property
-    def text(self) -> str:
-        self._thread.join(timeout=5)
-        return self._data.decode("utf-8", "replace")
-
-    def _read(self) -> None:
-        if self._pipe is not None:
-            self._data = self._pipe.read()
-
-    def __enter__(self) -> _Drain:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join(timeout=5)
-
-
-def _follow(process: subprocess.Popen[bytes], on_line: Callable[[str], None]) -> list[str]:
-    """Passes a process's lines on as they come; returns the last ones."""
-    last: list[str] = []
-    assert process.stdout is not None
-    for raw in process.stdout:
-        line = raw.decode("utf-8", "replace").rstrip()
-        if line:
-            on_line(line)
-            last = [*last[-_LAST_LINES * 2 :], line]
-    return last
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupts a client (BuildKit cancels the build then), and kills it if it does not go within ten seconds."""
-    for signum, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, 5.0)):
-        if process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signum)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-
-
-def _clients() -> list[str]:
-    """Every program `docker` on PATH, in its order, each once."""
-    found: dict[str, str] = {}
-    for directory in os.get_exec_path():
-        client = shutil.which("docker", path=directory)
-        if client:
-            found.setdefault(os.path.realpath(client), client)
-    return list(found.values())
-
-
-def _probe(client: str) -> Docker | str:
-    """The engine behind a client, or why there is none."""
-    try:
-        done = _ask(client, "version", "--format", "{{json .}}")
-    except subprocess.TimeoutExpired:
-        return f"no answer within {_FIND_TIMEOUT:.0f} s"
-    except OSError as error:
-        return f"cannot be run ({error.strerror})"
-    try:
-        answer = json.loads(done.stdout)
-        server = answer["Server"]
-        client_version = str(answer["Client"]["Version"])
-        server_version, platform = str(server["Version"]), f"{server['Os']}/{server['Arch']}"
-    except (ValueError, KeyError, TypeError):
-        return _last_lines(_redact(done.stderr.decode("utf-8", "replace")), 2) or "it gave no version of an engine"
-    builder, name = _builder(client, client_version)
-    return Docker(client, client_version, server_version, platform, builder, name)
-
-
-def _builder(client: str, version: str) -> tuple[str | None, str]:
-    """How a client builds with BuildKit, and the name of the buildx builder that is the engine itself."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        if _ask(client, "buildx", "version").returncode == 0:
-            context = _ask(client, "context", "inspect", "--format", "{{.Name}}")
-            return "buildx", context.stdout.decode().strip() or "default"
-    major = version.partition(".")[0]
-    return ("env", "") if major.isdigit() and int(major) < 23 else (None, "")
-
-
-def _ask(client: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [client, *arguments], capture_output=True, check=False, timeout=_FIND_TIMEOUT, stdin=subprocess.DEVNULL
-    )
-
-
-def _last_lines(text: str, count: int = _LAST_LINES) -> str:
-    return "\n".join([line for line in text.strip().splitlines() if line.strip()][-count:])
-
-
-def _redact(text: str) -> str:
-    """User names and passwords in URLs as ***."""
-    return _USERINFO.sub("***@", text)
