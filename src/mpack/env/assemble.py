@@ -86,7 +86,12 @@ TRIM: dict[str, Any] = {
 _PREFIX_DIRS = ("bin", "etc", "include", "lib", "share")
 #: Files of a .dist-info directory that tell of the installing machine.
 _HOST_NOTES = ("REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json")
-_UV_PLATFORMS = {"linux/amd64": "x86_64-manylinux_2_36", "linux/arm64": "aarch64-manylinux_2_36"}
+#: Wheels that run nearly everywhere first; those for newer distributions (Debian bookworm's glibc) only if need be.
+#: Locking and installing go through these in the same order, so that both choose the same wheel.
+PLATFORMS = {
+    "linux/amd64": ("x86_64-manylinux_2_28", "x86_64-manylinux_2_36"),
+    "linux/arm64": ("aarch64-manylinux_2_28", "aarch64-manylinux_2_36"),
+}
 _SCRIPT = """#!{python}
 import sys
 from {module} import {name}
@@ -151,16 +156,17 @@ def _install(job: Job, packages: Sequence[Job], target: str, work: str, run: Run
     command = [job["uv"], "pip", "install", "--requirements", listing, "--target", target]
     command += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile-bytecode"]
     command += ["--link-mode", "copy", "--python", job["interpreter"], "--no-python-downloads"]
-    command += ["--python-version", job["python"]["version"], "--python-platform", _UV_PLATFORMS[job["platform"]]]
+    command += ["--python-version", job["python"]["version"]]
     command += [option for option in job["options"] if option != "--no-index"]
     local = all(package.get("file") for package in packages)
     no_index = ["--no-index"] if local or "--no-index" in job["options"] else []
     for attempt in [no_index] if local else [["--offline", *no_index], no_index]:
-        code, output = run(command + attempt, _settings(job), work)
-        if code == 0:
-            return
-        shutil.rmtree(target)
-        os.mkdir(target)
+        for tags in PLATFORMS[job["platform"]]:
+            code, output = run([*command, "--python-platform", tags, *attempt], _settings(job), work)
+            if code == 0:
+                return
+            shutil.rmtree(target)
+            os.mkdir(target)
     raise AssembleError(output)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mpack.contents import sha256_file
+from mpack.env.assemble import PLATFORMS
 from mpack.env.index import IndexSettings
 from mpack.env.process import fault, run_uv
 from mpack.errors import InputError, InternalError
@@ -20,12 +21,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover - the same parser under its older name
     import tomli as tomllib
-
-#: Wheels that run nearly everywhere first; those for newer distributions (Debian bookworm's glibc) only if need be.
-_PLATFORMS = {
-    "linux/amd64": ("x86_64-manylinux_2_28", "x86_64-manylinux_2_36"),
-    "linux/arm64": ("aarch64-manylinux_2_28", "aarch64-manylinux_2_36"),
-}
 
 
 class Unsatisfiable(Exception):
@@ -42,11 +37,11 @@ class Resolver:
     scratch: Path
 
     def __post_init__(self) -> None:
-        if self.platform not in _PLATFORMS:
+        if self.platform not in PLATFORMS:
             raise InputError(
                 "requirements-unavailable",
                 f"mpack has no wheels for the platform {self.platform!r}.",
-                f"Use one of {', '.join(_PLATFORMS)}.",
+                f"Use one of {', '.join(PLATFORMS)}.",
             )
 
     def resolve(
@@ -86,7 +81,7 @@ class Resolver:
         bounds: Sequence[str] = (),
     ) -> tuple[list[LockedPackage], list[str]]:
         output = ""
-        for tags in _PLATFORMS[self.platform]:
+        for tags in PLATFORMS[self.platform]:
             with tempfile.TemporaryDirectory(dir=self.scratch) as name:
                 directory = Path(name)
                 (directory / "requirements.in").write_text("\n".join(lines) + "\n", "utf-8")
@@ -150,7 +145,7 @@ class Resolver:
     def _tags(self) -> Iterable[str]:
         from packaging.tags import compatible_tags, cpython_tags
 
-        machine = _PLATFORMS[self.platform][0].split("-")[0]
+        machine = PLATFORMS[self.platform][0].split("-")[0]
         numbers = self.python.split(".")
         version = (int(numbers[0]), int(numbers[1]))
         platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
