@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,8 @@ class DockerBuilder:
         self._index = index
         self._template = template
         self._report = report
+        #: Images of plans without byte code that this built: (plan digest, image id).
+        self._drafts: dict[str, str] = {}
 
     def build(self, plan: ImagePlan, contents: Contents) -> BuiltImage:
         """The plan's image.
@@ -101,7 +104,15 @@ class DockerBuilder:
                 what = f"Installing {len(plan.environment.to_install)} packages in the engine"
                 raise install_error(_own_lines(error.message), what) from error
             raise
+        self._forget_draft(plan, image_id)
         return self._built(plan, image_id, base, steps.cached)
+
+    def _forget_draft(self, plan: ImagePlan, image_id: str) -> None:
+        """The same plan without byte code was built when its modules were learnt; the whole image takes its place."""
+        if plan.bytecode is None:
+            self._drafts[plan.digest] = image_id
+        elif draft := self._drafts.pop(replace(plan, bytecode=None).digest, None):
+            self._docker.remove_untagged(draft)
 
     def _bring_base(self, base: BaseImage) -> tuple[str, bool]:
         """A local name of the base in the engine, and whether it had to be loaded for this."""
