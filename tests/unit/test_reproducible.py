@@ -65,8 +65,8 @@ BASE_ID = "sha256:7f40382945fa57d7e5edb8c2c0d22a3cf8c31016d2df2ab0704bbe5c1f9c3a
 IMAGE_ID = "sha256:a61e247cb560a2f7fc3b6499586d418cbf85e7973b06c1eb2dae4908b42656a0"
 #: The manifest digest for each known encoder.
 DIGESTS = {
-    "isal 1.9.1": "sha256:01c3a97300750edc59a250e862229a2f2680b7b95c8b12199a824df441618843",
-    "zlib 1.2.13": "sha256:5f16ce13f131e6fc278dba5b8fe481a7e1339720b4e9c3e5b37f9405ea0d587c",
+    "deflate 0.9.0": "sha256:57f6becf535f8313e119054f02de28694eea2ea60b2b8010be297d75eae3c707",
+    "zlib 1.2.13": "sha256:02f4521e977053d5e61f9706e4d0d216ed9bcf4687dbe13711f1a824454e21d4",
 }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +269,18 @@ def test_full_archive_after_a_refusal(store: Store, docker: Docker, monkeypatch:
     try:
         load_image(docker, store, image, ["mpack-test-targets:refused"])
         assert docker.exists("mpack-test-targets:refused")
+    finally:
+        docker.remove(image.id)
+
+
+@pytest.mark.docker
+def test_gzip_layers_as_they_are(store: Store, docker: Docker) -> None:
+    """A layer of several gzip members, sent as it is stored, arrives whole: the engine checks its diff id."""
+    layer = store.write_layer(bytes_entries({"/big": os.urandom(2 << 20) + b"text" * (1 << 20)}), kind="model")
+    image = append_layers(store, tiny_base(store), [replace(layer, tar_size=None)])
+    load_image(docker, store, stored_image(image))
+    try:
+        assert docker.exists(image.id)
     finally:
         docker.remove(image.id)
 

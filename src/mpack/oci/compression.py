@@ -1,8 +1,9 @@
 """One gzip form for every layer, a pure function of the bytes: the same on every machine that has the same `ENCODER`.
 
-The stream is cut into blocks of 1 MiB, each compressed for itself (level 1, ISA-L where its wheel is installed) and
-joined into one gzip member without name or time. A block whose first 32 KiB do not shrink is stored as it is: weights
-rarely compress. ISA-L writes the same bytes on every x86-64 processor with SSE 4.2.
+The stream is cut into blocks of 1 MiB, each a gzip member of its own, without name or time. A block whose first 32 KiB
+do not shrink is stored as it is: weights rarely compress. libdeflate writes the same bytes on every processor (measured
+on x86-64 with and without SSE 4.2 and AVX2, and on arm64; ISA-L, which is faster, does not); the platform's own zlib
+is another one on every system, and serves only where libdeflate's wheel is missing.
 """
 
 from __future__ import annotations
@@ -13,17 +14,14 @@ import struct
 import zlib
 from collections.abc import Iterator
 from importlib import import_module
-from typing import IO, Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
-_isal: Any
-_open_gzip: Any
+_libdeflate: Any
 try:
-    _isal = import_module("isal.isal_zlib")
-    _open_gzip = import_module("isal.igzip").IGzipFile
-    ENCODER = f"isal {import_module('isal').__version__}"
-except ImportError:  # a platform without its wheel; the lock names the encoder, so a mixed build fails with a sentence
-    _isal = zlib
-    _open_gzip = gzip.GzipFile
+    _libdeflate = import_module("deflate")
+    ENCODER = f"deflate {_libdeflate.__version__}"
+except ImportError:  # the lock names the encoder, so that a build with another one fails with a sentence
+    _libdeflate = None
     ENCODER = f"zlib {zlib.ZLIB_RUNTIME_VERSION}"
 
 BLOCK = 1 << 20
@@ -31,8 +29,6 @@ _PROBE = 32 << 10
 _STORED_MAX = 0xFFFF
 #: Deflate, no name, no time, no extra flags, system unknown.
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-#: An empty final block with fixed codes.
-_END = b"\x03\x00"
 
 
 class Sink(Protocol):
@@ -48,10 +44,8 @@ class GzipWriter:
         self._sink = sink
         self._parts: list[memoryview] = []
         self._held = 0
-        self._crc = 0
         self._raw = hashlib.sha256()
         self.raw_size = 0
-        sink.write(_HEADER)
 
     @property
     def raw_digest(self) -> str:
@@ -68,47 +62,49 @@ class GzipWriter:
                 self._block()
 
     def close(self) -> None:
-        """Writes the rest and the trailer; the sink stays open."""
-        if self._held:
+        """Writes the rest; the sink stays open. An empty stream is one empty member."""
+        if self._held or not self.raw_size:
             self._block()
-        self._sink.write(_END + struct.pack("<II", self._crc, self.raw_size & 0xFFFFFFFF))
 
     def _block(self) -> None:
         data = b"".join(self._parts)
         self._parts.clear()
         self._held = 0
         self._raw.update(data)
-        self._crc = _isal.crc32(data, self._crc)
         self.raw_size += len(data)
+        self._sink.write(_HEADER)
         for piece in _compress(data):
             self._sink.write(piece)
+        self._sink.write(struct.pack("<II", zlib.crc32(data), len(data)))
 
 
-def open_gzip(stream: BinaryIO) -> IO[bytes]:
-    """The uncompressed bytes of a gzip stream. Reading damaged data raises OSError, EOFError or zlib.error."""
-    opened: IO[bytes] = _open_gzip(fileobj=stream, mode="rb")
-    return opened
+def open_gzip(stream: BinaryIO) -> gzip.GzipFile:
+    """The uncompressed bytes of a gzip stream. Reading damaged data raises one of GZIP_ERRORS."""
+    return gzip.GzipFile(fileobj=stream, mode="rb")
 
 
 #: What reading damaged gzip data raises.
-GZIP_ERRORS: tuple[type[Exception], ...] = (gzip.BadGzipFile, EOFError, zlib.error, _isal.error)
+GZIP_ERRORS: tuple[type[Exception], ...] = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 def _compress(data: bytes) -> Iterator[bytes | memoryview]:
-    """One or more whole deflate blocks, none of them final, ending on a byte boundary."""
+    """A whole deflate stream."""
     if len(data) <= _PROBE or len(_deflate(data[:_PROBE])) < _PROBE * 0.97:
         packed = _deflate(data)
-        if len(packed) < len(data):
+        if len(packed) < len(data) or not data:
             yield packed
             return
     view = memoryview(data)
     for start in range(0, len(data), _STORED_MAX):
         part = view[start : start + _STORED_MAX]
-        yield struct.pack("<BHH", 0, len(part), len(part) ^ 0xFFFF)
+        last = start + _STORED_MAX >= len(data)
+        yield struct.pack("<BHH", last, len(part), len(part) ^ 0xFFFF)
         yield part
 
 
 def _deflate(data: bytes) -> bytes:
-    encoder = _isal.compressobj(1, zlib.DEFLATED, -15)
-    packed: bytes = encoder.compress(data) + encoder.flush(zlib.Z_SYNC_FLUSH)
-    return packed
+    if _libdeflate is not None:
+        packed: bytes = _libdeflate.deflate_compress(data, 1)
+        return packed
+    encoder = zlib.compressobj(1, zlib.DEFLATED, -15)
+    return encoder.compress(data) + encoder.flush()

@@ -60,7 +60,8 @@ def read_archive(store: Store, stream: BinaryIO, source: str) -> list[Loaded]:
     The caller holds a lease of the store. Raises InputError base-unsuitable for what is not a sound archive.
     """
     buffered = stream if isinstance(stream, BufferedReader) else BufferedReader(cast("Any", stream))
-    plain: IO[bytes] = open_gzip(buffered) if buffered.peek(2)[:2] == _MAGIC else buffered
+    gzipped = buffered.peek(2)[:2] == _MAGIC
+    plain = cast("IO[bytes]", open_gzip(buffered) if gzipped else buffered)
     try:
         digests = _members(store, plain, source)
         reader = _Reader(store, source, digests)
