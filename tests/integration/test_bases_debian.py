@@ -135,7 +135,7 @@ def _readable(libraries: list[str], place: Path) -> list[str]:
     """The few libraries that building a base needs, where another user can read them."""
     target = place / "lib"
     for library in libraries:
-        for name in ("isal", "packaging", "click", "platformdirs"):
+        for name in ("deflate", "packaging", "click", "platformdirs"):
             if (found := Path(library) / name).is_dir() and not (target / name).exists():
                 shutil.copytree(found, target / name)
     return [str(target)]
