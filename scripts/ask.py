@@ -33,9 +33,7 @@ def main() -> int:
         for request in expect["requests"]:
             body = request["body"] if isinstance(request["body"], str) else json.dumps(request["body"])
             print(f"$ curl -H 'Content-Type: {request['content_type']}' -d '{body}' {url}/api/model/invoke")
-            answer = client.post(
-                "/api/model/invoke", content=body, headers={"Content-Type": request["content_type"]}
-            )
+            answer = client.post("/api/model/invoke", content=body, headers={"Content-Type": request["content_type"]})
             print(answer.text.strip())
             if answer.status_code != request["status"]:
                 print(f"expected status {request['status']}, got {answer.status_code}", file=sys.stderr)
