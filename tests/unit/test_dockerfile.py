@@ -301,3 +301,20 @@ def test_local_indexes_are_staged(plan: ImagePlan, tmp_path: Path) -> None:
 def test_shared_template_is_its_own_measure(plan: ImagePlan) -> None:
     """The shared template adds nothing to itself."""
     assert beyond_plan(plan, SHARED_TEMPLATE) is None
+
+
+@pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\r", "\n"])
+def test_nothing_of_a_model_begins_a_line(plan: ImagePlan, end: str) -> None:
+    """Characters that end a line for Python, in a model's name, version or columns, add no instruction."""
+    odd = f"1{end}RUN touch /owned #"
+    labels = (("dev.mpack.signature", odd),) if end not in "\r\n" else ()
+    text = render(replace(plan, model_name=odd, model_version=odd, config=replace(plan.config, labels=labels)))
+    assert not [line for line in text.split("\n") if line.startswith("RUN touch")]
+    assert instructions(text)[0].startswith("FROM ")
+
+
+@pytest.mark.parametrize("name", ["a\nRUN touch /owned", "a AS b", "$IMAGE", "--platform=x", ""])
+def test_a_base_name_that_is_none_is_refused(plan: ImagePlan, name: str) -> None:
+    """A lock edited by hand cannot add an instruction through its base's name."""
+    with pytest.raises(InputError, match="base"):
+        render(replace(plan, base=replace(plan.base, reference=name)))

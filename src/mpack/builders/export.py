@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mpack.contents import Contents
 from mpack.dockerfile import SHARED_TEMPLATE, Stage
 from mpack.dockerfile.context import write_context
-from mpack.dockerfile.quoting import copy_form, env_name, quoted
+from mpack.dockerfile.quoting import copy_form, env_name, port, quoted
 from mpack.oci.files import disk_faults
 from mpack.oci.image import OciImage
 from mpack.oci.rootfs import read_files, unpack
@@ -64,8 +64,8 @@ def base_settings(runtime: Mapping[str, Any]) -> Iterator[str]:
         yield f"ENV {env_name(name)}={quoted(value)}"
     for name, value in sorted((runtime.get("Labels") or {}).items()):
         yield f"LABEL {quoted(name)}={quoted(value)}"
-    for port in sorted(runtime.get("ExposedPorts") or ()):
-        yield f"EXPOSE {port}"
+    for item in sorted(runtime.get("ExposedPorts") or ()):
+        yield f"EXPOSE {port(item)}"
     for volume in sorted(runtime.get("Volumes") or ()):
         yield f"VOLUME {copy_form([volume])}"
 

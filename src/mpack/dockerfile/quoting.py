@@ -45,6 +45,20 @@ def env_name(name: str) -> str:
     return name
 
 
+def image_name(name: str) -> str:
+    """A name for FROM. Raises InputError template-invalid on what no image is called, such as a second line."""
+    if not re.fullmatch(r"[^\s$\x00-\x1f\x7f-][^\s$\x00-\x1f\x7f]*", name):
+        raise InputError("template-invalid", f"{name[:60]!r} cannot be the base of a Dockerfile.")
+    return name
+
+
+def port(value: str | int) -> str:
+    """A port of EXPOSE. Raises InputError template-invalid on anything else."""
+    if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(/[a-z]{1,8})?", str(value)):
+        raise InputError("template-invalid", f"{str(value)[:60]!r} is not a port.")
+    return str(value)
+
+
 def fold(text: str) -> str:
     """`text` with over-long lines continued on the next, cut where a parser joins them to the same line again."""
     return "\n".join(line if line.startswith("#") else _fold_line(line) for line in text.split("\n"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpack.dockerfile.quoting import copy_form, env_name, exec_form, fold, quoted, word
+from mpack.dockerfile.quoting import copy_form, env_name, exec_form, fold, image_name, quoted, word
 from mpack.errors import InputError
 from mpack.plan import VENV, ImagePlan
 from mpack.spec import LAYER_KINDS, FileTree, HealthCheck
@@ -76,7 +77,8 @@ def render(plan: ImagePlan, template: Path = SHARED_TEMPLATE, stage: Stage | Non
         raise InputError(
             "template-invalid", f"The Dockerfile template {template} cannot be read: {error.strerror}."
         ) from error
-    lines = [line.rstrip() for line in text.splitlines()]
+    # Not splitlines: to a Dockerfile's parser only a line feed ends a line, and a label may hold U+2028 or a form feed.
+    lines = [line.rstrip(" \t\r") for line in text.split("\n")]
     kept = [line for number, line in enumerate(lines) if line or (number and lines[number - 1])]
     return fold("\n".join(kept).strip() + "\n")
 
@@ -111,7 +113,7 @@ def instructions(dockerfile: str) -> list[str]:
     """A Dockerfile's instructions, each on one line: continued lines joined, comments and blank lines dropped."""
     found: list[str] = []
     open_line = ""
-    for line in dockerfile.splitlines():
+    for line in dockerfile.split("\n"):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
@@ -158,10 +160,10 @@ def _variables(plan: ImagePlan, stage: Stage) -> dict[str, Any]:
         if tree.files
     ]
     return {
-        "title": f"{plan.model_name} {plan.model_version}: {plan.packager} by mpack".replace("\n", " "),
+        "title": re.sub(r"\s+", " ", f"{plan.model_name} {plan.model_version}: {plan.packager} by mpack"),
         "plan": plan,
         "config": plan.config,
-        "base": stage.base or plan.base.reference,
+        "base": image_name(stage.base or plan.base.reference),
         "rootfs": stage.rootfs,
         "base_settings": stage.base_settings,
         "python": plan.base.python,
