@@ -71,6 +71,7 @@ def resolve(
                 "the same image cannot be made.",
                 f"Install {entry.encoder}, or accept another digest with --update-lock.",
             )
+        check_consent(entry, options)
         base = bases.locked(entry.base)
         return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, False)
     base = bases.pick(inputs.python, options.platform, spec.base)
@@ -90,6 +91,17 @@ def resolve(
     environment = replace(environment, trim=options.trim)
     new = LockEntry(inputs.key, inputs.requirements, base, environment, None, ENCODER)
     return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
+
+
+def check_consent(entry: LockEntry, options: ResolveOptions) -> None:
+    """A lock is no consent: whoever brings the model may have brought the lock as well."""
+    built = [package.name for package in entry.environment.to_install if package.source == "vcs"]
+    if built and not options.allow_vcs:
+        raise InputError(
+            "requirements-invalid",
+            f"The lock takes {', '.join(built)} from git: its build would run code of the repository on this machine.",
+            "Consent with --allow-vcs, or put a wheel of it into the artifact.",
+        )
 
 
 def with_bytecode(resolution: Resolution, bytecode: Bytecode | None) -> Resolution:

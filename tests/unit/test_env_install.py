@@ -338,3 +338,20 @@ def test_the_script_is_of_old_python_and_standard_library_only() -> None:
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names | {"__future__"}
+
+
+@pytest.mark.parametrize("outside", ["app/../../{}", "../{}", "{}"])
+def test_a_record_that_leads_outside(tmp_path: Path, outside: str) -> None:
+    """A RECORD line moves and overwrites no file of this machine, even if uv should leave such a line in."""
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    flat, made = tmp_path / "flat", tmp_path / "made"
+    (flat / "app").mkdir(parents=True)
+    (flat / "app" / "__init__.py").write_text("")
+    (flat / "app-1.0.dist-info").mkdir()
+    path = outside.format(secret if outside == "{}" else "secret")
+    (flat / "app-1.0.dist-info" / "RECORD").write_text(f"app/__init__.py,,\n{path},sha256=x,4\n")
+    python = {"version": "3.11.2", "path": "/usr/bin/python3.11", "site_dirs": []}
+    assemble._lay_out({"layout": "venv", "python": python, "trim": True}, str(flat), str(made))
+    assert secret.read_text() == "mine"
+    assert not [found for found in made.rglob("*") if found.name == "secret"]

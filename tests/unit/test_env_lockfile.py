@@ -12,14 +12,19 @@ import pytest
 from mpack.env.lockfile import LockEntry, LockFile, LockInputs, lock_path, requirement_lines
 from mpack.errors import EnvironmentFault, InputError
 from mpack.plan import BaseImage, Bytecode, Environment, LockedPackage
+from mpack.resolve import ResolveOptions, check_consent
 from mpack.spec import BaseWish, Requirement
 
 INPUTS = LockInputs("docker-rest", "linux/amd64", "3.11", BaseWish(), True, ("flask>=2.2", "numpy==1.26.4"))
 ENTRY = LockEntry(
     INPUTS.key,
     INPUTS.requirements,
-    BaseImage("python:3.11-slim", "sha256:1", "linux/amd64", "/usr/local/bin/python3.11", "3.11.9", ("/usr/lib/x",)),
-    Environment("3.11", "linux/amd64", (LockedPackage("numpy", "1.26.4", ("sha256:2",)),), relaxed=("a==1 -> 2",)),
+    BaseImage(
+        "python:3.11-slim", "sha256:" + "1" * 64, "linux/amd64", "/usr/local/bin/python3.11", "3.11.9", ("/usr/lib/x",)
+    ),
+    Environment(
+        "3.11", "linux/amd64", (LockedPackage("numpy", "1.26.4", ("sha256:" + "2" * 64,)),), relaxed=("a==1 -> 2",)
+    ),
     Bytecode("3.11.9", ("/opt/mpack/venv/x.py",)),
     "isal-1",
 )
@@ -124,3 +129,56 @@ def test_where_locks_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert lock_path(str(tmp_path / "folder") + "/") == tmp_path / "folder.mpack.lock"
     one, two = lock_path("https://a.example/m.zip"), lock_path("https://a.example/n.zip")
     assert one != two and one.is_relative_to(tmp_path / "state-home")
+
+
+GIT = LockedPackage("own", "1.0", ("sha256:" + "3" * 64,), "vcs", "git+https://example.org/own@" + "a" * 40)
+NUMPY = ENTRY.environment.packages[0]
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        replace(NUMPY, name="numpy\n--no-binary numpy"),
+        replace(NUMPY, name="-e"),
+        replace(NUMPY, version="1.0\n--only-binary :none:"),
+        replace(NUMPY, version="1.0 --config-settings=x"),
+        replace(NUMPY, hashes=("sha256:" + "2" * 64 + "\n-r /etc/passwd",)),
+        replace(NUMPY, hashes=()),
+        replace(NUMPY, source="url", url="https://example.org/numpy-1.0.tar.gz"),
+        replace(NUMPY, source="url", url="git+https://example.org/numpy.whl"),
+        replace(NUMPY, source="url", url="https://example.org/x.whl\n--no-binary :all:\nhttps://example.org/x.whl"),
+        replace(NUMPY, source="url", url=None),
+        replace(NUMPY, source="elsewhere"),
+        replace(GIT, url="git+https://example.org/own --help"),
+    ],
+)
+def test_a_package_that_mpack_would_not_have_locked_is_refused(tmp_path: Path, package: LockedPackage) -> None:
+    """A lock edited by hand adds no option, no second line and no source archive to what uv and pip are told."""
+    path = tmp_path / "lock"
+    LockFile({}).with_entry(replace(ENTRY, environment=replace(ENTRY.environment, packages=(package,)))).write(path)
+    with pytest.raises(InputError) as caught:
+        LockFile.read(path)
+    assert caught.value.code == "lock-invalid"
+
+
+@pytest.mark.parametrize("source", ["../../etc/x.py", "/opt/../etc/x.py", "/opt/x.sh", "/opt/a\n/etc/b.py", "//x.py"])
+def test_odd_paths_are_refused(tmp_path: Path, source: str) -> None:
+    """Byte code is made for absolute, normal paths of Python sources only; so are the base's own paths."""
+    entries = [replace(ENTRY, bytecode=Bytecode("3.11.9", (source,)))]
+    if source != "/opt/x.sh":  # an interpreter may be called so
+        entries.append(replace(ENTRY, base=replace(ENTRY.base, python=source)))
+        entries.append(replace(ENTRY, base=replace(ENTRY.base, site_dirs=(source,))))
+    for number, entry in enumerate(entries):
+        path = tmp_path / f"lock{number}"
+        LockFile({}).with_entry(entry).write(path)
+        with pytest.raises(InputError) as caught:
+            LockFile.read(path)
+        assert caught.value.code == "lock-invalid"
+
+
+def test_a_lock_is_no_consent_to_build_from_git() -> None:
+    """A package from git in a lock is refused before anything is fetched, unless the user allows it himself."""
+    entry = replace(ENTRY, environment=replace(ENTRY.environment, packages=(GIT,)))
+    with pytest.raises(InputError, match="--allow-vcs"):
+        check_consent(entry, ResolveOptions())
+    check_consent(entry, ResolveOptions(allow_vcs=True))

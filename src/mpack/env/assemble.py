@@ -52,25 +52,13 @@ if TYPE_CHECKING:  # Python 3.8 cannot evaluate these; annotations are never eva
 
 VENV = "/opt/mpack/venv"
 
+_HEAVY = "lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy statsmodels xgboost xgboost-cpu"
 #: The published rule of what is left out. `directories`, `suffixes` and `tests` hold inside the packages of
 #: `distributions`: of a directory of the last kind only modules stay that are no tests themselves, for packages import
 #: such helpers at run time (numpy 2.2: numpy._core.tests._natype). `paths` are prefixes in site-packages, by
 #: distribution; `data` are prefixes in the venv, for every distribution.
 TRIM: dict[str, Any] = {
-    "distributions": [
-        "lightgbm",
-        "matplotlib",
-        "numpy",
-        "onnx",
-        "onnxruntime",
-        "pandas",
-        "pyarrow",
-        "scikit-learn",
-        "scipy",
-        "statsmodels",
-        "xgboost",
-        "xgboost-cpu",
-    ],
+    "distributions": _HEAVY.split(),
     "directories": ["include"],
     "tests": ["tests"],
     "suffixes": [".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".f", ".f90", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx"],
@@ -214,13 +202,17 @@ def _key(name: str) -> str:
 
 
 def _records(root: str) -> Iterator[tuple[str, list[Row]]]:
-    """(normalised name, RECORD rows) of every .dist-info directory in `root`, sorted."""
+    """(normalised name, RECORD rows) of every .dist-info directory in `root`, sorted; no row leads out of `root`."""
     for name in sorted(os.listdir(root)):
         path = os.path.join(root, name, "RECORD")
         if name.endswith(".dist-info") and os.path.isfile(path):
             with open(path, encoding="utf-8", newline="") as stream:
-                rows = [(row[0], "".join(row[1:2]), "".join(row[2:3])) for row in csv.reader(stream) if row]
+                rows = [(row[0], "".join(row[1:2]), "".join(row[2:3])) for row in csv.reader(stream) if _stays(row)]
             yield _distribution(name), rows
+
+
+def _stays(row: Sequence[str]) -> bool:
+    return bool(row) and not os.path.isabs(row[0]) and ".." not in row[0].split("/")
 
 
 def _distribution(dist_info: str) -> str:
@@ -276,7 +268,7 @@ def _left_out(package: str, path: str, place: str | None, trim: bool) -> bool:
     parts = path.split("/")
     if parts[-1] in ("RECORD", *_HOST_NOTES) and parts[0].endswith(".dist-info") and len(parts) == 2:
         return True
-    if "__pycache__" in parts or path.startswith("../") or os.path.isabs(path):
+    if "__pycache__" in parts:
         return True
     if not trim:
         return False

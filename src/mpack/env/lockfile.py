@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mpack import __version__
+from mpack.env.lockcheck import check_entry
 from mpack.errors import EnvironmentFault, InputError
 from mpack.plan import BaseImage, Bytecode, Environment
 from mpack.spec import BaseWish, Requirement
@@ -77,7 +78,8 @@ class LockEntry:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> LockEntry:
-        return cls(
+        """The inverse of `to_json`. Raises ValueError, KeyError or TypeError on what `write` never writes."""
+        entry = cls(
             data["key"],
             tuple(data["requirements"]),
             BaseImage.from_json(data["base"]),
@@ -85,6 +87,8 @@ class LockEntry:
             Bytecode.from_json(data["bytecode"]) if data["bytecode"] else None,
             data["encoder"],
         )
+        check_entry(entry.base, entry.environment, entry.bytecode)
+        return entry
 
     def check(self, inputs: LockInputs) -> None:
         """Raises InputError lock-mismatch, naming the requirements that came and went, when made for others."""

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from mpack.contents import sha256_file
 from mpack.env.assemble import PLATFORMS
 from mpack.env.index import IndexSettings
+from mpack.env.lockcheck import is_wheel_url
 from mpack.env.process import fault, run_uv
 from mpack.errors import InputError, InternalError
 from mpack.plan import LockedPackage
@@ -117,6 +118,8 @@ class Resolver:
                 digest = item["archive"].get("hashes", {}).get("sha256")
                 url = item["archive"].get("url") or Path(item["archive"]["path"]).name
                 source = "url" if "url" in item["archive"] else "artifact"
+                if source == "url" and not is_wheel_url(url):
+                    raise _no_wheel(name)
             else:
                 wheel = self._best(item.get("wheels", []))
                 digest = wheel.get("hashes", {}).get("sha256") or self._hash(name, version, wheel)
@@ -197,6 +200,15 @@ def _is_version(text: str) -> bool:
 
 def _warnings(output: str) -> list[str]:
     return [line.removeprefix("warning:").strip() for line in output.splitlines() if line.startswith("warning:")]
+
+
+def _no_wheel(name: str) -> InputError:
+    # uv can resolve a source archive without building it, and pip would then build it here.
+    return InputError(
+        "requirements-unavailable",
+        f"{name} is to come from an address that is no wheel's, and mpack builds no source.",
+        "Name the address of a wheel (….whl), or put one into the artifact.",
+    )
 
 
 def _refused(output: str) -> InputError | InternalError:

@@ -1,0 +1,71 @@
+"""What a lock's values may look like. A lock comes along with a model, from whoever made that.
+
+Its packages become lines of a requirements file and its paths stand in tars and Dockerfiles, so a value that is none of
+its kind (a second line, an option, a source archive that would be built on this machine) is refused before any use.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from urllib.parse import urlsplit
+
+from mpack.plan import BaseImage, Bytecode, Environment, LockedPackage
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VERSION = re.compile(r"[A-Za-z0-9.!+_-]*")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_PYTHON = re.compile(r"\d+\.\d+(\.\d+)?[A-Za-z0-9.+]*")
+_REFERENCE = re.compile(r"[^\s$\x00-\x1f\x7f-][^\s$\x00-\x1f\x7f]*")
+_SOURCES = ("index", "artifact", "vcs", "url", "base")
+
+
+def check_entry(base: BaseImage, environment: Environment, bytecode: Bytecode | None) -> None:
+    """Raises ValueError naming the first value that mpack would not have written, TypeError on one of another type."""
+    _match(_REFERENCE, base.reference, "a base's name")
+    _match(_HASH, base.digest, "a digest")
+    for version in (base.python_version, environment.python):
+        _match(_PYTHON, version, "a version of Python")
+    for path in (base.python, *base.site_dirs):
+        _check_path(path)
+    for package in environment.packages:
+        _check_package(package)
+    if bytecode is not None:
+        _match(_PYTHON, bytecode.python_version, "a version of Python")
+        for path in bytecode.sources:
+            _check_path(path)
+            if not path.endswith(".py"):
+                raise ValueError(f"{path!r} is no Python source")
+
+
+def is_wheel_url(url: str) -> bool:
+    """True for an address whose file is a wheel by its name: pip builds any other file, whatever it is told."""
+    parts = urlsplit(url)
+    plain = not re.search(r"[\s\x00-\x1f\x7f]", url)
+    return plain and parts.scheme in ("https", "http", "file") and parts.path.endswith(".whl")
+
+
+def _check_package(package: LockedPackage) -> None:
+    _match(_NAME, package.name, "a package's name")
+    _match(_VERSION, package.version, f"a version of {package.name}")
+    for item in package.hashes:
+        _match(_HASH, item, f"a hash of {package.name}")
+    if package.source not in _SOURCES:
+        raise ValueError(f"{package.source!r} is no source of packages")
+    if package.source != "base" and not package.hashes:
+        raise ValueError(f"{package.name} has no hash")
+    if package.source == "url" and not is_wheel_url(package.url or ""):
+        raise ValueError(f"{package.name} is to come from {package.url!r}, which is no wheel")
+    if package.source == "vcs" and not re.fullmatch(r"git\+[^\s\x00-\x1f\x7f]+", package.url or ""):
+        raise ValueError(f"{package.name} is to come from {package.url!r}, which is no git URL")
+
+
+def _check_path(path: str) -> None:
+    odd = re.search(r"[\x00-\x1f\x7f\\]", path)
+    if odd or not path.startswith("/") or path.startswith("//") or posixpath.normpath(path) != path:
+        raise ValueError(f"{path!r} is no plain absolute path")
+
+
+def _match(pattern: re.Pattern[str], value: str, what: str) -> None:
+    if not pattern.fullmatch(value):
+        raise ValueError(f"{value!r} is not {what}")
