@@ -14,6 +14,8 @@ to do. `code` is a stable word for programs and a heading in docs/reference/erro
 
 from __future__ import annotations
 
+import errno
+
 EXIT_OK = 0
 EXIT_INTERRUPTED = 130
 
@@ -67,7 +69,7 @@ CODES: dict[str, str] = {
     # verification
     "verification-failed": "The image's self-check failed or answered otherwise than expected.",
     # bug
-    "internal": "A bug in mpack.",
+    "internal": "A bug in mpack or in a plugin.",
 }
 
 
@@ -120,3 +122,12 @@ class InternalError(MpackError):
     """A bug of ours (exit 70)."""
 
     exit_code = 70
+
+
+def disk_fault(error: OSError, doing: str, hint: str) -> EnvironmentFault:
+    """A full disk as disk-full; any other refusal of the file system as disk-unwritable with `hint`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = "Free some space (`mpack cache prune`, `mpack rm --older-than 7d`) and try again."
+        return EnvironmentFault("disk-full", f"{doing} failed: the disk of {error.filename or 'a file'} is full.", free)
+    reason = error.strerror or str(error)
+    return EnvironmentFault("disk-unwritable", f"{doing} failed: {error.filename or 'a file'}: {reason}.", hint)

@@ -1,4 +1,4 @@
-"""A reference as an image: of the store, then the container engine. (A registry's image is pulled as a base is.)"""
+"""A reference as an image: of the store, then the container engine."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from mpack.bases import Bases
 from mpack.builders import Builder, BuiltImage
 from mpack.engine import Docker
 from mpack.env.index import IndexSettings
-from mpack.env.lockfile import LockFile, lock_path
-from mpack.errors import EnvironmentFault, UsageError
+from mpack.env.lockfile import LockEntry, LockFile, lock_path
+from mpack.errors import EnvironmentFault, InputError, InternalError, MpackError, UsageError
 from mpack.naming import image_name, legal_reference, random_uuid
 from mpack.oci.store import Store
 from mpack.packager import Arguments, Packager
@@ -28,6 +28,7 @@ from mpack.resolve import Resolution, ResolveOptions, resolve, with_bytecode
 from mpack.sandbox import Sandbox, pick_sandbox
 from mpack.sandbox.compiler import SandboxCompiler
 from mpack.spec import ImageSpec
+from mpack.targets import Target, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
 
 BUILD_PHASES = 8
@@ -154,7 +155,8 @@ def describe(artifact: Artifact, request: BuildRequest) -> Described:
     """The packager's spec. Raises UsageError packager-unknown, packager-unfit or argument-invalid."""
     name = "docker-rest" if request.packager == "auto" else request.packager
     packager = load_packager(name)
-    reason = packager.accepts(artifact)
+    with packager_faults(name):
+        reason = packager.accepts(artifact)
     if reason is not None:
         raise UsageError(
             "packager-unfit",
@@ -165,7 +167,24 @@ def describe(artifact: Artifact, request: BuildRequest) -> Described:
     if request.base is not None:
         given["dockerfileBaseImage"] = request.base
     arguments = packager_arguments(packager, given)
-    return Described(artifact, packager, arguments, packager.spec(artifact, arguments))
+    with packager_faults(name):
+        spec = packager.spec(artifact, arguments)
+    return Described(artifact, packager, arguments, spec)
+
+
+@contextmanager
+def packager_faults(name: str) -> Iterator[None]:
+    """Turns what a packager raises by mistake into an InternalError that names it."""
+    try:
+        yield
+    except (MpackError, OSError):
+        raise
+    except Exception as error:
+        raise InternalError(
+            "internal",
+            f"This is a bug in the packager {name}: {type(error).__name__}: {error}.",
+            "Run `mpack --debug …` again and report the traceback to its authors.",
+        ) from error
 
 
 def packager_arguments(packager: Packager, given: Mapping[str, str]) -> Arguments:
@@ -199,31 +218,71 @@ def resolve_request(request: BuildRequest, found: Described, workshop: Workshop,
 
 
 def build(request: BuildRequest, progress: Progress) -> BuildResult:
-    """Builds, verifies, locks and writes. On failure nothing is tagged or written."""
-    from mpack.targets import default_outputs, parse_output
-
+    """Builds, verifies, locks and writes. Until the image is verified nothing is tagged or written."""
     targets = [parse_output(text) for text in request.outputs]
     with described(request, progress) as found:
+        require_targets(found.packager, targets)
         name = found.name(request.tag)
         workshop = Workshop.of_this_machine(need_docker=_needs_docker(request))
-        targets = targets or default_outputs(workshop.docker)
+        if not targets:
+            targets = default_outputs(workshop.docker)
+            if workshop.docker is None:
+                progress.say("no container engine answers: the image goes to mpack's store")
         resolution = resolve_request(request, found, workshop, progress)
         to_docker = any(target.kind == "docker" for target in targets)
         builder_name = choose_builder(request, found, resolution.plan)
-        sandbox = pick_sandbox(workshop.store, workshop.docker, prefer_docker=to_docker or builder_name == "docker")
-        compiler = SandboxCompiler(sandbox)
-        builder = make_builder(builder_name, request, found, workshop, compiler)
-        image, resolution, verification = build_verified(
-            request, found, resolution, builder, sandbox, compiler, progress
-        )
-    path = request.lock or lock_path(request.location)
-    old = LockFile.read(path) if not request.update_lock else _read_or_empty(path)
-    old.with_entry(resolution.entry).write(path)
-    outputs = []
+        prefer_docker = to_docker or builder_name == "docker"
+        # What the sandbox gave the engine stays until the outputs are written: the docker target only names it.
+        with pick_sandbox(workshop.store, workshop.docker, prefer_docker=prefer_docker) as sandbox:
+            compiler = SandboxCompiler(sandbox)
+            builder = make_builder(builder_name, request, found, workshop, compiler)
+            image, resolution, verification = build_verified(
+                request, found, resolution, builder, sandbox, compiler, progress
+            )
+            lock = write_lock(request, resolution.entry)
+            outputs = write_outputs(targets, image, name, workshop, progress)
+    return BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
+
+
+def require_targets(packager: Packager, targets: Sequence[Target]) -> None:
+    """Raises UsageError packager-unfit for an output that the packager's images are not made for."""
     for target in targets:
-        with progress.phase("write", f"writing to {target}"):
-            outputs.append(target.write(image, name, workshop.store, workshop.docker))
-    return BuildResult(name, image, resolution.plan, tuple(outputs), path, verification, progress.timings)
+        if target.kind not in packager.targets:
+            raise UsageError(
+                "packager-unfit",
+                f"Images of the packager {packager.name} cannot go to {target}.",
+                f"They can go to {', '.join(packager.targets)}.",
+            )
+
+
+def write_lock(request: BuildRequest, entry: LockEntry) -> Path:
+    """Puts the entry into the lock file beside the entries of other ways of building; the file's path."""
+    path = request.lock or lock_path(request.location)
+    try:
+        lock = LockFile.read(path)
+    except InputError:
+        # A damaged file is replaced where the user asked for a new lock.
+        if not request.update_lock:
+            raise
+        lock = LockFile({})
+    lock.with_entry(entry).write(path)
+    return path
+
+
+def write_outputs(
+    targets: Sequence[Target], image: BuiltImage, name: str, workshop: Workshop, progress: Progress
+) -> tuple[str, ...]:
+    """The outputs' references, in order. Where one fails, the ones before it stay, and are told."""
+    written: list[str] = []
+    for target in targets:
+        try:
+            with progress.phase("write", f"writing to {target}"):
+                written.append(target.write(image, name, workshop.store, workshop.docker))
+        except BaseException:
+            if written:
+                progress.warn(f"written before writing to {target} failed: {', '.join(written)}")
+            raise
+    return tuple(written)
 
 
 def build_verified(
@@ -252,7 +311,7 @@ def build_verified(
         with compiler.open(draft) as box:
             with progress.phase("verify", "asking the model its sample"):
                 check = run_self_check(box, modules=True)
-            require_passed(check.verification, draft.id)
+            require_passed(check.verification, draft)
             resolution = with_bytecode(resolution, bytecode_of(check, resolution.plan.base))
             with progress.phase("build", "adding byte code"):
                 image = builder.build(resolution.plan, contents)
@@ -261,7 +320,7 @@ def build_verified(
             image = builder.build(resolution.plan, contents)
     with progress.phase("verify", "verifying the image"):
         verification = verify(image, sandbox).verification
-    require_passed(verification, image.id)
+    require_passed(verification, image)
     if resolution.plan.environment.relaxed and verification.against != "expected":
         progress.warn(
             "pins were relaxed for another Python and the artifact brings no expected answer to compare with: "
@@ -301,13 +360,3 @@ def make_builder(
 
 def _needs_docker(request: BuildRequest) -> bool:
     return request.builder == "docker" or "docker" in request.outputs
-
-
-def _read_or_empty(path: Path) -> LockFile:
-    """The other entries of a lock file that is being updated; a damaged file is replaced, as the user asked."""
-    from mpack.errors import InputError
-
-    try:
-        return LockFile.read(path)
-    except InputError:
-        return LockFile({})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from mpack.builders import BuiltImage
 from mpack.errors import VerificationError
 from mpack.plan import RUNTIME, VENV, BaseImage, Bytecode
-from mpack.sandbox import Box, Sandbox
+from mpack.sandbox import Box, Sandbox, runs_here, this_platform
 
 SELF_CHECK = "self-check"
 #: Seconds that loading the model and answering its sample may take.
@@ -47,10 +46,8 @@ class SelfCheck:
 
 def skip_reason(image_platform: str, sandbox: Sandbox | None) -> str | None:
     """Why an image cannot be verified here, or None."""
-    machine = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "aarch64": "linux/arm64", "arm64": "linux/arm64"}
-    here = machine.get(platform.machine().lower(), platform.machine())
-    if image_platform != here:
-        return f"the image is for {image_platform}, this machine is {here}"
+    if not runs_here(image_platform):
+        return f"the image is for {image_platform}, this machine is {this_platform()}"
     if sandbox is None:
         return "neither a container engine nor runc is at hand to run the model in"
     return None
@@ -86,13 +83,15 @@ def run_self_check(box: Box, *, modules: bool = False) -> SelfCheck:
     return check
 
 
-def require_passed(verification: Verification, kept: str) -> None:
-    """Raises VerificationError when the check failed. `kept` says where the untagged image stays."""
+def require_passed(verification: Verification, image: BuiltImage) -> None:
+    """Raises VerificationError that says where the unnamed image stays when its check failed."""
     if verification.status == "failed":
+        place, remove = ("the store", "mpack rm") if image.location == "store" else ("docker", "docker image rm")
         raise VerificationError(
             "verification-failed",
             f"The image did not pass its self-check: {verification.reason}.",
-            f"Nothing was tagged or written. The image is kept as {kept} for a look (mpack verify, mpack rm).",
+            f"Nothing was tagged or written. {place.capitalize()} keeps it as {image.id} for a look: `mpack verify` "
+            f"asks it again, `{remove}` removes it.",
         )
 
 

@@ -39,8 +39,9 @@ MODELS = Path(__file__).parents[2] / "fixtures" / "models"
 @contextmanager
 def both(site: Any, plan: ImagePlan, contents: Contents) -> Iterator[Built]:
     """The plan built by both, readable while the context is open."""
-    compiler = SandboxCompiler(pick_sandbox(site.store, site.docker, prefer_docker=False))
-    embedded = EmbeddedBuilder(site.store, site.bases, site.index, compiler).build(plan, contents)
+    with pick_sandbox(site.store, site.docker, prefer_docker=False) as sandbox:
+        compiler = SandboxCompiler(sandbox)
+        embedded = EmbeddedBuilder(site.store, site.bases, site.index, compiler).build(plan, contents)
     docker = site.docker_builder().build(plan, contents)
     try:
         with site.store.lease():

@@ -6,16 +6,17 @@ import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from mpack.builders import BuiltImage
 from mpack.errors import EnvironmentFault, InternalError
 from mpack.plan import Bytecode
-from mpack.sandbox import Completed
+from mpack.sandbox import Completed, this_platform
 from mpack.sandbox.compiler import SandboxCompiler, cached_path
 
-IMAGE = BuiltImage("sha256:1", "linux/amd64", "embedded", "store", (), 0, "sha256:2")
+IMAGE = BuiltImage("sha256:1", this_platform(), "embedded", "store", (), 0, "sha256:2")
 SOURCES = Bytecode("3.11.2", ("/usr/lib/python3.11/a.py",))
 COMPILED = "usr/lib/python3.11/__pycache__/a.cpython-311.pyc"
 
@@ -58,6 +59,15 @@ def test_compile() -> None:
     sandbox = FakeSandbox([COMPILED])
     assert SandboxCompiler(sandbox).compile(IMAGE, SOURCES) == {"/" + COMPILED: b"code"}
     assert sandbox.stdin == b"/usr/lib/python3.11/a.py"
+
+
+def test_foreign_platform() -> None:
+    """Byte code of an interpreter that does not run here is the machine's lack, with what to do."""
+    sandbox = FakeSandbox([COMPILED])
+    with pytest.raises(EnvironmentFault, match="linux/s390x") as caught:
+        SandboxCompiler(sandbox).compile(replace(IMAGE, platform="linux/s390x"), SOURCES)
+    assert (caught.value.code, sandbox.opened) == ("sandbox-unavailable", 0)
+    assert "--update-lock" in caught.value.hint
 
 
 def test_an_open_box_is_used_again() -> None:

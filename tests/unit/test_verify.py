@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from mpack.builders import BuiltImage
 from mpack.errors import VerificationError
 from mpack.plan import BaseImage
-from mpack.sandbox import Completed
+from mpack.sandbox import Completed, this_platform
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason
 
 PASSED = {"status": "passed", "against": "expected", "max_rel_diff": 1e-9, "reason": None}
@@ -28,6 +29,10 @@ class FakeBox:
     ) -> Completed:
         self.asked.append(list(args))
         return self.result
+
+
+def image(location: str) -> BuiltImage:
+    return BuiltImage("sha256:abc", "linux/amd64", "any", location, (), 0)
 
 
 def box(value: object, code: int = 0, stderr: str = "") -> FakeBox:
@@ -70,18 +75,26 @@ def test_passed_with_a_bad_exit_code_has_failed() -> None:
 
 def test_require_passed() -> None:
     """A failed verification is exit 4 and says where the image is; skipped and passed go on."""
-    require_passed(Verification("passed"), "x")
-    require_passed(Verification("skipped"), "x")
+    require_passed(Verification("passed"), image("store"))
+    require_passed(Verification("skipped"), image("store"))
     with pytest.raises(VerificationError, match=r"prediction\[0\]: expected 1") as caught:
-        require_passed(Verification("failed", "expected", 0.5, "prediction[0]: expected 1, got 2"), "sha256:abc")
+        require_passed(Verification("failed", "expected", 0.5, "prediction[0]: expected 1, got 2"), image("store"))
     assert caught.value.exit_code == 4
-    assert "sha256:abc" in caught.value.hint
+    assert "sha256:abc" in caught.value.hint and "`mpack rm`" in caught.value.hint
+
+
+def test_a_failed_image_of_the_engine_is_removed_there() -> None:
+    """What docker built is docker's to remove."""
+    with pytest.raises(VerificationError) as caught:
+        require_passed(Verification("failed"), image("docker"))
+    assert "`docker image rm`" in caught.value.hint
 
 
 def test_foreign_platform_is_skipped() -> None:
     """An image of another machine, or no sandbox, is a reason to skip."""
     assert "this machine is" in (skip_reason("linux/s390x", None) or "")
-    assert skip_reason("linux/s390x", None) != skip_reason("linux/amd64", None)
+    assert skip_reason("linux/s390x", None) != skip_reason(this_platform(), None)
+    assert skip_reason(this_platform() + "/v8", None) == skip_reason(this_platform(), None)
 
 
 def test_bytecode_leaves_the_model_out() -> None:

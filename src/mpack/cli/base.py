@@ -49,8 +49,8 @@ def build(
     mpack base build --python 3.11
     mpack base build --deps conda.yaml -t packaging-model-cache:1.0.0
     """
-    from mpack.cli.options import this_platform
     from mpack.errors import UsageError
+    from mpack.sandbox import this_platform
 
     target = platform or this_platform()
     if deps is None:

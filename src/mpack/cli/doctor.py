@@ -171,10 +171,10 @@ def check_ca_bundle() -> list[Check]:
 
 def check_index() -> list[Check]:
     """The Python index, asked with the host's settings for one small package."""
-    from mpack.cli.options import this_platform
     from mpack.env.index import IndexSettings
     from mpack.env.lock import lock_environment
     from mpack.errors import MpackError
+    from mpack.sandbox import this_platform
     from mpack.spec import Requirement
 
     wanted = Requirement("packaging", "runtime", "mpack doctor")

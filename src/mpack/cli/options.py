@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -14,6 +15,21 @@ if TYPE_CHECKING:
     from mpack.pipeline import BuildRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _python(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"3\.\d{1,3}(\.\d{1,3})?", value):
+        raise click.BadParameter(f"{value!r} is not a version like 3.11", ctx, param)
+    return value
+
+
+def _platform(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    from mpack.env.assemble import PLATFORMS
+
+    if value is not None and value not in PLATFORMS:
+        raise click.BadParameter(f"{value!r} is none of {', '.join(PLATFORMS)}", ctx, param)
+    return value
+
 
 _ARTIFACT = [
     click.argument("artifact"),
@@ -28,8 +44,12 @@ _PLAN = [
     click.option("-p", "--packager", default="auto", show_default=True, help="What to package it as."),
     click.option("-a", "--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="An argument of the packager."),
     click.option("--base", metavar="REF", help="Base image: of the store, the engine or a registry."),
-    click.option("--python", metavar="X.Y", help="Another Python than the model's; pins may then be relaxed."),
-    click.option("--platform", metavar="OS/ARCH", help="Platform of the image.  [default: this machine's]"),
+    click.option(
+        "--python", metavar="X.Y", callback=_python, help="Another Python than the model's; pins may then be relaxed."
+    ),
+    click.option(
+        "--platform", metavar="OS/ARCH", callback=_platform, help="Platform of the image.  [default: this machine's]"
+    ),
     click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="The lock file to read and write."),
     click.option("--update-lock", is_flag=True, help="Resolve anew and write the lock."),
     click.option("--no-trim", is_flag=True, help="Keep tests, headers and stubs of the dependencies."),
@@ -55,6 +75,7 @@ def build_request(**values: Any) -> BuildRequest:
     from mpack.artifact.model import Trust
     from mpack.pipeline import BuildRequest
     from mpack.resolve import ResolveOptions
+    from mpack.sandbox import this_platform
 
     return BuildRequest(
         location=values["artifact"],
@@ -91,14 +112,6 @@ def parse_arguments(pairs: tuple[str, ...]) -> dict[str, str]:
             raise UsageError("usage", f"The argument {key} is given twice.", "Give it once.")
         arguments[key] = value
     return arguments
-
-
-def this_platform() -> str:
-    """The Linux platform of this machine's processor, e.g. linux/amd64."""
-    import platform
-
-    machine = platform.machine().lower()
-    return "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 
 
 def _apply(function: F, options: Sequence[Callable[[Any], Any]]) -> F:

@@ -14,7 +14,7 @@ from mpack.env.assemble import AssembleError, assemble
 from mpack.env.index import IndexSettings
 from mpack.env.process import child_environment, fault, run, short, uv_binary
 from mpack.env.wheels import local_wheels
-from mpack.errors import EnvironmentFault, InputError, InternalError, MpackError
+from mpack.errors import InputError, InternalError, MpackError, disk_fault
 from mpack.plan import BaseImage, Environment
 
 
@@ -38,8 +38,8 @@ def install_venv(
 ) -> Installed:
     """Fills `target` (absent or empty) with exactly what stands under /opt/mpack/venv in the image.
 
-    Raises EnvironmentFault (index-unreachable, disk-full, tool-missing) or InputError (requirements-unavailable,
-    lock-mismatch); `target` is then as it was.
+    Raises EnvironmentFault (index-unreachable, disk-full, disk-unwritable, tool-missing) or InputError
+    (requirements-unavailable, lock-mismatch); `target` is then as it was.
     """
     return _install(environment, base, target, "venv", index, contents or Contents())
 
@@ -123,7 +123,7 @@ def _install(
     except AssembleError as error:
         raise install_error(str(error), what) from error
     except OSError as error:
-        raise disk_error(error, what) from error
+        raise disk_fault(error, what, "Name a directory that can be written.") from error
     return Installed(report["size_before"], report["size"], report["files"], tuple(report["notes"]))
 
 
@@ -145,12 +145,3 @@ def install_error(output: str, what: str) -> MpackError:
             "Use the index that the lock was made with, or lock again with --update-lock.",
         )
     return InternalError("internal", f"{what} failed: {short(output)}", "Please report it with this output.")
-
-
-def disk_error(error: OSError, what: str) -> MpackError:
-    """ENOSPC and quota as disk-full, everything else about a file as the same fault of the machine."""
-    return EnvironmentFault(
-        "disk-full",
-        f"{what} failed: {error.strerror or error} ({error.filename or 'no file named'}).",
-        "Free some space, or name a directory that can be written.",
-    )

@@ -7,8 +7,8 @@ and runc (as root or rootless) on unpacked layers.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,6 +34,19 @@ class Completed:
     stderr: str
 
 
+def this_platform() -> str:
+    """The Linux platform whose programs this machine's processor runs, e.g. linux/amd64."""
+    import platform
+
+    machine = platform.machine().lower()
+    return "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def runs_here(platform: str) -> bool:
+    """True if images of that platform run here without emulation; a variant (linux/arm64/v8) does not count."""
+    return platform.split("/")[:2] == this_platform().split("/")
+
+
 class Box(Protocol):
     """An image ready to run."""
 
@@ -52,18 +65,28 @@ class Sandbox(Protocol):
     name: str
 
     def open(self, image: BuiltImage) -> AbstractContextManager[Box]:
-        """Makes the image runnable; leaving the context removes all that this took."""
+        """Makes the image runnable while the context lasts. What this took is gone when the sandbox is."""
 
 
-def pick_sandbox(store: Store, docker: Docker | None, *, prefer_docker: bool) -> Sandbox | None:
-    """docker where the image goes there anyway, else runc (no copy into the engine), else docker, else None."""
+@contextmanager
+def pick_sandbox(store: Store, docker: Docker | None, *, prefer_docker: bool) -> Iterator[Sandbox | None]:
+    """docker where the image goes there anyway, else runc (no copy into the engine), else docker, else None.
+
+    Images that docker had to be given stay until the context is left, so that each is given once; those without a
+    name are removed then.
+    """
     runc = shutil.which("runc")
     if docker is not None and (prefer_docker or runc is None):
         from mpack.sandbox.docker import DockerSandbox
 
-        return DockerSandbox(docker, store)
-    if runc is not None:
+        sandbox = DockerSandbox(docker, store)
+        try:
+            yield sandbox
+        finally:
+            sandbox.close()
+    elif runc is not None:
         from mpack.sandbox.runc import RuncSandbox
 
-        return RuncSandbox(runc, store)
-    return None
+        yield RuncSandbox(runc, store)
+    else:
+        yield None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from mpack.builders import BuiltImage
 from mpack.errors import EnvironmentFault, InternalError
 from mpack.plan import VENV, Bytecode
-from mpack.sandbox import Box, Sandbox
+from mpack.sandbox import Box, Sandbox, runs_here, this_platform
 
 COMPILE = (f"{VENV}/bin/python", "-m", "mpack_runtime.compile")
 
@@ -38,6 +38,13 @@ class SandboxCompiler:
         Raises EnvironmentFault sandbox-unavailable (with what to do) when the lock asks for byte code and nothing here
         can run the image's interpreter.
         """
+        if not runs_here(image.platform):
+            raise EnvironmentFault(
+                "sandbox-unavailable",
+                f"The lock asks for byte code, and the image's interpreter is for {image.platform}; this machine is "
+                f"{this_platform()}.",
+                "Build on a machine of that platform; or lock again without byte code: --update-lock.",
+            )
         stdin = "\n".join(bytecode.sources).encode()
         if self._box is not None and self._box[0] == image.id:
             done = self._box[1].run((), entrypoint=COMPILE, stdin=stdin)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mpack.builders import BuiltImage
 from mpack.engine import Docker
+from mpack.errors import EnvironmentFault
 from mpack.oci.store import Store
 from mpack.sandbox import PIDS, SANDBOX_UID, TMP_BYTES, Completed
 
@@ -19,20 +20,23 @@ class DockerSandbox:
     def __init__(self, docker: Docker, store: Store) -> None:
         self._docker = docker
         self._store = store
+        self._loaded: list[str] = []
 
     @contextmanager
     def open(self, image: BuiltImage) -> Iterator[DockerBox]:
         from mpack.targets.docker import load_image
 
-        loaded = image.location == "store" and not self._docker.exists(image.id)
-        if loaded:
+        if image.location == "store" and not self._docker.exists(image.id):
+            self._loaded.append(image.id)
             load_image(self._docker, self._store, image)
-        try:
-            yield DockerBox(self._docker, image.id)
-        finally:
-            if loaded:
-                # Without a name nothing else refers to it; a name given meanwhile (the docker target) keeps it.
-                self._docker.remove_untagged(image.id)
+        yield DockerBox(self._docker, image.id)
+
+    def close(self) -> None:
+        """Removes what this loaded. A name given meanwhile (by the docker target, or by the user) keeps an image."""
+        # An engine that is gone must not hide the error that comes of it.
+        with suppress(EnvironmentFault):
+            while self._loaded:
+                self._docker.remove_untagged(self._loaded.pop())
 
 
 class DockerBox:
