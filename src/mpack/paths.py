@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mpack.errors import EnvironmentFault
+
 
 def _directory(kind: str) -> Path:
     if home := os.environ.get("MPACK_HOME"):
@@ -16,7 +18,15 @@ def _directory(kind: str) -> Path:
         "cache": platformdirs.user_cache_path,
         "state": platformdirs.user_state_path,
     }
-    return made[kind]("mpack")
+    try:
+        return made[kind]("mpack")
+    except RuntimeError as error:
+        # A user id without an entry in passwd, as containers often run: there is no place to fall back to.
+        raise EnvironmentFault(
+            "disk-unwritable",
+            "This user has no home directory, so there is no place for mpack's images and caches.",
+            "Set HOME, or MPACK_HOME to a directory of its own.",
+        ) from error
 
 
 def data_dir() -> Path:

@@ -51,6 +51,7 @@ def test_json_error(capsys: pytest.CaptureFixture[str]) -> None:
         (KeyboardInterrupt(), 130),
         (click.UsageError("no such option"), 2),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 3),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 3),
         (ZeroDivisionError("division"), 70),
         (SystemExit(7), 7),
         (BrokenPipeError(), 141),
@@ -70,6 +71,21 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     except ValueError as error:
         report_error(error, debug=True, as_json=False)
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_stands_anywhere(mpack: Any) -> None:
+    """--debug is taken before and behind the verb."""
+    for args in (["--debug", "packagers", "nonsense"], ["packagers", "nonsense", "--debug"]):
+        assert "Traceback" in mpack(*args, code=2).stderr
+
+
+def test_an_unusable_home_is_no_bug(mpack: Any, tmp_path: Path) -> None:
+    """A home that is a file, an index that is a directory: exit 3 and a sentence."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "home" / "data" / "store" / "index.json").mkdir(parents=True)
+    for home in ("file", "home"):
+        done = mpack("images", code=3, MPACK_HOME=str(tmp_path / home))
+        assert str(tmp_path / home) in done.stderr
 
 
 def test_unlisted_code_is_refused() -> None:
@@ -97,7 +113,8 @@ def test_parse_arguments() -> None:
         (["build", "{model}", "-a", "port=high"], 2, "port"),
         (["build", "{model}", "-a", "nonsense=1"], 2, "no such argument"),
         (["build", "{model}", "-o", "nonsense"], 2, "nonsense"),
-        (["build", "{model}", "--python", "three"], 1, "three"),
+        (["build", "{model}", "--python", "three"], 2, "three"),
+        (["build", "{model}", "--platform", "windows/amd64"], 2, "windows/amd64"),
         (["build", "{model}", "-t", "!!!"], 1, "no usable character"),
         (["verify", "no-such-image:1"], 3, "no-such-image:1"),
         (["packagers", "nonsense"], 2, "nonsense"),

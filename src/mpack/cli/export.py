@@ -28,7 +28,7 @@ def command(directory: Path, **values: Any) -> None:
     require_empty(directory)
     request = build_request(**values)
     from mpack.builders.export import export_context
-    from mpack.errors import EnvironmentFault
+    from mpack.errors import disk_fault
     from mpack.pipeline import Workshop, described, resolve_request
     from mpack.progress import Progress
 
@@ -54,11 +54,7 @@ def command(directory: Path, **values: Any) -> None:
                     )
                     context.rename(directory)
         except OSError as error:
-            raise EnvironmentFault(
-                "disk-full",
-                f"The build context cannot be written to {directory}: {error.strerror or error}.",
-                "Name a directory that can be written.",
-            ) from error
+            raise disk_fault(error, f"Writing {directory}", "Name a directory that can be written.") from error
     click.echo(str(directory))
 
 

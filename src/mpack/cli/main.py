@@ -6,6 +6,7 @@ Verbs are loaded when asked for: `mpack --help` imports no verb.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 import click
@@ -49,23 +50,28 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mpack")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.pass_context
-def mpack(ctx: click.Context, debug: bool) -> None:
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; anywhere in the line.")
+def mpack() -> None:
     """Turn a trained model into a verified, minimal, reproducible container image.
 
     \b
     mpack build model.zip            # image in docker, or in mpack's store without an engine
     mpack inspect model.zip          # what is in it, and what is dangerous
     """
-    ctx.obj = {"debug": debug}
 
 
 def run(argv: list[str] | None = None) -> None:
     """The console script: exit codes as in `mpack.errors`."""
-    arguments = sys.argv[1:] if argv is None else argv
+    words = sys.argv[1:] if argv is None else argv
+    arguments = [word for word in words if word != "--debug"]
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = mpack.main(args=arguments, prog_name="mpack", standalone_mode=False)
     except BaseException as error:
-        sys.exit(report_error(error, debug="--debug" in arguments, as_json="--json" in arguments))
+        sys.exit(report_error(error, debug=arguments != words, as_json="--json" in arguments))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(number: int, _frame: object) -> None:
+    """Ends mpack as Ctrl-C does, so that a cancelled CI job leaves no container and no temporary directory."""
+    raise SystemExit(128 + number)

@@ -9,9 +9,11 @@ import traceback
 
 import click
 
-from mpack.errors import EXIT_INTERRUPTED, EnvironmentFault, InternalError, MpackError, UsageError
+from mpack.errors import EXIT_INTERRUPTED, InternalError, MpackError, UsageError, disk_fault
 
 BROKEN_PIPE = 141
+#: What the file system answers where the machine, not mpack, is at fault.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 def report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
@@ -19,7 +21,7 @@ def report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        sys.stderr.write("\ninterrupted; nothing was tagged or written\n")
+        sys.stderr.write("\nmpack: interrupted\n")
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
@@ -35,21 +37,18 @@ def report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
 
 
 def as_mpack_error(error: BaseException) -> MpackError:
-    """The error as one of ours: click's as usage, a full disk as such, anything else as a bug."""
+    """The error as one of ours: click's as usage, a full or closed disk as such, anything else as a bug."""
     if isinstance(error, MpackError):
         return error
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         hint = f"See `{context.command_path} --help`." if context else "See `mpack --help`."
         return UsageError("usage", error.format_message(), hint)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return EnvironmentFault(
-            "disk-full",
-            f"The disk is full: {error.filename or 'a file'} could not be written.",
-            "Free some space (`mpack cache prune`, `mpack rm --older-than 7d`) and try again.",
-        )
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        hint = "Give this user the right to it; MPACK_HOME names another place for what mpack keeps."
+        return disk_fault(error, "Using a file", hint)
     return InternalError(
         "internal",
         f"This is a bug in mpack: {type(error).__name__}: {error}",
-        "Run again with --debug and report the traceback.",
+        "Run `mpack --debug …` again and report the traceback.",
     )

@@ -211,7 +211,7 @@ class Store(Blobs):
                 raise ValueError("an entry without digest")
         except FileNotFoundError:
             return []
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise EnvironmentFault(
                 "store-corrupt",
                 f"The index of the image store, {path}, cannot be read: {error}.",
