@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mpack_runtime.config import ModelConfig, Settings
+from mpack_runtime.errors import BadRequest
 from mpack_runtime.rest.app import RestApp
+from mpack_runtime.rest.body import read_body
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.service import Service
 from werkzeug.test import Client, TestResponse
@@ -119,6 +123,17 @@ def test_csv_and_gzip(client: Client) -> None:
     assert post(client, gzip.compress(text.encode()), "text/csv", Content_Encoding="gzip").data == expected
     members = gzip.compress(text[:10].encode()) + gzip.compress(text[10:].encode())
     assert post(client, members, "text/csv", Content_Encoding="gzip").data == expected
+
+
+def test_gzip_takes_time_by_its_size_alone() -> None:
+    """A large body that cannot be packed is read in pieces, and there is an end to members that hold nothing."""
+    data = random.Random(0).randbytes(8 << 20)
+    start = time.process_time()
+    environ = {"HTTP_CONTENT_ENCODING": "gzip", "wsgi.input_terminated": True}
+    assert read_body({**environ, "wsgi.input": io.BytesIO(gzip.compress(data, 1))}, 10 << 20) == data
+    with pytest.raises(BadRequest, match="more than 10000 members"):
+        read_body({**environ, "wsgi.input": io.BytesIO(gzip.compress(b"") * 100_000)}, 10 << 20)
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize("cut", [1, 9, 12, -1, -9])
