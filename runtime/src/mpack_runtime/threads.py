@@ -7,29 +7,48 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import MutableMapping
-from pathlib import Path
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path, PurePosixPath
 
 from mpack_runtime.config import Settings
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def cpu_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs this process may use, at least 1: its affinity or its cgroup's quota (v1 or v2, rounded up), the smaller."""
+def cpu_limit(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> int:
+    """CPUs this process may use, at least 1: its affinity or its cgroups' quota (v1 or v2, rounded up), the smaller.
+
+    In a container its own cgroup is mounted at `root`; in the host's cgroup namespace `groups` tells where it is, and
+    the groups above it limit it too.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota(root)
-    return max(1, min(allowed, math.ceil(quota)) if quota else allowed)
+    quotas = [quota for quota in map(_quota, _directories(root, groups)) if quota]
+    return max(1, min(allowed, *map(math.ceil, quotas)) if quotas else allowed)
 
 
-def _quota(root: Path) -> float | None:
-    """CPU time a second of time that the cgroup at `root` may use; None: no limit."""
+def _directories(root: Path, groups: Path) -> Iterator[Path]:
+    """Directories that may hold a quota of this process: version 2's and 1's mount, and its groups below them."""
+    yield from (root, root / "cpu")
     try:
-        limit, period = (root / "cpu.max").read_text().split()
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        controllers, _, group = line.partition(":")[2].partition(":")
+        if not controllers or "cpu" in controllers.split(","):
+            below = PurePosixPath(group.lstrip("/"))
+            for part in (below, *below.parents) if ".." not in below.parts else ():
+                yield (root / "cpu" if controllers else root) / part
+
+
+def _quota(directory: Path) -> float | None:
+    """CPU time a second of time that the cgroup of a directory may use; None: no limit."""
+    try:
+        limit, period = (directory / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            limit = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+            limit = (directory / "cpu.cfs_quota_us").read_text().strip()
+            period = (directory / "cpu.cfs_period_us").read_text().strip()
         except OSError:
             return None
     if not limit.isdigit() or not period.isdigit() or int(limit) <= 0 or int(period) <= 0:
