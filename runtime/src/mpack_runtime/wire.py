@@ -8,8 +8,9 @@
     {"instances": [...]}                             rows, records, or one tensor's slices
     {"inputs": ...}                                  rows, columns by name, or tensors by name
 
-and, beside it, `params` (an object). Other keys are ignored with a warning. `text/csv` as `mpack_runtime.wire_csv`
-says. UTF-8 only. Everything else is refused: 415 for the content type, 400 for the content.
+and, beside it, `params` (an object). Other keys are ignored with a warning; a key that stands twice is refused.
+`text/csv` as `mpack_runtime.wire_csv` says. UTF-8 only. Everything else is refused: 415 for the content type, 400 for
+the content.
 
 **Names.** Where request and signature both name the columns they are matched by name, in any order: a column that is
 not there is an error if it is required, else all of it is missing; a column too many is dropped with a warning
@@ -35,7 +36,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 
 from mpack_runtime import wire_tensors
 from mpack_runtime.errors import BadRequest
@@ -43,6 +43,7 @@ from mpack_runtime.frame import Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Param, Signature, Tensor
 from mpack_runtime.wire_columns import Place, convert, describe, quote, read_text, sentence
 from mpack_runtime.wire_csv import read_csv
+from mpack_runtime.wire_json import parse
 
 FORMS = ("data", "dataframe_split", "dataframe_records", "instances", "inputs")
 
@@ -59,10 +60,7 @@ def decode(body: bytes, content_type: str, signature: Signature, *, strict: bool
     if media == "csv":
         names, rows = read_csv(text, signature.input_names, options.get("header"))
         return from_rows(names, rows, signature, strict=strict, text=True)
-    try:
-        value = orjson.loads(text)
-    except (orjson.JSONDecodeError, RecursionError) as error:
-        raise BadRequest(f"Can not parse input as JSON: {error}.") from error
+    value = parse(text)
     if not isinstance(value, dict):
         raise BadRequest(f"The request is {describe(value)}; it must be a JSON object with one of: {', '.join(FORMS)}.")
     return _from_object(value, signature, strict)

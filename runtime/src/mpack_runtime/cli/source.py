@@ -85,17 +85,18 @@ def _csv(service: Service, stream: BinaryIO) -> Iterator[Inputs]:
 
 
 def _jsonl(service: Service, stream: BinaryIO) -> Iterator[Inputs]:
-    import orjson
-
     from mpack_runtime import wire
+    from mpack_runtime.wire_json import parse
 
     def values() -> Iterator[Any]:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 try:
-                    yield orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-                except orjson.JSONDecodeError as error:
-                    raise BadRequest(f"Line {number} is not JSON: {error}.") from error
+                    yield parse(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except UnicodeDecodeError as error:
+                    raise BadRequest(f"Line {number} is not UTF-8: {error}.") from error
+                except BadRequest as error:
+                    raise BadRequest(f"Line {number}: {error.message}") from error
 
     rows = values()
     first = next(rows, None)
