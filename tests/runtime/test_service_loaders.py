@@ -299,6 +299,25 @@ def test_gppi_that_cannot_be_served(tmp_path: Path, mode: str, text: str, words:
     assert words in caught.value.message
 
 
+def test_gppi_serializer_tells_what_json_cannot(tmp_path: Path) -> None:
+    """get_output_json_serializer() is asked for objects alone; mpack knows dates that it does not."""
+    text = ENTRY + textwrap.dedent("""
+        import datetime, json
+        import numpy as np
+        class Money:
+            pass
+        class Encoder(json.JSONEncoder):
+            def default(self, value):
+                return dict(cents=[1, np.int64(2)]) if isinstance(value, Money) else super().default(value)
+        def get_output_json_serializer():
+            return Encoder
+        """)
+    answer = "[[Money(), 1.5, datetime.date(2024, 5, 1), dict(m=np.array([Money()], dtype=object))]], ()"
+    service = Service.load(gppi(tmp_path, answer, text=text))
+    money = {"cents": [1, 2]}
+    assert ask(service, {"data": [[1, 2, "x", 3]]})["prediction"] == [[money, 1.5, "2024-05-01", {"m": [money]}]]
+
+
 def test_gppi_wrong_return_is_a_model_failure(tmp_path: Path) -> None:
     """predict_on_matrix() must give two values."""
     service = Service.load(gppi(tmp_path, "[1, 2, 3]"))
@@ -343,6 +362,27 @@ def test_service_needs_no_pandas_for_a_matrix_model(tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     expected = LinearRegression().fit(TABLE.to_numpy(), TARGET).predict([[1, 1]]).tolist()
     assert json.loads(ran.stdout) == {"prediction": expected, "columns": []}
+
+
+def test_named_model_without_pandas_does_not_warn_of_names(tmp_path: Path) -> None:
+    """The columns were put in order by name, so scikit-learn's warning on a matrix would be wrong."""
+    settings = config(tmp_path, "sklearn", "m.pkl")
+    settings.path.write_bytes(pickle.dumps(LinearRegression().fit(TABLE, TARGET)))
+    code = """
+        import sys
+        sys.modules["pandas"] = None
+        from mpack_runtime.config import ModelConfig
+        from mpack_runtime.service import Service
+        service = Service.load(ModelConfig.load())
+        body = b'{"columns": ["b", "a"], "data": [[0, 1]]}'
+        print(service.encode(service.predict(service.decode(body))).decode())
+    """
+    env = {**os.environ, "MPACK_MODEL_JSON": str(tmp_path / "model.json")}
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert json.loads(ran.stdout)["prediction"] == pytest.approx(
+        LinearRegression().fit(TABLE, TARGET).predict(TABLE)[:1]
+    )
 
 
 def test_frame_values_are_plain(tmp_path: Path) -> None:

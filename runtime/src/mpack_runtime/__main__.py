@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
+    # `-m` puts the working directory there; a queue.py of the user's beside his data must not become a module.
+    del sys.path[0]
+
 import argparse
 import importlib.util
 import signal
-import sys
 from collections.abc import Sequence
 
 from mpack_runtime.cli.arguments import parser

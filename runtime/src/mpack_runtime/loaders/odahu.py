@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mpack_runtime.config import ModelConfig, Sample
 from mpack_runtime.errors import LoadFailure
@@ -28,6 +31,9 @@ class GppiModel(Model):
 
     def __init__(self, entry: Any, signature: Signature | None, sample: Sample | None, example: Any) -> None:
         self._entry = entry
+        make = getattr(entry, "get_output_json_serializer", None)
+        serializer = make() if make is not None else None
+        self._encoder: json.JSONEncoder | None = serializer() if serializer is not None else None
         self.signature = signature
         self.sample = sample
         self.example = example
@@ -43,7 +49,29 @@ class GppiModel(Model):
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise TypeError("predict_on_matrix() must return two values, the prediction and its column names")
         prediction, columns = answer
+        if self._encoder is not None:
+            prediction = encoded(prediction, self._encoder)
         return Prediction(prediction, tuple(str(name) for name in columns) if columns is not None else ())
+
+
+def encoded(value: Any, encoder: json.JSONEncoder) -> Any:
+    """A prediction whose objects that JSON has no word for are what the model's own encoder makes of them.
+
+    The reference asks it on the command line alone; here it counts on every road, so that all give one answer.
+    """
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return encoded(value.tolist(), encoder)
+    if isinstance(value, (list, tuple)):
+        return [encoded(item, encoder) for item in value]
+    if isinstance(value, Mapping):
+        return {key: encoded(item, encoder) for key, item in value.items()}
+    if value is None or isinstance(value, (str, int, float, np.generic, np.ndarray)) or hasattr(value, "to_numpy"):
+        return value
+    try:
+        made = encoder.default(value)
+    except TypeError:  # the encoder does not know it either; mpack may
+        return value
+    return encoded(made, encoder)
 
 
 def load(config: ModelConfig) -> Model:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ class EstimatorModel(Model):
         self._named = getattr(estimator, "feature_names_in_", None) is not None
         self._pandas = importlib.util.find_spec("pandas") is not None
         self.signature = estimator_signature(estimator)
+        if self._named and not self._pandas:
+            # A matrix has no names, and needs none: its columns were put in the model's order by name.
+            warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
 
     def predict(self, inputs: Inputs) -> Any:
         if not isinstance(inputs, Frame):
