@@ -1,22 +1,22 @@
-"""The docs tell the truth: generated pages are fresh, links lead somewhere, packagers, verbs and errors have headings."""
+"""The docs tell the truth: generated pages are fresh, links lead somewhere, every command and option shown exists."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from mpack.cli.main import VERBS
 from mpack.errors import CODES
+from mpack.plugins import load_packager
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("base-images/**/*.md")]
-    if path.is_file()
-)
+FOLDERS = (".", "docs/**", "base-images/**", "packagers/**", "fixtures/broken", "fixtures/plugins/*")
+PAGES = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.md"))
 
 
 def generated() -> dict[str, str]:
@@ -60,12 +60,48 @@ def test_every_code_is_raised_somewhere() -> None:
     assert [code for code in CODES if f'"{code}"' not in text] == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md"], ids=["README"])
-def test_commands_in_readme_exist(page: Path) -> None:
-    """Every `mpack VERB` and `make TARGET` of the README exists."""
+def commands(text: str) -> list[list[str]]:
+    """The words after `mpack` of every command in a page's code: `$ mpack …`, indented blocks, inline code."""
+    found = re.findall(
+        r"^(?:[$#] | {4})(?:[^#\n]*?[ &(])?mpack ([a-z][^\n#]*)|`mpack ([a-z][^`]*)`", text, re.MULTILINE
+    )
+    return [re.split(r"\s+", (block or inline).strip()) for block, inline in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_exist(page: Path) -> None:
+    """Every verb, sub-command and option of mpack that a page shows exists."""
     text = page.read_text("utf-8")
+    for words in commands(text):
+        assert words[0] in VERBS, f"{page.name}: mpack {' '.join(words)}"
+        command = importlib.import_module(VERBS[words[0]][0]).command
+        if isinstance(command, click.Group) and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
+            assert words[1] in command.commands, f"{page.name}: mpack {' '.join(words)}"
+            command = command.commands[words[1]]
+        known = {option for item in command.params for option in item.opts} | {"--help"}
+        shown = {word for word in words if re.fullmatch(r"--[a-z][a-z-]*|-[a-z]", word)}
+        assert shown <= known, f"{page.name}: mpack {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_targets_exist(page: Path) -> None:
+    """Every `make TARGET` that a page shows is one of the Makefile's."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    verbs = set(re.findall(r"^\s*\$? ?mpack ([a-z]+)", text, re.MULTILINE))
-    targets = set(re.findall(r"make ([a-z]+)\b", text))
-    assert verbs and verbs <= set(VERBS)
-    assert targets and all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    for target in re.findall(r"^(?:[$#] | {4})make ([a-z]+)|`make ([a-z]+)", page.read_text("utf-8"), re.MULTILINE):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), f"{page.name}: make {''.join(target)}"
+
+
+def test_readme_shows_every_verb() -> None:
+    """The README has a sentence for every verb, and links to every how-to page."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert {words[0] for words in commands(text)} == set(VERBS)
+    assert [page.name for page in (ROOT / "docs" / "howto").glob("*.md") if f"docs/howto/{page.name}" not in text] == []
+
+
+def test_every_packager_has_a_page() -> None:
+    """The README beside each built-in packager names all of its arguments, and no other."""
+    for folder in sorted((ROOT / "packagers").glob("mpack_*/")):
+        text = (folder / "README.md").read_text("utf-8")
+        packager = load_packager(folder.name.removeprefix("mpack_").replace("_", "-"))
+        rows = re.findall(r"^\| ([A-Za-z, ]+) \| ", text.partition("| --- |")[2], re.MULTILINE)
+        assert {name for row in rows for name in row.split(", ")} == set(packager.arguments.model_fields)
