@@ -1,6 +1,6 @@
 """The packager interface: a pure function from an artifact and arguments to an ImageSpec.
 
-A third party writes one class and one entry point of group `mpack.packagers`; see docs/writing-a-packager.md and
+A third party writes one class and one entry point of group `mpack.packagers`; see docs/howto/write-a-packager.md and
 fixtures/plugins/mpack-echo.
 """
 
