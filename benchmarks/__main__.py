@@ -1,0 +1,137 @@
+"""`python -m benchmarks [build] [size] [ready] [--repeat N]`: measures and prints; nothing of it stays behind."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from benchmarks.bench import Bench, say, timed
+from benchmarks.buildkit import BuildkitUv
+from benchmarks.figures import OURS, Figures, machine
+from benchmarks.mlflow import Mlflow
+from benchmarks.scenes import SCENES
+from benchmarks.subjects import Mpack, Subject
+from mpack.errors import EXIT_INTERRUPTED, MpackError
+
+PEERS = ("mlflow", "uv")
+SLIM = "python:3.11-slim"
+SHELL_BASE = "mpack-base:python3.11-shell"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0, or the exit code of what is missing (3) or of an interruption (130)."""
+    chosen = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with Bench.opened(chosen.repeat, chosen.bases) as bench:
+            about = machine(bench.docker.client_version, bench.docker.server_version)
+            figures = Figures()
+            subjects = _subjects(bench, chosen.without, figures)
+            for subject in subjects:
+                say(f"{subject.name}: getting ready")
+                subject.prepare()
+            for scene in chosen.scenes or SCENES:
+                SCENES[scene](bench, subjects, figures)
+            _print(bench, figures, about, [subject.name for subject in subjects])
+            if chosen.json:
+                report = {"machine": about, "repeat": bench.repeat, "notes": bench.notes, "figures": figures.as_json()}
+                chosen.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    except KeyboardInterrupt:
+        say("interrupted")
+        return EXIT_INTERRUPTED
+    except MpackError as error:
+        say(f"benchmarks: {error.message}\n{error.hint}")
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "scenes", nargs="*", choices=[*SCENES, []], help="what to measure [all]", metavar="build|size|ready"
+    )
+    parser.add_argument("--repeat", type=_count, default=3, metavar="N", help="values behind each median [3]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all values there too")
+    parser.add_argument("--without", action="append", choices=PEERS, default=[], help="leave a peer out")
+    parser.add_argument(
+        "--bases", type=Path, metavar="DIR", help="an MPACK_HOME with base images, not to build them anew"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subject]:
+    if not (bench.bases / "data").is_dir():
+        say("building mpack's base image")
+        with timed(figures.into("base image, once a machine", "s", OURS)):
+            bench.mpack(bench.bases, "base", "build", "--python", "3.11")
+    if bench.docker.images("dev.mpack.packager"):
+        bench.notes.append(
+            "The engine had images by mpack before: layers that they share with these were not loaded anew"
+        )
+    subjects: list[Subject] = [Mpack(bench)]
+    if set(PEERS) - set(without):
+        base, stand_in = _peers_base(bench)
+        if "mlflow" not in without:
+            subjects.append(Mlflow(bench, base, stand_in=stand_in))
+        if "uv" not in without:
+            subjects.append(BuildkitUv(bench, base))
+    return subjects
+
+
+def _peers_base(bench: Bench) -> tuple[str, bool]:
+    """(base image of the peers' Dockerfiles, whether it stands in for one that cannot be pulled)."""
+    if bench.docker.exists(SLIM) or _pulled(bench):
+        return SLIM, False
+    say(f"{SLIM} cannot be pulled; building {SHELL_BASE} to stand in")
+    here = bench.docker.exists(SHELL_BASE)
+    if not here:
+        bench.mpack(bench.scratch / "peers-base", "base", "build", "--shell", "--python", "3.11")
+    name = bench.name("base")
+    bench.docker.tag(SHELL_BASE, name)
+    if not here:
+        bench.docker.remove(SHELL_BASE)
+    return name, True
+
+
+def _pulled(bench: Bench) -> bool:
+    done = subprocess.run([bench.docker.client, "pull", "-q", SLIM], capture_output=True, check=False)
+    if done.returncode == 0:
+        bench.names.add(SLIM)
+    return done.returncode == 0
+
+
+def _print(bench: Bench, figures: Figures, about: dict[str, str], subjects: list[str]) -> None:
+    for line in _report(bench, figures, about, subjects):
+        print(line)
+
+
+def _report(bench: Bench, figures: Figures, about: dict[str, str], subjects: list[str]) -> Iterator[str]:
+    yield from (f"{key}: {value}" for key, value in about.items())
+    yield f"medians of {bench.repeat}; a ratio above 1 is in mpack's favour"
+    yield ""
+    yield from figures.table(subjects)
+    if bench.notes:
+        yield ""
+        yield from (f"- {note}" for note in bench.notes)
+
+
+if __name__ == "__main__":
+    os.environ.pop("MPACK_HOME", None)
+    sys.exit(main())

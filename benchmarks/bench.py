@@ -1,0 +1,180 @@
+"""The place a run works in: a scratch directory, the engine, a token that names all it makes, and the end of it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpack.engine import Docker
+from mpack.env.index import IndexSettings
+from mpack.env.process import uv_binary
+from mpack.errors import EnvironmentFault
+
+ROOT = Path(__file__).parents[1]
+#: Fixture -> what it stands for. Both are MLflow scikit-learn models; mpack leaves pandas out where nothing needs it.
+MODELS = {"mlflow-wine": "pandas left out", "mlflow-churn": "pandas in"}
+#: What is built again and again.
+CASE = "mlflow-wine"
+_LAST_LINES = 15
+
+
+@dataclass
+class Bench:
+    """One run. Everything that it makes in the engine is named after `token` and removed by `opened`'s end."""
+
+    scratch: Path
+    docker: Docker
+    index: IndexSettings
+    #: An MPACK_HOME that holds base images, nothing else of use.
+    bases: Path
+    repeat: int
+    token: str = field(default_factory=lambda: "bench" + uuid.uuid4().hex[:8])
+    #: What had to be altered or left out on this machine; printed with the figures.
+    notes: list[str] = field(default_factory=list)
+    #: Names in the engine to remove at the end.
+    names: set[str] = field(default_factory=set)
+    #: Ids that those names have had. One may have a name of somebody else's too: then it stays.
+    ids: set[str] = field(default_factory=set)
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, repeat: int, bases: Path | None) -> Iterator[Bench]:
+        """A bench, and its removal. Raises EnvironmentFault engine-unavailable or engine-failed."""
+        docker = Docker.find()
+        if not docker.buildkit:
+            raise EnvironmentFault(
+                "engine-failed",
+                f"The docker client {docker.client} ({docker.client_version}) cannot build with BuildKit.",
+                "Install docker-buildx.",
+            )
+        with tempfile.TemporaryDirectory(prefix="mpack-bench-", ignore_cleanup_errors=True) as scratch:
+            place = Path(scratch)
+            bench = cls(place, docker, IndexSettings.from_host(), bases or place / "bases", repeat)
+            try:
+                yield bench
+            finally:
+                say("removing what this made")
+                bench.remove(*bench.names)
+                bench._remove_cache()
+
+    def name(self, what: str) -> str:
+        """A name for an image, remembered for removal."""
+        name = f"{self.token}-{what}:latest"
+        self.names.add(name)
+        return name
+
+    def change(self, model: Path, number: int) -> None:
+        """Gives the model file other bytes with the same meaning: a comment at the end of its zip archive."""
+        import zipfile
+
+        with zipfile.ZipFile(model / "model.skops", "a") as archive:
+            archive.comment = f"change {number} of {self.token}".encode()
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The environment of mpack and of tools: with byte code, as in any installation, kept in the scratch place."""
+        kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONDONTWRITEBYTECODE", "PYTHONHOME")}
+        return {**kept, "PYTHONPYCACHEPREFIX": str(self.scratch / "bytecode"), **more}
+
+    def mpack(self, home: Path, *arguments: str, **more: str) -> str:
+        """stdout of an mpack command with a home of its own."""
+        program = str(Path(sys.executable).with_name("mpack"))
+        return run([program, *arguments], self.environment(MPACK_HOME=str(home), **more))
+
+    def built(self, name: str) -> dict[str, Any]:
+        """What the engine knows of an image that was just built; it is remembered for removal."""
+        found = self.docker.inspect(name)
+        if found is None:
+            raise EnvironmentFault("engine-failed", f"The engine does not have {name}.", "Was it pruned meanwhile?")
+        self.ids.add(found["Id"])
+        return found
+
+    def remove(self, *names: str) -> None:
+        """Removes names, and all images of this run that are left without one."""
+        with contextlib.suppress(EnvironmentFault):
+            for name in names:
+                self.docker.remove(name)
+            for image_id in self.ids:
+                self.docker.remove_untagged(image_id)
+
+    def _remove_cache(self) -> None:
+        """Removes the build cache of steps that carry this run's token; never another's."""
+        for _ in range(3):  # a record that another one is made from goes only after it
+            ids = self._cache_ids()
+            for item in ids:
+                arguments = [self.docker.client, "builder", "prune", "--force", "--filter", f"id={item}"]
+                subprocess.run(arguments, capture_output=True, check=False)
+            if not ids:
+                break
+
+    def _cache_ids(self) -> list[str]:
+        arguments = [self.docker.client, "system", "df", "-v", "--format", "{{json .BuildCache}}"]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        try:
+            records = json.loads(done.stdout or "[]") or []
+        except ValueError:
+            return []
+        return [item["ID"].rstrip("*") for item in records if self.token in item.get("Description", "")]
+
+
+def uv_program() -> Path:
+    """The uv that mpack itself uses."""
+    return Path(uv_binary())
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """stdout of a program. Raises EnvironmentFault with the last lines of what it wrote."""
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+    if done.returncode != 0:
+        lines = "\n".join((done.stderr or done.stdout).strip().splitlines()[-_LAST_LINES:])
+        raise EnvironmentFault(
+            "engine-failed", f"{' '.join(arguments[:4])} … ended with {done.returncode}:\n{lines}", "See its own lines."
+        )
+    return done.stdout
+
+
+@contextlib.contextmanager
+def timed(into: list[float]) -> Iterator[None]:
+    """Appends the seconds that the block took."""
+    started = time.perf_counter()
+    yield
+    into.append(time.perf_counter() - started)
+
+
+def free_port() -> int:
+    """A TCP port that nothing listened on a moment ago."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def ask(port: int, path: str, body: bytes | None = None) -> int:
+    """The status of one request to this machine's port; 0 when nothing answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        headers = {"Content-Type": "application/json"} if body else {}
+        connection.request("POST" if body else "GET", path, body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
