@@ -135,6 +135,7 @@ def test_usage_errors(
         ("{}", "a.json", "Matrix is not provided"),
         ('{"alcohol": 1, "year": 2}\n{', "a.jsonl", "Line 2"),
         ("not parquet", "a.parquet", "Parquet"),
+        ('{"alcohol": 1, "year": 2, "year": 3}\n', "a.jsonl", 'Line 1: The key "year" stands twice'),
         (None, "missing.csv", "missing.csv"),
     ],
 )
@@ -148,6 +149,14 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     last = ran.err.splitlines()[-1]
     assert (ran.code, ran.out) == (1, "") and name in last and says in last, ran.err
     assert list(out.iterdir()) == []
+
+
+def test_files_in_the_working_directory_are_no_modules(
+    model_json: Path, command: Command, out: Path, tmp_path: Path, request_json: Path
+) -> None:
+    """With `docker run -w /volume` a numpy.py beside the data is data."""
+    (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the working directory')")
+    assert command(model_json, "predict", request_json, out).code == 0
 
 
 def test_one_bad_input_of_several_leaves_nothing(model_json: Path, command: Command, out: Path, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_missing_required_column_is_named_and_optional_is_filled() -> None:
         ({"data": {"a": 1}}, "Matrix is not provided"),
         ({"data": ROWS, "instances": ROWS}, "data and instances"),
         ({"dataframe_split": ROWS}, "dataframe_split is a list"),
+        ({"dataframe_split": {"columns": ["a"]}}, "dataframe_split has no data"),
         ({"dataframe_records": {}}, "must be a list of at least one object"),
         ({"dataframe_records": [1]}, "Row 1 is the number 1"),
         ({"dataframe_records": [{}]}, "Row 1 is an empty object"),

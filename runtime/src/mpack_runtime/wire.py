@@ -127,7 +127,8 @@ def _ignored(what: str, names: Sequence[str], strict: bool) -> list[str]:
 
 def _from_split(content: Any, signature: Signature, strict: bool) -> Inputs:
     if not isinstance(content, dict) or "data" not in content:
-        raise BadRequest(f'dataframe_split is {describe(content)}; it must be an object with "data" and "columns".')
+        fault = "has no data" if isinstance(content, dict) else f"is {describe(content)}"
+        raise BadRequest(f'dataframe_split {fault}; it must be an object with "data" and "columns".')
     return from_rows(content.get("columns"), content["data"], signature, strict=strict)
 
 
@@ -265,7 +266,8 @@ def _check_rows(rows: Sequence[Any], width: int | None, first_row: int) -> None:
     if set(map(len, rows)) != {width}:
         row, count = next((row, len(value)) for row, value in enumerate(rows, first_row) if len(value) != width)
         raise BadRequest(
-            f"Row {row} has {count} value{'' if count == 1 else 's'}, where {width} are expected, one a column."
+            f"Row {row} has {count} value{'' if count == 1 else 's'}, where {width} {'is' if width == 1 else 'are'} "
+            "expected, one a column."
         )
     if not width:
         raise BadRequest(f"Matrix is not provided: row {first_row} is empty.")
