@@ -31,7 +31,8 @@ from mpack.spec import ImageSpec
 from mpack.targets import Target, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
 
-BUILD_PHASES = 8
+#: open, resolve, build, verify, build with byte code, verify, write.
+BUILD_PHASES = 7
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
             )
             lock = write_lock(request, resolution.entry)
             outputs = write_outputs(targets, image, name, workshop, progress)
+    warn_of_relaxed(resolution.plan, verification, progress)
     return BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
 
 
@@ -321,12 +323,14 @@ def build_verified(
     with progress.phase("verify", "verifying the image"):
         verification = verify(image, sandbox).verification
     require_passed(verification, image)
-    if resolution.plan.environment.relaxed and verification.against != "expected":
-        progress.warn(
-            "pins were relaxed for another Python and the artifact brings no expected answer to compare with: "
-            + ", ".join(resolution.plan.environment.relaxed)
-        )
     return image, resolution, verification
+
+
+def warn_of_relaxed(plan: ImagePlan, verification: Verification, progress: Progress) -> None:
+    """Says so where pins were relaxed and no answer of the new versions was compared with what the model gave."""
+    relaxed = plan.environment.relaxed
+    if relaxed and verification.against != "expected":
+        progress.warn(f"pins were relaxed for another Python, and no answer was compared: {', '.join(relaxed)}")
 
 
 def choose_builder(request: BuildRequest, found: Described, plan: ImagePlan) -> str:

@@ -12,10 +12,18 @@ import pytest
 
 from mpack.builders import BuiltImage
 from mpack.errors import EnvironmentFault, InputError, InternalError, UsageError
-from mpack.pipeline import BuildRequest, packager_faults, require_targets, write_lock, write_outputs
+from mpack.pipeline import (
+    BuildRequest,
+    packager_faults,
+    require_targets,
+    warn_of_relaxed,
+    write_lock,
+    write_outputs,
+)
 from mpack.progress import Progress
 from mpack.sandbox.docker import DockerSandbox
 from mpack.targets import parse_output
+from mpack.verify import Verification
 
 IMAGE = BuiltImage("sha256:1", "linux/amd64", "embedded", "store", (), 0, "sha256:2")
 HERE: Any = SimpleNamespace(store=None, docker=None)
@@ -77,6 +85,15 @@ def test_a_packager_that_fails_is_named() -> None:
         raise KeyError("x")
     with pytest.raises(InputError, match="no sample"), packager_faults("echo"):
         raise InputError("artifact-invalid", "It has no sample.")
+
+
+@pytest.mark.parametrize("against", ["expected", "load", None])
+def test_relaxed_pins_are_warned_of(against: str | None) -> None:
+    """Unless the new versions' answer was compared, verified or not, the build says which pins moved."""
+    progress = Progress(1, io.StringIO())
+    plan: Any = SimpleNamespace(environment=SimpleNamespace(relaxed=("numpy==1.19.5 -> 1.23.2",)))
+    warn_of_relaxed(plan, Verification("passed" if against else "skipped", against), progress)
+    assert [("numpy==1.19.5 -> 1.23.2" in line) for line in progress.warnings] == [True] * (against != "expected")
 
 
 def test_a_damaged_lock_is_replaced_only_when_asked(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from mpack.engine import Docker
     from mpack.oci.image import OciImage
+    from mpack.oci.store import Store
 
 DEPENDENCIES_NAME = "packaging-model-cache:latest"
 
@@ -79,35 +80,22 @@ def build(
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def list_bases(as_json: bool) -> None:
     """List the base images of the store, and what mpack can build."""
-    from mpack.bases.build import RECIPE_LABEL
-    from mpack.bases.deps import DEPENDENCIES_LABEL
     from mpack.bases.recipe import make_recipe, minors
     from mpack.oci.store import Store
 
     store = Store.default()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for record in store.records():
         if record.role != "base":
             continue
-        image = store.image(record.digest)
-        kind = (
-            "dependencies"
-            if DEPENDENCIES_LABEL in image.labels
-            else "recipe"
-            if RECIPE_LABEL in image.labels
-            else "copy"
-        )
-        for name in record.names or ("",):
-            rows.append(
-                {"image": name, "digest": record.digest, "kind": kind, "platform": image.platform, "size": image.size}
-            )
+        facts = _facts(store, record.digest)
+        rows += [{"image": name, "digest": record.digest, **facts} for name in record.names or ("",)]
     if as_json:
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        click.echo(
-            f"{row['image'] or row['digest']}  {row['kind']}  {row['platform']}  {int(str(row['size'])) / 1e6:.0f} MB"
-        )
+        detail = f"{row['platform']}  {row['size'] / 1e6:.0f} MB" if row["size"] is not None else row["error"]
+        click.echo(f"{row['image'] or row['digest']}  {row['kind']}  {detail}")
     held = {row["image"] for row in rows}
     for minor in minors():
         for shell in (False, True):
@@ -115,6 +103,21 @@ def list_bases(as_json: bool) -> None:
             name = f"{recipe.name}:{recipe.variant}"
             if name not in held:
                 click.echo(f"{name}  not built yet", err=True)
+
+
+def _facts(store: Store, digest: str) -> dict[str, Any]:
+    """What is listed of a base; a damaged one has an `error` and no size."""
+    from mpack.bases.build import RECIPE_LABEL
+    from mpack.bases.deps import DEPENDENCIES_LABEL
+    from mpack.errors import EnvironmentFault
+
+    try:
+        image = store.image(digest)
+    except EnvironmentFault as fault:
+        return {"kind": "damaged", "platform": None, "size": None, "error": fault.message}
+    kinds = {DEPENDENCIES_LABEL: "dependencies", RECIPE_LABEL: "recipe"}
+    kind = next((kind for label, kind in kinds.items() if label in image.labels), "copy")
+    return {"kind": kind, "platform": image.platform, "size": image.size, "error": None}
 
 
 @command.command("prune")

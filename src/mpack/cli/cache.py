@@ -78,6 +78,11 @@ def _usage(directory: Path) -> int:
 
 def _uv_cache() -> Path | None:
     from mpack.env.process import uv_binary
+    from mpack.errors import EnvironmentFault
 
-    done = subprocess.run([uv_binary(), "cache", "dir"], capture_output=True, text=True, check=False)
+    try:
+        uv = uv_binary()
+    except EnvironmentFault:
+        return None
+    done = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=False)
     return Path(done.stdout.strip()) if done.returncode == 0 and done.stdout.strip() else None

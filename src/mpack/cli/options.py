@@ -50,8 +50,8 @@ _PLAN = [
     click.option(
         "--platform", metavar="OS/ARCH", callback=_platform, help="Platform of the image.  [default: this machine's]"
     ),
-    click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="The lock file to read and write."),
-    click.option("--update-lock", is_flag=True, help="Resolve anew and write the lock."),
+    click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="The lock file to use."),
+    click.option("--update-lock", is_flag=True, help="Resolve anew; `build` then writes the lock."),
     click.option("--no-trim", is_flag=True, help="Keep tests, headers and stubs of the dependencies."),
     click.option("--keep-mlflow", is_flag=True, help="Install mlflow even where the runtime does without."),
     click.option("--gpu", is_flag=True, help="Keep packages that only a GPU needs (xgboost's NCCL)."),
