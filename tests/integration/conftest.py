@@ -52,7 +52,7 @@ def installed(place: Path, sources: Path) -> Callable[[str], Path]:
     def install(interpreter: str) -> Path:
         if interpreter not in made:
             venv = place / f"venv-{len(made)}"
-            uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+            uv = str(Path(sys.executable).with_name("uv"))
             packages = [str(sources), str(sources / "packagers"), str(sources / "runtime")]
             for command in (
                 [uv, "venv", "--python", interpreter, str(venv)],
@@ -144,3 +144,23 @@ def somebody(place: Path) -> Somebody:
     for path in (directory, directory / "tmp"):
         os.chown(path, uid, uid)
     return Somebody(uid, directory)
+
+
+@pytest.fixture(scope="session")
+def echo(place: Path) -> dict[str, str]:
+    """The environment in which the sample plugin of a third party is installed; its images need no package."""
+    target = place / "plugins"
+    source = place / "mpack-echo"
+    shutil.copytree(ROOT / "fixtures" / "plugins" / "mpack-echo", source)
+    options = ["--python", sys.executable, "--no-deps", "--no-build-isolation", "--target", str(target)]
+    uv = Path(sys.executable).with_name("uv")
+    done = subprocess.run([str(uv), "pip", "install", *options, str(source)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {"PYTHONPATH": str(target)}
+
+
+@pytest.fixture(scope="session")
+def model(place: Path) -> Path:
+    """A model of some bytes, which mpack inspects as any other."""
+    source = ROOT / "fixtures" / "models" / "onnx-two-inputs" / "scores.onnx"
+    return Path(shutil.copy(source, place / "scores.onnx"))

@@ -108,10 +108,13 @@ class DockerBuilder:
         return self._built(plan, image_id, base, steps.cached)
 
     def _forget_draft(self, plan: ImagePlan, image_id: str) -> None:
-        """The same plan without byte code was built when its modules were learnt; the whole image takes its place."""
+        """The same plan without byte code was built when its modules were learnt; the whole image takes its place.
+
+        (Where there was nothing to compile, the two are one image.)
+        """
         if plan.bytecode is None:
             self._drafts[plan.digest] = image_id
-        elif draft := self._drafts.pop(replace(plan, bytecode=None).digest, None):
+        elif (draft := self._drafts.pop(replace(plan, bytecode=None).digest, image_id)) != image_id:
             self._docker.remove_untagged(draft)
 
     def _bring_base(self, base: BaseImage) -> tuple[str, bool]:
