@@ -41,6 +41,7 @@ CANARY = f"touch {os.environ.get('MPACK_TEST_CANARY', 'canary')}"
 SYSTEM = b"cposix\nsystem\n"
 CALL = SYSTEM + b"(" + text(CANARY) + b"tR"
 SKLEARN = b"csklearn.linear_model._base\nLinearRegression\n)\x81"
+STACK = b"csklearn.ensemble._stacking\nStackingClassifier\n)\x81"
 
 CASES: dict[str, bytes] = {
     "global": b"\x80\x04" + CALL + b".",
@@ -99,6 +100,16 @@ CASES: dict[str, bytes] = {
         b"\0" * 8 + b".",
         state=text("dtype") + b"cnumpy\ndtype\n(" + text("f8") + b"\x89\x88tR(K\x03" + text("<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x01tb",
     ),
+    # a method found by a text of the model's: stacking over a DataFrame whose step is "eval"
+    "method-by-name": b"\x80\x04" + STACK + b"}" + text("stack_method_") + b"](" + text("eval") + b"esb.",
+    "method-by-later-name": b"\x80\x04" + STACK + b"}]\x94" + text("stack_method_") + b"h\x00sb0h\x00" + text("eval") + b"a.",
+    "method-by-computed-name": b"\x80\x04" + STACK + b"}" + text("stack_method_") + b"cbuiltins\nstr\n" + text("eval") + b"\x85Rsb.",
+    "method-in-slots": b"\x80\x04" + STACK + b"N}" + text("stack_method_") + text("eval") + b"s\x86b.",
+    "method-by-argument": b"\x80\x04csklearn.metrics._scorer\n_Scorer\n(NK\x01}" + text("eval") + b"tR.",
+    "method-by-partial": b"\x80\x04cfunctools\npartial\n(csklearn.metrics._scorer\n_Scorer\nNK\x01}" + text("eval") + b"tR.",
+    "method-by-key": b"\x80\x04cfunctools\npartial\ncbuiltins\nint\n\x85\x81(cbuiltins\nint\n)}" + text("response_method") + text("eval") + b"sNtb.",
+    "attributes-of-a-class": b"\x80\x04csklearn.feature_selection._from_model\nSelectFromModel\n)\x81}" + text("importance_getter") + text("__init__.__globals__") + b"sb.",
+    "dtype-flags-lie": b"\x80\x04cnumpy\ndtype\n(" + text("O8") + b"\x89\x88tR(K\x03" + text("|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb.",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from mpack.artifact.pickle_opcodes import STEPS, STOP
 from mpack.artifact.pickle_source import Source, Unfollowable
 from mpack.artifact.pickle_values import (
+    DTYPE,
     Blob,
     DictValue,
     Global,
@@ -50,6 +51,17 @@ FILLABLE = frozenset(
         ("sklearn.tree._export", "_Bunch"),
     )
 )
+#: Classes that call a method by the name they hold (`pickle_values.METHOD_KEYS`): never called with arguments, never a
+#: value, so that the name can only come by a state, where it is judged.
+BY_NAME = frozenset(
+    "_BaseScorer _Scorer _CurveScorer _PredictScorer _ProbaScorer _ThresholdScorer _PassthroughScorer _MultimetricScorer"
+    " FixedThresholdClassifier TunedThresholdClassifierCV SelectFromModel StackingClassifier StackingRegressor"
+    " ClassifierChain RegressorChain".split()
+)
+
+
+def _calls_by_name(item: Global) -> bool:
+    return item.name in BY_NAME and item.module.startswith("sklearn.")
 
 
 class Machine:
@@ -157,6 +169,8 @@ class Machine:
         if function == Global("_codecs", "encode"):
             self.push(_latin1(args))
             return
+        if args and _calls_by_name(function):
+            raise Unfollowable(f"it makes a {function} with arguments of its own")
         instance = Instance(function, args)
         if len(self.instances) < KEPT_INSTANCES and function.module.partition(".")[0] in LIBRARIES:
             self.instances.append(instance)
@@ -170,6 +184,10 @@ class Machine:
         if target.built:
             raise Unfollowable(f"it sets the state of a {target.of} twice")
         self._check_state(target, state)
+        if target.of == DTYPE:
+            # One whose size or flags lie makes pointers of an array's bytes, by any function that reads one.
+            target.state = state
+            dtype_of(target)
         target.state, target.built = state, True
         if self.joblib and target.of == JOBLIB_ARRAY:
             self.pop()
@@ -180,8 +198,7 @@ class Machine:
         """A state may not set special attributes: `__class__` would turn the object into another one."""
         slots = isinstance(state, tuple) and len(state) == 2
         for part in state if slots else (state,):
-            if part is JOBLIB_ARRAY:
-                raise Unfollowable("it uses joblib's array class as a value")
+            self.hold([part])
             if isinstance(part, Instance):
                 opaque = part.of not in FILLABLE or part.args
                 # NumPy's own generators take (dict, SeedSequence), and have a __setstate__ that knows them.
@@ -229,6 +246,9 @@ class Machine:
         an instance of its argument, it would let an array's bytes go unseen."""
         if self.joblib and any(item is JOBLIB_ARRAY for item in items):
             raise Unfollowable("it uses joblib's array class as a value")
+        for item in items:
+            if type(item) is Global and _calls_by_name(item):
+                raise Unfollowable(f"it uses the class {item} as a value")
         return items
 
     def fill(self, kind: type[ListValue] | type[DictValue], items: list[Any]) -> None:

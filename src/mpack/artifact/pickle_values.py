@@ -10,6 +10,13 @@ from mpack.artifact.pickle_source import Unfollowable
 
 #: Items of one list or dict that are remembered; more are only counted.
 KEPT_ITEMS = 256
+#: Attributes whose text scikit-learn looks up as a method of another object and calls at prediction, such as
+#: StackingClassifier's `stack_method_`: with the text free, "eval" of a DataFrame would be a model's step.
+METHOD_KEYS = frozenset(
+    "stack_method stack_method_ chain_method chain_method_ response_method _response_method importance_getter".split()
+)
+_METHODS = frozenset("auto predict predict_proba predict_log_proba decision_function transform score_samples".split())
+_PLAIN_PATH = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,16 @@ TUPLE = Blob("tuple")
 class ListValue:
     """A list, or a set."""
 
-    __slots__ = ("items",)
+    __slots__ = ("fixed", "items")
 
     def __init__(self, items: list[Any] | None = None) -> None:
         self.items: list[Any] = items or []
+        #: What is in it has been judged already.
+        self.fixed = False
 
     def extend(self, items: list[Any]) -> None:
+        if self.fixed:
+            raise Unfollowable("it adds names of methods to a list that an object holds already")
         if len(self.items) < KEPT_ITEMS:
             self.items.extend(items[: KEPT_ITEMS - len(self.items)])
 
@@ -76,11 +87,30 @@ class DictValue:
         for key, value in zip(flat[::2], flat[1::2], strict=True):
             if isinstance(key, str):
                 self.odd_key |= key.startswith("__") and key.endswith("__")
+                if key in METHOD_KEYS:
+                    _check_methods(key, value)
             elif not isinstance(key, (int, bytes, tuple)) and key is not None:
                 self.odd_key |= not isinstance(key, Blob)
                 continue
             if len(self.items) < KEPT_ITEMS or key in self.items:
                 self.items[key] = value
+
+
+def _check_methods(key: str, value: Any) -> None:
+    """Refuses what is no method of an estimator. An importance may also be a path of attributes, which calls nothing,
+    or a function."""
+    values = [value]
+    if isinstance(value, ListValue):
+        value.fixed = True
+        values = value.items if len(value.items) < KEPT_ITEMS else [NUMBER]
+    elif isinstance(value, tuple):
+        values = list(value)
+    for item in values:
+        plain = item is None or (isinstance(item, str) and item in _METHODS)
+        if key == "importance_getter":
+            plain |= isinstance(item, Global) or (isinstance(item, str) and _PLAIN_PATH.fullmatch(item) is not None)
+        if not plain:
+            raise Unfollowable(f"its {key} names what is no method of an estimator")
 
 
 @dataclass(eq=False)
@@ -108,12 +138,12 @@ class Dtype:
 
 
 _CODE = re.compile(r"([?biufcOSUVMm])(\d{0,9})")
-_DTYPE = Global("numpy", "dtype")
+DTYPE = Global("numpy", "dtype")
 
 
 def dtype_of(value: Any) -> Dtype:
     """The dtype that unpickling `value` makes. Raises Unfollowable where size and flags are not certain."""
-    if not isinstance(value, Instance) or value.of != _DTYPE:
+    if not isinstance(value, Instance) or value.of != DTYPE:
         raise Unfollowable("an array in it has a dtype that is not plain")
     if not (
         1 <= len(value.args) <= 3 and isinstance(value.args[0], str) and {int, bool} >= set(map(type, value.args[1:]))
