@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mpack.engine import Docker
+from mpack.engine.process import end
 from mpack.env.index import IndexSettings
 from mpack.env.process import uv_binary
 from mpack.errors import EnvironmentFault
@@ -141,13 +142,24 @@ def say(text: str) -> None:
 
 def run(arguments: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
     """stdout of a program. Raises EnvironmentFault with the last lines of what it wrote."""
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
-    if done.returncode != 0:
-        lines = "\n".join((done.stderr or done.stdout).strip().splitlines()[-_LAST_LINES:])
+    # A session of its own: an interruption ends it in an orderly way, with time to remove what it started.
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=cwd, start_new_session=True
+    )
+    with process:
+        try:
+            out, err = (pipe.decode("utf-8", "replace") for pipe in process.communicate())
+        except BaseException:
+            end(process)
+            raise
+    if process.returncode != 0:
+        lines = "\n".join((err or out).strip().splitlines()[-_LAST_LINES:])
         raise EnvironmentFault(
-            "engine-failed", f"{' '.join(arguments[:4])} … ended with {done.returncode}:\n{lines}", "See its own lines."
+            "engine-failed",
+            f"{' '.join(arguments[:4])} … ended with {process.returncode}:\n{lines}",
+            "See its own lines.",
         )
-    return done.stdout
+    return out
 
 
 @contextlib.contextmanager
