@@ -26,6 +26,7 @@ from mpack.plugins import load_packager
 from mpack.progress import Progress
 from mpack.resolve import Resolution, ResolveOptions, resolve, with_bytecode
 from mpack.sandbox import Sandbox, pick_sandbox
+from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler
 from mpack.spec import ImageSpec
 from mpack.targets import Target, default_outputs, parse_output
@@ -235,7 +236,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         prefer_docker = to_docker or builder_name == "docker"
         # What the sandbox gave the engine stays until the outputs are written: the docker target only names it.
         with pick_sandbox(workshop.store, workshop.docker, prefer_docker=prefer_docker) as sandbox:
-            compiler = SandboxCompiler(sandbox)
+            compiler = SandboxCompiler(sandbox, CodeCache.default())
             builder = make_builder(builder_name, request, found, workshop, compiler)
             image, resolution, verification = build_verified(
                 request, found, resolution, builder, sandbox, compiler, progress

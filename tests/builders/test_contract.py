@@ -18,6 +18,7 @@ from mpack.pipeline import BuildRequest, described
 from mpack.plan import Bytecode, ImagePlan
 from mpack.progress import Progress
 from mpack.sandbox import pick_sandbox
+from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler
 from mpack.spec import ImageSpec
 from mpack.testing.builder_contract import (
@@ -40,7 +41,7 @@ MODELS = Path(__file__).parents[2] / "fixtures" / "models"
 def both(site: Any, plan: ImagePlan, contents: Contents) -> Iterator[Built]:
     """The plan built by both, readable while the context is open."""
     with pick_sandbox(site.store, site.docker, prefer_docker=False) as sandbox:
-        compiler = SandboxCompiler(sandbox)
+        compiler = SandboxCompiler(sandbox, CodeCache(site.store.root / "code"))
         embedded = EmbeddedBuilder(site.store, site.bases, site.index, compiler).build(plan, contents)
     docker = site.docker_builder().build(plan, contents)
     try:

@@ -7,17 +7,21 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from mpack.builders import BuiltImage
+from mpack.builders import BuiltImage, BuiltLayer
 from mpack.errors import EnvironmentFault, InternalError
 from mpack.plan import Bytecode
 from mpack.sandbox import Completed, this_platform
+from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler, cached_path
 
 IMAGE = BuiltImage("sha256:1", this_platform(), "embedded", "store", (), 0, "sha256:2")
 SOURCES = Bytecode("3.11.2", ("/usr/lib/python3.11/a.py",))
+#: A cache that nothing can be written to: every compile is a real one.
+CACHE = CodeCache(Path("/dev/null/none"))
 COMPILED = "usr/lib/python3.11/__pycache__/a.cpython-311.pyc"
 
 
@@ -34,7 +38,8 @@ class FakeSandbox:
                 info.size = 4
                 archive.addfile(info, io.BytesIO(b"code"))
         self.done = Completed(code, stream.getvalue(), "what went wrong")
-        self.opened = 0
+        self.opened = self.compiled = 0
+        self.sha256 = "0" * 64
         self.stdin = b""
 
     @contextmanager
@@ -46,6 +51,10 @@ class FakeSandbox:
         self, args: Sequence[str], *, entrypoint: Sequence[str] = (), stdin: bytes = b"", timeout: float = 600
     ) -> Completed:
         self.stdin = stdin
+        if "--hashes" in args and self.done.returncode == 0:
+            lines = [f"{self.sha256} {source}" for source in stdin.decode().splitlines()]
+            return Completed(0, "\n".join(lines).encode(), "")
+        self.compiled += 1
         return self.done
 
 
@@ -57,7 +66,7 @@ def test_cached_path() -> None:
 def test_compile() -> None:
     """The sources go in by stdin, the byte code comes out by absolute path."""
     sandbox = FakeSandbox([COMPILED])
-    assert SandboxCompiler(sandbox).compile(IMAGE, SOURCES) == {"/" + COMPILED: b"code"}
+    assert SandboxCompiler(sandbox, CACHE).compile(IMAGE, SOURCES) == {"/" + COMPILED: b"code"}
     assert sandbox.stdin == b"/usr/lib/python3.11/a.py"
 
 
@@ -65,7 +74,7 @@ def test_foreign_platform() -> None:
     """Byte code of an interpreter that does not run here is the machine's lack, with what to do."""
     sandbox = FakeSandbox([COMPILED])
     with pytest.raises(EnvironmentFault, match="linux/s390x") as caught:
-        SandboxCompiler(sandbox).compile(replace(IMAGE, platform="linux/s390x"), SOURCES)
+        SandboxCompiler(sandbox, CACHE).compile(replace(IMAGE, platform="linux/s390x"), SOURCES)
     assert (caught.value.code, sandbox.opened) == ("sandbox-unavailable", 0)
     assert "--update-lock" in caught.value.hint
 
@@ -73,7 +82,7 @@ def test_foreign_platform() -> None:
 def test_an_open_box_is_used_again() -> None:
     """The image made runnable for its self-check compiles too."""
     sandbox = FakeSandbox([COMPILED])
-    compiler = SandboxCompiler(sandbox)
+    compiler = SandboxCompiler(sandbox, CACHE)
     with compiler.open(IMAGE):
         compiler.compile(IMAGE, SOURCES)
     assert sandbox.opened == 1
@@ -83,24 +92,55 @@ def test_an_open_box_is_used_again() -> None:
 def test_other_entries_are_refused(name: str) -> None:
     """The sandbox cannot slip in a file that was not asked for."""
     with pytest.raises(InternalError, match="odd entry"):
-        SandboxCompiler(FakeSandbox([name])).compile(IMAGE, SOURCES)
+        SandboxCompiler(FakeSandbox([name]), CACHE).compile(IMAGE, SOURCES)
 
 
 def test_one_file_twice_is_refused() -> None:
     """Nor one file twice."""
     with pytest.raises(InternalError, match="odd entry"):
-        SandboxCompiler(FakeSandbox([COMPILED, COMPILED])).compile(IMAGE, SOURCES)
+        SandboxCompiler(FakeSandbox([COMPILED, COMPILED]), CACHE).compile(IMAGE, SOURCES)
 
 
 def test_failure_shows_stderr() -> None:
     """A failing compile is a bug of ours and shows what the image said."""
     with pytest.raises(InternalError, match="what went wrong"):
-        SandboxCompiler(FakeSandbox([], 1)).compile(IMAGE, SOURCES)
+        SandboxCompiler(FakeSandbox([], 1), CACHE).compile(IMAGE, SOURCES)
 
 
 def test_without_a_sandbox() -> None:
     """No sandbox at hand: exit 3, and what to do."""
     with pytest.raises(EnvironmentFault) as caught:
-        SandboxCompiler(None).compile(IMAGE, SOURCES)
+        SandboxCompiler(None, CACHE).compile(IMAGE, SOURCES)
     assert caught.value.code == "sandbox-unavailable"
     assert "--update-lock" in caught.value.hint
+
+
+BASED = replace(IMAGE, layers=(BuiltLayer("sha256:base", "base"),))
+
+
+def test_what_was_compiled_once_is_taken_from_the_cache(tmp_path: Path) -> None:
+    """The same source under the same base and interpreter is compiled once; another source, base or version anew."""
+    sandbox, cache = FakeSandbox([COMPILED]), CodeCache(tmp_path)
+    compiler = SandboxCompiler(sandbox, cache)
+    assert compiler.compile(BASED, SOURCES) == compiler.compile(BASED, SOURCES) == {"/" + COMPILED: b"code"}
+    assert sandbox.compiled == 1
+    compiler.compile(replace(BASED, layers=(BuiltLayer("sha256:other", "base"),)), SOURCES)
+    assert sandbox.compiled == 2
+    compiler.compile(BASED, Bytecode("3.11.3", SOURCES.sources))
+    assert sandbox.compiled == 3
+    sandbox.sha256 = "1" * 64
+    compiler.compile(BASED, SOURCES)
+    assert sandbox.compiled == 4
+
+
+def test_a_damaged_entry_is_none(tmp_path: Path) -> None:
+    """Cut short or changed, an entry is compiled again and replaced; unused ones are pruned."""
+    sandbox, cache = FakeSandbox([COMPILED]), CodeCache(tmp_path)
+    compiler = SandboxCompiler(sandbox, cache)
+    compiler.compile(BASED, SOURCES)
+    (entry,) = tmp_path.glob("*/*")
+    entry.write_bytes(entry.read_bytes()[:-1])
+    assert compiler.compile(BASED, SOURCES) == {"/" + COMPILED: b"code"}
+    assert sandbox.compiled == 2
+    assert (cache.prune(3600), cache.prune(-1)) == (0, 1)
+    assert not list(tmp_path.glob("*/*"))

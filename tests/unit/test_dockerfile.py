@@ -267,7 +267,7 @@ def test_context_with_bytecode(plan: ImagePlan, tmp_path: Path) -> None:
     write_context(replace(plan, bytecode=Bytecode("3.11.9", sources)), CONTENTS, tmp_path, index=IndexSettings())
     job = json.loads((tmp_path / "compile/sources.json").read_text())
     assert job["sources"] == list(sources)
-    assert job["command"] == ["/opt/mpack/venv/bin/python", "-m", "mpack_runtime.compile"]
+    assert job["command"] == ["/opt/mpack/venv/bin/python", "-S", "-B", "-m", "mpack_runtime.compile"]
     assert (tmp_path / "compile/compile_stage.py").is_file()
 
 

@@ -39,7 +39,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     words = {
         "store": "images and cached layers",
         "layers": "of these, layers kept for the next build",
-        "cache": "downloads and answers",
+        "cache": "byte code",
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
     for key, (path, used) in places.items():
@@ -53,9 +53,11 @@ def command(ctx: click.Context, as_json: bool) -> None:
 def prune(older_than: float) -> None:
     """Forget cached layers that no build used lately, and free what no image needs. uv's cache stays."""
     from mpack.oci.store import Store
+    from mpack.sandbox.codecache import CodeCache
 
     store = Store.default()
     count = store.cache.prune(older_than)
+    CodeCache.default().prune(older_than)
     freed = store.gc()
     click.echo(f"forgot {count} cached layers", err=True)
     if freed is None:

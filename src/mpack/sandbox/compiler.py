@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from mpack.builders import BuiltImage
 from mpack.errors import EnvironmentFault, InternalError
 from mpack.plan import VENV, Bytecode
 from mpack.sandbox import Box, Sandbox, runs_here, this_platform
+from mpack.sandbox.codecache import CodeCache, code_key
 
-COMPILE = (f"{VENV}/bin/python", "-m", "mpack_runtime.compile")
+#: Without site packages from the start: what a wheel's .pth would run has no say in what is compiled, or cached.
+COMPILE = (f"{VENV}/bin/python", "-S", "-B", "-m", "mpack_runtime.compile")
 
 
 class SandboxCompiler:
     """`compile` runs `mpack_runtime.compile` in the image: source paths on stdin, a tar of .pyc on stdout."""
 
-    def __init__(self, sandbox: Sandbox | None) -> None:
+    def __init__(self, sandbox: Sandbox | None, cache: CodeCache) -> None:
         self._sandbox = sandbox
+        self._cache = cache
         self._box: tuple[str, Box] | None = None
 
     @contextmanager
@@ -45,17 +48,28 @@ class SandboxCompiler:
                 f"{this_platform()}.",
                 "Build on a machine of that platform; or lock again without byte code: --update-lock.",
             )
-        stdin = "\n".join(bytecode.sources).encode()
         if self._box is not None and self._box[0] == image.id:
-            done = self._box[1].run((), entrypoint=COMPILE, stdin=stdin)
-        else:
-            with self._require().open(image) as box:
-                done = box.run((), entrypoint=COMPILE, stdin=stdin)
-        if done.returncode != 0:
-            raise InternalError(
-                "internal", f"Byte-compiling in the image failed with exit code {done.returncode}:\n{done.stderr}"
-            )
-        return _read_tar(done.stdout, {cached_path(source, bytecode.python_version) for source in bytecode.sources})
+            return self._compile(self._box[1], image, bytecode)
+        with self._require().open(image) as box:
+            return self._compile(box, image, bytecode)
+
+    def _compile(self, box: Box, image: BuiltImage, bytecode: Bytecode) -> dict[str, bytes]:
+        """What the cache has, and the rest compiled in the image."""
+        base = [layer.diff_id for layer in image.layers if layer.kind == "base"]
+        keys = {
+            source: code_key(base, bytecode.python_version, source, sha256)
+            for source, sha256 in _hashes(box, bytecode.sources).items()
+        }
+        paths = {source: cached_path(source, bytecode.python_version) for source in bytecode.sources}
+        compiled = {paths[source]: code for source, key in keys.items() if (code := self._cache.get(key)) is not None}
+        missing = [source for source in bytecode.sources if paths[source] not in compiled]
+        if missing:
+            made = _read_tar(_run(box, missing), {paths[source] for source in missing})
+            for source in missing:
+                if base and source in keys and paths[source] in made:
+                    self._cache.put(keys[source], made[paths[source]])
+            compiled |= made
+        return compiled
 
     def _require(self) -> Sandbox:
         if self._sandbox is None:
@@ -66,6 +80,22 @@ class SandboxCompiler:
                 "Install runc or start docker; or lock again without byte code: --update-lock --no-verify.",
             )
         return self._sandbox
+
+
+def _run(box: Box, sources: Sequence[str], *options: str) -> bytes:
+    done = box.run(options, entrypoint=COMPILE, stdin="\n".join(sources).encode())
+    if done.returncode != 0:
+        raise InternalError(
+            "internal", f"Byte-compiling in the image failed with exit code {done.returncode}:\n{done.stderr}"
+        )
+    return done.stdout
+
+
+def _hashes(box: Box, sources: Sequence[str]) -> dict[str, str]:
+    """Source path -> SHA-256, as the image's interpreter reads it."""
+    lines = _run(box, sources, "--hashes").decode("utf-8", "replace").splitlines()
+    wanted = set(sources)
+    return {path: sha256 for sha256, _, path in (line.partition(" ") for line in lines) if path in wanted}
 
 
 def cached_path(source: str, python_version: str) -> str:
