@@ -92,6 +92,8 @@ def serving_trees(artifact: Artifact, serving: Mapping[str, Any]) -> tuple[tuple
 def serving_env(settings: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     """The image's environment: Python's switches and the runtime's settings (MPACK_*), sorted."""
     fixed = {"PYTHONPATH": RUNTIME, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    # A module beside the data must not stand in for one of the environment (Python 3.11 and later).
+    fixed["PYTHONSAFEPATH"] = "1"
     return tuple(sorted({**fixed, **{key: str(value) for key, value in settings.items()}}.items()))
 
 
