@@ -17,7 +17,7 @@ from typing import Any
 
 from mpack import __version__
 from mpack.env.lockcheck import check_entry
-from mpack.errors import EnvironmentFault, InputError
+from mpack.errors import InputError, disk_fault
 from mpack.plan import BaseImage, Bytecode, Environment
 from mpack.spec import BaseWish, Requirement
 
@@ -133,17 +133,17 @@ class LockFile:
         return replace(self, entries={**self.entries, entry.key: entry})
 
     def write(self, path: Path) -> None:
-        """Writes the file whole or not at all. Raises EnvironmentFault disk-full when it cannot be written."""
+        """Writes the file whole or not at all. Raises EnvironmentFault disk-full or disk-unwritable."""
         value = {
             "schema": LOCK_SCHEMA,
             "mpack": __version__,
             "entries": [self.entries[key].to_json() for key in sorted(self.entries)],
         }
         text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        if path.exists() and path.read_text("utf-8") == text:
-            return
         temporary = None
         try:
+            if path.exists() and path.read_bytes() == text.encode():
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(
                 "w", encoding="utf-8", dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
@@ -157,11 +157,7 @@ class LockFile:
         except OSError as error:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
-            raise EnvironmentFault(
-                "disk-full",
-                f"The lock file {path} cannot be written: {error.strerror}.",
-                "Name another with --lock FILE.",
-            ) from error
+            raise disk_fault(error, f"Writing the lock file {path}", "Name another with --lock FILE.") from error
 
 
 def requirement_lines(requirements: Iterable[Requirement]) -> tuple[str, ...]:
