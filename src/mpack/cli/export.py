@@ -25,6 +25,8 @@ def command(directory: Path, **values: Any) -> None:
 
     docker, buildah or kaniko build it without a network: base, wheels and uv are inside.
     """
+    # uv and docker run in directories of their own: a relative path would mean another place to them.
+    directory = directory.absolute()
     require_empty(directory)
     request = build_request(**values)
     from mpack.builders.export import export_context

@@ -6,6 +6,7 @@ inside are followed as in the running image, with the directory as root.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tarfile
@@ -163,8 +164,14 @@ class _Root:
         place.hardlink_to(target)
 
     def _own(self, member: tarfile.TarInfo, place: Path) -> None:
-        if self._owner:
+        if not self._owner:
+            return
+        try:
             os.chown(place, member.uid, member.gid, follow_symlinks=False)
+        except OSError as error:
+            # Root of a user namespace can give files only to the ids that are mapped into it.
+            if error.errno not in (errno.EINVAL, errno.EPERM):
+                raise
 
     def _white_out(self, parent: Path, name: str, fresh: set[Path]) -> None:
         if name not in ("", ".", "..") and not name.startswith(_WHITEOUT) and parent / name not in fresh:
