@@ -39,9 +39,7 @@ def arguments(mpack: Path, artifact: Path, lock: Path) -> list[str]:
 
 
 def build(command: list[str], home: Path, cwd: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "MPACK_HOME": str(home)}
-    )
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "MPACK_HOME": str(home)})
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
