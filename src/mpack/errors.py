@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 
-EXIT_OK = 0
 EXIT_INTERRUPTED = 130
 
 #: code -> one line for the reference page. An error with a code that is not here is a bug, and is refused when made.

@@ -66,13 +66,6 @@ def test_the_model_wins_over_the_base(index: IndexSettings) -> None:
     assert chosen(lock(index, "lib==2.0", provided={"lib": "1.1"})) == {"lib": "2.0 index"}
 
 
-def test_an_earlier_lock_is_kept(index: IndexSettings) -> None:
-    """Versions of an earlier lock stay although newer ones exist, unless a requirement moves them."""
-    earlier = lock(index, "lib==1.1")
-    assert chosen(lock(index, "app", keep=earlier)) == {"app": "1.0 index", "lib": "1.1 index"}
-    assert chosen(lock(index, "lib>1.1", keep=earlier)) == {"lib": "2.0 index"}
-
-
 def test_newer_glibc_wheels_only_if_need_be(index: IndexSettings) -> None:
     """A wheel for glibc 2.34 is used when there is no other."""
     assert chosen(lock(index, "modern")) == {"modern": "1.0 index"}

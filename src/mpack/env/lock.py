@@ -36,27 +36,24 @@ def lock_environment(
     relax: bool = False,
     allow_vcs: bool = False,
     contents: Contents | None = None,
-    keep: Environment | None = None,
 ) -> Environment:
     """The environment that fulfils all requirements, for Python `python` ("3.11" or "3.11.2") on `platform`.
 
     `provided` maps names to versions of the base: taken where the requirements allow them and then not installed.
-    `keep` is an earlier environment whose versions are preferred. `relax` lets pins that have no wheel move to the
+    `relax` lets pins that have no wheel move to the
     nearest version that has one. Wheels of the artifact are lines "PATH.whl#sha256=HEX" with their bytes in `contents`.
 
     Raises InputError (requirements-invalid, -unavailable, -clash) and EnvironmentFault (index-unreachable, disk-full,
     tool-missing). Yanked versions are taken where they are pinned, as pip does, with a warning in the log.
     """
     provided = {_key(name): version for name, version in (provided or {}).items()}
-    prefer = {package.name: package.version for package in keep.packages} if keep else {}
-    prefer |= provided
     with tempfile.TemporaryDirectory(prefix="mpack-lock-") as name:
         scratch = Path(name)
         resolver = Resolver(python, platform, index, scratch)
         local = _local_wheels(requirements, scratch, index, contents or Contents(), allow_vcs)
         lines = [local.lines.get(item.line, item.line) for item in requirements]
         wanted = [replace(item, line=line) for item, line in zip(requirements, lines, strict=True)]
-        packages, warnings, relaxed = _solve(wanted, resolver, prefer, relax, set(local.lines.values()))
+        packages, warnings, relaxed = _solve(wanted, resolver, provided, relax, set(local.lines.values()))
     for warning in warnings:
         _log.warning("%s", warning)
     packages = [local.sources.get(package.url or "", package) for package in packages]
