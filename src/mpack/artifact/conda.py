@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from mpack.artifact.conda_names import NOT_PYTHON, NOT_PYTHON_PREFIXES, OTHER_NAMES, SAME_NAMES
 from mpack.artifact.model import Finding, Tree
 from mpack.artifact.requirements import WINDOWS_ONLY, parse_requirements
+from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
 from mpack.spec import Requirement
 
@@ -68,8 +68,8 @@ def _unique(requirements: list[Requirement]) -> tuple[Requirement, ...]:
 def _dependencies(text: str, source: str) -> list[Any]:
     """The entries: strings, and {"pip": [strings]}."""
     try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        document = load_yaml(text)
+    except ValueError as error:
         raise _invalid(source, f"it is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise _invalid(source, "it is no conda environment (a mapping with dependencies)")

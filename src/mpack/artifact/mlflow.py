@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
-
 from mpack.artifact.conda import parse_conda
 from mpack.artifact.lightgbm import pickle_needs_pandas as lightgbm_needs_pandas
 from mpack.artifact.mlflow_signature import parse_signature, read_example
@@ -26,6 +24,7 @@ from mpack.artifact.requirements import decode, parse_requirements, requirement_
 from mpack.artifact.sklearn import skops_options, skops_wants_pandas
 from mpack.artifact.skops import is_skops, read_skops
 from mpack.artifact.torch import scan_torch
+from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
 from mpack.signature import Column, Signature
 from mpack.spec import Requirement
@@ -144,8 +143,8 @@ def _is_manifest(tree: Tree, path: str) -> bool:
 
 def _manifest(tree: Tree, path: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(decode(tree.read(path), path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = load_yaml(decode(tree.read(path), path))
+    except ValueError as error:
         raise _invalid(path, f"it is not YAML: {' '.join(str(error).split())}") from None
     flavors = value.get("flavors") if isinstance(value, dict) else None
     if not isinstance(flavors, dict) or not flavors:
@@ -203,8 +202,8 @@ def _registered(model: Model) -> tuple[str | None, str | None]:
 
 def _yaml(tree: Tree, path: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(decode(tree.read(path), path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = load_yaml(decode(tree.read(path), path))
+    except ValueError as error:
         raise _invalid(path, f"it is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
         raise _invalid(path, "it is no mapping")

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import yaml
-
 from mpack.artifact.conda import parse_conda
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Sample, Tree, Trust
 from mpack.artifact.native import cpu_only
 from mpack.artifact.pickles import show_pickles
 from mpack.artifact.requirements import decode
+from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
 
 #: The name that all code of the reference uses comes first; its documentation has the other.
@@ -80,8 +79,8 @@ def _parse(text: str, path: str) -> dict[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            value = load_yaml(text)
+        except ValueError as error:
             raise _incorrect(path, " ".join(str(error).split())) from None
     if not isinstance(value, dict):
         raise _incorrect(path, "it is no mapping")

@@ -54,13 +54,16 @@ FILLABLE = frozenset(
 #: Classes that call a method by the name they hold (`pickle_values.METHOD_KEYS`): never called with arguments, never a
 #: value, so that the name can only come by a state, where it is judged.
 BY_NAME = frozenset(
-    "_BaseScorer _Scorer _CurveScorer _PredictScorer _ProbaScorer _ThresholdScorer _PassthroughScorer _MultimetricScorer"
-    " FixedThresholdClassifier TunedThresholdClassifierCV SelectFromModel StackingClassifier StackingRegressor"
-    " ClassifierChain RegressorChain".split()
+    (
+        *("_BaseScorer", "_Scorer", "_CurveScorer", "_PredictScorer", "_ProbaScorer", "_ThresholdScorer"),
+        *("_PassthroughScorer", "_MultimetricScorer", "FixedThresholdClassifier", "TunedThresholdClassifierCV"),
+        *("SelectFromModel", "StackingClassifier", "StackingRegressor", "ClassifierChain", "RegressorChain"),
+    )
 )
 
 
-def _calls_by_name(item: Global) -> bool:
+def calls_by_name(item: Global) -> bool:
+    """True for a class of BY_NAME."""
     return item.name in BY_NAME and item.module.startswith("sklearn.")
 
 
@@ -169,7 +172,7 @@ class Machine:
         if function == Global("_codecs", "encode"):
             self.push(_latin1(args))
             return
-        if args and _calls_by_name(function):
+        if args and calls_by_name(function):
             raise Unfollowable(f"it makes a {function} with arguments of its own")
         instance = Instance(function, args)
         if len(self.instances) < KEPT_INSTANCES and function.module.partition(".")[0] in LIBRARIES:
@@ -247,7 +250,7 @@ class Machine:
         if self.joblib and any(item is JOBLIB_ARRAY for item in items):
             raise Unfollowable("it uses joblib's array class as a value")
         for item in items:
-            if type(item) is Global and _calls_by_name(item):
+            if type(item) is Global and calls_by_name(item):
                 raise Unfollowable(f"it uses the class {item} as a value")
         return items
 

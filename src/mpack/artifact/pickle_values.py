@@ -13,9 +13,14 @@ KEPT_ITEMS = 256
 #: Attributes whose text scikit-learn looks up as a method of another object and calls at prediction, such as
 #: StackingClassifier's `stack_method_`: with the text free, "eval" of a DataFrame would be a model's step.
 METHOD_KEYS = frozenset(
-    "stack_method stack_method_ chain_method chain_method_ response_method _response_method importance_getter".split()
+    (
+        *("stack_method", "stack_method_", "chain_method", "chain_method_", "response_method", "_response_method"),
+        "importance_getter",
+    )
 )
-_METHODS = frozenset("auto predict predict_proba predict_log_proba decision_function transform score_samples".split())
+_METHODS = frozenset(
+    ("auto", "predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples")
+)
 _PLAIN_PATH = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)
 
 
@@ -88,7 +93,7 @@ class DictValue:
             if isinstance(key, str):
                 self.odd_key |= key.startswith("__") and key.endswith("__")
                 if key in METHOD_KEYS:
-                    _check_methods(key, value)
+                    check_methods(key, value)
             elif not isinstance(key, (int, bytes, tuple)) and key is not None:
                 self.odd_key |= not isinstance(key, Blob)
                 continue
@@ -96,7 +101,7 @@ class DictValue:
                 self.items[key] = value
 
 
-def _check_methods(key: str, value: Any) -> None:
+def check_methods(key: str, value: Any) -> None:
     """Refuses what is no method of an estimator. An importance may also be a path of attributes, which calls nothing,
     or a function."""
     values = [value]

@@ -45,6 +45,8 @@ _INDEXES = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links")
 WINDOWS_ONLY = frozenset(
     ("pywin32", "pypiwin32", "pywin32-ctypes", "pywinpty", "windows-curses", "wincertstore", "win-inet-pton", "wmi")
 )
+#: Parsing takes time with the square of the length, and stack with the nesting of a marker.
+_MAX_LINE = 2000
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _TRAILING_OPTION = re.compile(r"\s--?(hash|global-option|install-option|config-settings?|build-option)\b.*$")
 _OPTION = re.compile(r"(--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+|(?<=^-[a-z]))?(.*)$", re.S)
@@ -79,6 +81,8 @@ class _Reader:
             self._option(line, where, folder, constraint)
             return
         line, dropped = _TRAILING_OPTION.subn("", line)
+        if len(line) > _MAX_LINE:
+            raise _invalid(where, f"the line has {len(line)} letters", "Write one requirement a line.")
         if dropped:
             self._note(f"{where}: hashes and build options are left out; the lock has hashes of its own")
         found = self._requirement(line.strip(), where, folder)

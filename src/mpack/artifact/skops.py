@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpack.artifact.model import Tree
-from mpack.artifact.pickle_values import Global
+from mpack.artifact.pickle_machine import calls_by_name
+from mpack.artifact.pickle_source import Unfollowable
+from mpack.artifact.pickle_values import METHOD_KEYS, NUMBER, Global, check_methods
 from mpack.artifact.pickles import PickleScan
 from mpack.errors import InputError
 
@@ -117,9 +119,32 @@ def _name(node: dict[str, Any]) -> Global | None:
 def _strange(node: dict[str, Any]) -> str | None:
     if node.get("__loader__") in ("MethodNode", "OperatorFuncNode"):
         return "it looks up an attribute by name while it is loaded"
+    found = _name(node)
+    if found and calls_by_name(found) and node.get("__loader__") in ("TypeNode", "PartialNode", "FunctionNode"):
+        return f"it uses the class {found} as a value"
+    content = node.get("content")
+    content = content if isinstance(content, dict) else {}
+    for key in METHOD_KEYS.intersection(content):
+        try:
+            check_methods(key, tuple(_texts(content[key])))
+        except Unfollowable as error:
+            return str(error)
     if ("__class__" in node or "__module__" in node) and _name(node) is None:
         return "it names a class by something that is no text"
     return None
+
+
+def _texts(node: Any) -> Iterator[Any]:
+    """The values in a JsonNode or in a list of such; anything else is no text."""
+    if not isinstance(node, dict):
+        yield NUMBER
+    elif isinstance(node.get("content"), list):
+        for item in node["content"]:
+            yield _json_string(item) or NUMBER
+    elif node.get("__loader__") == "FunctionNode":
+        yield _name(node)
+    elif node.get("content") != "null":
+        yield _json_string(node) or NUMBER
 
 
 def _json_string(node: Any) -> str | None:
