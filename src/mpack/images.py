@@ -1,28 +1,52 @@
-"""A reference as an image: of the store, then the container engine."""
+"""A reference as an image: of the store, then the container engine, then the registry that it names."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.engine import Docker
 from mpack.errors import EnvironmentFault
 from mpack.oci.image import OciImage
 from mpack.oci.store import Store
+from mpack.registry.pull import pull
+from mpack.registry.reference import parse_reference
 
 
-def find_image(reference: str, store: Store, docker: Docker | None) -> BuiltImage:
-    """The image of a name, digest or id. Raises EnvironmentFault image-unknown."""
+def find_image(
+    reference: str,
+    store: Store,
+    docker: Docker | None,
+    platform: str,
+    say: Callable[[str], None] = lambda text: None,
+) -> BuiltImage:
+    """The image of a name, digest or id. Only a name with a registry's host in it is asked of a registry.
+
+    Raises EnvironmentFault image-unknown, and what a pull raises.
+    """
     image = store.find(reference)
     if image is not None:
         return stored_image(image)
     found = docker.inspect(reference) if docker is not None else None
     if found is not None:
         layers = tuple(BuiltLayer(diff_id, "unknown") for diff_id in found["RootFS"].get("Layers") or ())
-        platform = f"{found['Os']}/{found['Architecture']}"
-        return BuiltImage(found["Id"], platform, "docker", "docker", layers, int(found["Size"]))
+        return BuiltImage(
+            found["Id"], f"{found['Os']}/{found['Architecture']}", "docker", "docker", layers, int(found["Size"])
+        )
+    if _names_a_registry(reference):
+        return stored_image(pull(parse_reference(reference), platform, store, say=say))
     places = "the store" if docker is None else "the store and the container engine"
     raise EnvironmentFault(
-        "image-unknown", f"There is no image {reference} in {places}.", "`mpack images` and `docker images` list them."
+        "image-unknown",
+        f"There is no image {reference} in {places}.",
+        "`mpack images` and `docker images` list them; a registry's image is named with the registry's host.",
     )
+
+
+def _names_a_registry(reference: str) -> bool:
+    """True for HOST/NAME where the first part can only be a host: it has a dot or a port, or is localhost."""
+    host, slash, _ = reference.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")
 
 
 def stored_image(image: OciImage) -> BuiltImage:

@@ -12,15 +12,15 @@ import click
 @click.argument("image")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(image: str, as_json: bool) -> None:
-    """Run the self-check of IMAGE (of the store or the engine) without network."""
+    """Run the self-check of IMAGE (of the store, the engine or the registry that it names) without network."""
     from mpack.errors import EnvironmentFault, VerificationError
     from mpack.images import find_image
     from mpack.pipeline import Workshop
-    from mpack.sandbox import pick_sandbox
+    from mpack.sandbox import pick_sandbox, this_platform
     from mpack.verify import skip_reason, verify
 
     workshop = Workshop.of_this_machine()
-    found = find_image(image, workshop.store, workshop.docker)
+    found = find_image(image, workshop.store, workshop.docker, this_platform(), lambda text: click.echo(text, err=True))
     with pick_sandbox(workshop.store, workshop.docker, prefer_docker=found.location == "docker") as sandbox:
         reason = skip_reason(found.platform, sandbox)
         if reason is not None or sandbox is None:
