@@ -217,6 +217,18 @@ def test_as_another_user(store: Store, tmp_path: Path) -> None:
     assert stat.S_IMODE(found.st_mode) == 0o755 and found.st_uid == (os.getuid() or 65534)
 
 
+def test_no_set_uid_file_is_left_on_this_machine(store: Store, tmp_path: Path) -> None:
+    """As root, too: whoever may walk to where a hostile base is unpacked could become root by its files."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        info = tarfile.TarInfo("su")
+        info.mode, info.uid = 0o6755, 0
+        archive.addfile(info)
+    (tmp_path / "root").mkdir()
+    unpack(image_of(store, data.getvalue()), tmp_path / "root")
+    assert stat.S_IMODE((tmp_path / "root" / "su").stat().st_mode) == 0o755
+
+
 def test_reading_a_few_files(store: Store) -> None:
     """Only what is wanted has content; links are followed inside the image; a large file has none."""
     image = image_of(

@@ -30,7 +30,8 @@ _MAX_LINKS = 40
 
 
 def unpack(image: OciImage, directory: Path) -> None:
-    """Unpacks all layers into an existing, empty directory. Ownership is kept only as root; devices are left out.
+    """Unpacks all layers into an existing, empty directory. Ownership is kept only as root; devices and the
+    set-uid bits of files are left out.
 
     Raises InputError base-unsuitable for a layer that no image may hold, EnvironmentFault store-corrupt for damage.
     """
@@ -146,8 +147,8 @@ class _Root:
             with os.fdopen(descriptor, "wb") as file:
                 shutil.copyfileobj(stream, file, 1 << 20)
             self._own(member, place)
-            # Without root the owner is another: a set-uid bit would mean something else.
-            place.chmod(member.mode & (0o7777 if self._owner else 0o777))
+            # No set-uid bit: another user of this machine could run the file where it is unpacked, as its owner.
+            place.chmod(member.mode & 0o777)
             os.utime(place, (member.mtime, member.mtime))
 
     def _link(self, member: tarfile.TarInfo, place: Path, image: OciImage) -> None:
