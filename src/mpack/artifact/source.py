@@ -112,7 +112,7 @@ def _open_path(path: Path, name: str, limits: Limits, target: Path) -> Tree:
 
 def _tree(files: dict[str, ArtifactFile], title: str) -> Tree:
     if not files:
-        raise InputError("artifact-empty", "It holds no file.", "Look for the place that the model was really saved to.")
+        raise InputError("artifact-empty", "It holds no file.", "Look for where the model was really saved to.")
     tops = {path.partition("/")[0] for path in files}
     if len(tops) == 1 and (top := tops.pop()) not in files and not top.isdecimal():
         files = {path[len(top) + 1 :]: replace(file, path=path[len(top) + 1 :]) for path, file in files.items()}
