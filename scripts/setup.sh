@@ -19,5 +19,7 @@ if [ -z "$uv" ]; then
   uv=$venv/bin/uv
 fi
 export VIRTUAL_ENV=$PWD/$venv
-"$uv" pip install -q --require-hashes -r requirements/dev.txt
+# Byte code is made here: where PYTHONDONTWRITEBYTECODE is set, every start of mpack would otherwise compile it all.
+"$uv" pip install -q --compile-bytecode --require-hashes -r requirements/dev.txt
 "$uv" pip install -q --no-deps --no-build-isolation -e . -e packagers -e runtime
+"$venv/bin/python" -m compileall -q src packagers runtime/src
