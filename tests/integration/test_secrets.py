@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -101,6 +102,8 @@ def test_wrong_password(mpack: Any, tmp_path: Path) -> None:
     (tmp_path / "invoices.mpack.toml").write_text('extra-requirements = ["mpackprobe==1.0"]\n')
     with serve_index(tmp_path / "served", user=USER, password="another") as url:
         private = url.replace("://", f"://{USER}:{quote(PASSWORD, safe='')}@")
-        done = mpack("--debug", "build", artifact, "-o", "store", "--json", code=3, PIP_INDEX_URL=private)
+        # The only index: the host's own configuration may name others.
+        alone = {"PIP_INDEX_URL": private, "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": os.devnull}
+        done = mpack("--debug", "build", artifact, "-o", "store", "--json", code=3, **alone)
     assert '"index-unreachable"' in done.stdout and "credentials" in done.stdout
     assert leaks(done.stdout + done.stderr) == []
