@@ -103,11 +103,11 @@ class Bench:
 
     def remove(self, *names: str) -> None:
         """Removes names, and all images of this run that are left without one."""
-        with contextlib.suppress(EnvironmentFault):
-            for name in names:
-                self.docker.remove(name)
-            for image_id in self.ids:
-                self.docker.remove_untagged(image_id)
+        for take, items in ((self.docker.remove, names), (self.docker.remove_untagged, self.ids)):
+            for item in items:
+                # One that cannot go must not keep the others.
+                with contextlib.suppress(EnvironmentFault):
+                    take(item)
 
     def _remove_cache(self) -> None:
         """Removes the build cache of steps that carry this run's token; never another's."""

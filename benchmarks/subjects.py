@@ -136,7 +136,7 @@ class Dockerfile:
         return None
 
     def _image(self, case: str) -> str:
-        return self._bench.name(f"{self.name.split()[0].lower()}-{case}")
+        return self._bench.name(f"{self.name.lower().replace('+', '-')}-{case}")
 
     def _tag(self, case: str, what: str) -> str:
         return self._tags.setdefault((case, what), f"{self._bench.token}-{case}")
