@@ -110,23 +110,38 @@ class Bench:
                     take(item)
 
     def _remove_cache(self) -> None:
-        """Removes the build cache of steps that carry this run's token; never another's."""
-        for _ in range(3):  # a record that another one is made from goes only after it
-            ids = self._cache_ids()
-            for item in ids:
-                arguments = [self.docker.client, "builder", "prune", "--force", "--filter", f"id={item}"]
-                subprocess.run(arguments, capture_output=True, check=False)
-            if not ids:
-                break
+        """Removes the build cache of steps that carry this run's token, and of steps after them; never another's."""
+        for item in reversed(cache_ids(self._cache(), self.token)):
+            arguments = [self.docker.client, "builder", "prune", "--all", "--force", "--filter", f"id={item}"]
+            subprocess.run(arguments, capture_output=True, check=False)
 
-    def _cache_ids(self) -> list[str]:
+    def _cache(self) -> list[dict[str, str]]:
         arguments = [self.docker.client, "system", "df", "-v", "--format", "{{json .BuildCache}}"]
         done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         try:
-            records = json.loads(done.stdout or "[]") or []
+            return json.loads(done.stdout) or []
         except ValueError:
             return []
-        return [item["ID"].rstrip("*") for item in records if self.token in item.get("Description", "")]
+
+
+def cache_ids(records: list[dict[str, str]], token: str) -> list[str]:
+    """Ids of the records that name the token and of all that were made from them, parents first."""
+    found = {item["ID"].rstrip("*"): item.get("Parent", "") for item in records if token in item.get("Description", "")}
+    while more := {
+        item["ID"].rstrip("*"): item["Parent"]
+        for item in records
+        if item.get("Parent") in found and item["ID"].rstrip("*") not in found
+    }:
+        found |= more
+    depth = {item: _depth(item, found) for item in found}
+    return sorted(found, key=depth.__getitem__)
+
+
+def _depth(item: str, parents: Mapping[str, str]) -> int:
+    count = 0
+    while (item := parents[item]) in parents:
+        count += 1
+    return count
 
 
 def uv_program() -> Path:
