@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +41,12 @@ def cases() -> list[Case]:
         expect = json.loads(path.read_text("utf-8"))
         found.append(Case(path.parent.name, path.parent / expect["artifact"], expect))
     return found
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A suite that a shell runs in the background ignores SIGINT, and so would every program that a test interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
