@@ -24,9 +24,9 @@ class Mlflow(Dockerfile):
     def __init__(self, bench: Bench, base: str, *, stand_in: bool) -> None:
         super().__init__(bench, base)
         self._stand_in = stand_in
-        # Without nginx its server is asked where nginx would ask it.
-        options = ("--env=DISABLE_NGINX=true",) if stand_in else ()
-        self.serving = Serving(8080, "/ping", "/invocations", options)
+        # nginx passes requests on from port 8080; without it the server behind it is asked, on all addresses.
+        options = ("--env=DISABLE_NGINX=true", "--env=UVICORN_HOST=0.0.0.0") if stand_in else ()
+        self.serving = Serving(8000 if stand_in else 8080, "/ping", "/invocations", options)
 
     def prepare(self) -> None:
         """Installs MLflow in a venv of the bench's own and lets it write a Dockerfile a model."""
