@@ -25,7 +25,9 @@ def pages() -> dict[str, str]:
 def cli_page() -> str:
     """Every verb's --help."""
     parts = [f"# Command line\n\n{GENERATED}"]
-    root = click.Context(mpack, info_name="mpack", terminal_width=WIDTH, max_content_width=WIDTH)
+    root = click.Context(
+        mpack, info_name="mpack", terminal_width=WIDTH, max_content_width=WIDTH, **mpack.context_settings
+    )
     parts.append(f"```text\n{mpack.get_help(root)}\n```\n")
     for name in VERBS:
         command = mpack.get_command(root, name)
