@@ -37,6 +37,9 @@ if ! docker info >/dev/null 2>&1; then
     echo "no docker engine answers, and without root none can be started here. Start one (or join its group)." >&2
     exit 3
   fi
+  # A daemon that was killed leaves its pid file; when another program has that number now, dockerd would not start.
+  pidfile=/var/run/docker.pid
+  if [ -f "$pidfile" ] && ! grep -qs dockerd "/proc/$(cat "$pidfile")/comm"; then rm -f "$pidfile"; fi
   log=$(mktemp)
   dockerd >"$log" 2>&1 &
   engine=$!

@@ -119,7 +119,8 @@ def test_interrupt(options: tuple[str, ...], moment: str, yard: Yard, engine: st
     assert process.returncode == 130, err
     assert out == ""
     assert "interrupted" in err.splitlines()[-1] and "Traceback" not in err
-    assert (containers(engine), unnamed_images(engine)) == before
+    # What others had running may end meanwhile; nothing new may be there.
+    assert containers(engine) <= before[0] and unnamed_images(engine) <= before[1]
     assert yard.left() == []
     listed = subprocess.run([MPACK, "images"], capture_output=True, text=True, env=yard.environment, check=True)
     assert "yard:1" not in listed.stdout
