@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -91,7 +92,7 @@ class Mpack:
         return self._home / f"{case}.mpack.lock"
 
 
-class Dockerfile:
+class Dockerfile(ABC):
     """What the two Dockerfiles share: a context a model, steps that carry a tag, and the host's index as secrets.
 
     A tag that was never used makes every step run again; the build cache of others is left alone.
@@ -141,11 +142,13 @@ class Dockerfile:
     def _tag(self, case: str, what: str) -> str:
         return self._tags.setdefault((case, what), f"{self._bench.token}-{case}")
 
+    @abstractmethod
     def _context(self, model: Path, case: str) -> Path:
-        raise NotImplementedError
+        """The directory with a Dockerfile that packages the model."""
 
+    @abstractmethod
     def _index_secrets(self) -> dict[str, str | Path]:
-        raise NotImplementedError
+        """The index settings of the host in the form that the Dockerfile reads."""
 
     def _ca(self) -> dict[str, str | Path]:
         bundle = self._bench.index.ca_bundle

@@ -6,10 +6,6 @@ import logging
 import os
 import shutil
 import subprocess
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +19,7 @@ from mpack.env.wheels import download_wheels
 from mpack.errors import EnvironmentFault
 from mpack.plan import BaseImage, Environment
 from mpack.spec import Requirement
+from mpack.testing.processes import watched_processes
 from mpack.testing.wheels import make_wheel, serve_index
 
 pytestmark = pytest.mark.integration
@@ -53,30 +50,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(key, str(path / value))
     monkeypatch.setattr("tempfile.tempdir", str(path / "tmp"))
     return path
-
-
-@contextmanager
-def watched_processes() -> Iterator[set[str]]:
-    """Collects the command line of every process of this machine that is seen while the block runs."""
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    seen.add(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
-                except OSError:
-                    continue
-            time.sleep(0.005)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join()
 
 
 def build(index: IndexSettings, root: Path) -> Environment:

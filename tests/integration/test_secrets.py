@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from mpack.testing.processes import watched_processes
 from mpack.testing.wheels import make_wheel, serve_index
 
 pytestmark = [pytest.mark.docker, pytest.mark.integration]
@@ -23,30 +21,6 @@ INVOICES = Path(__file__).parents[2] / "fixtures" / "models" / "odahu-invoices" 
 USER, PASSWORD = "builder", "hunter2-s3cr@t/p:ss"
 #: The password as it is, as it stands in a URL, and the middle of it, which no way of quoting changes.
 FORMS = (PASSWORD, quote(PASSWORD, safe=""), "hunter2-s3cr")
-
-
-@contextmanager
-def watched_processes() -> Iterator[set[str]]:
-    """The command line of every process of this machine that is seen while the block runs."""
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    seen.add(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
-                except OSError:
-                    continue
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join()
 
 
 def leaks(text: str) -> list[str]:
@@ -70,9 +44,11 @@ def assert_not_in_image(engine: str, image: str) -> None:
 @pytest.mark.parametrize("builder", ["embedded", "docker"])
 def test_password(builder: str, mpack: Any, engine: str, tmp_path: Path, remove_image: Any) -> None:
     """In no layer, label, history, message, plan, lock, temporary file or process list; the package is in the image."""
-    make_wheel(tmp_path / "served", f"mpackprobe{builder}", "1.0")
+    # A version that no build has seen: an engine's cache would leave the install out, and there would be nothing to see.
+    version = f"1.{time.time_ns()}"
+    make_wheel(tmp_path / "served", f"mpackprobe{builder}", version)
     artifact = Path(shutil.copytree(INVOICES, tmp_path / "invoices"))
-    (tmp_path / "invoices.mpack.toml").write_text(f'extra-requirements = ["mpackprobe{builder}==1.0"]\n')
+    (tmp_path / "invoices.mpack.toml").write_text(f'extra-requirements = ["mpackprobe{builder}=={version}"]\n')
     lock, image, scratch = tmp_path / "lock", f"mpack-test-secret:{builder}", tmp_path / "tmp"
     scratch.mkdir()
     remove_image(image)
