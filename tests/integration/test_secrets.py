@@ -44,7 +44,7 @@ def assert_not_in_image(engine: str, image: str) -> None:
 @pytest.mark.parametrize("builder", ["embedded", "docker"])
 def test_password(builder: str, mpack: Any, engine: str, tmp_path: Path, remove_image: Any) -> None:
     """In no layer, label, history, message, plan, lock, temporary file or process list; the package is in the image."""
-    # A version that no build has seen: an engine's cache would leave the install out, and there would be nothing to see.
+    # A version that no build has seen: an engine's cache would leave the install out, with nothing to see.
     version = f"1.{time.time_ns()}"
     make_wheel(tmp_path / "served", f"mpackprobe{builder}", version)
     artifact = Path(shutil.copytree(INVOICES, tmp_path / "invoices"))
