@@ -142,17 +142,27 @@ class Requirement:
 
 @dataclass(frozen=True)
 class BaseWish:
-    """Constraints on the base image. `reference` None: mpack picks one; `system_packages` are Debian package names."""
+    """Constraints on the base image. `reference` None: mpack picks one; `system_packages` are Debian package names.
+
+    `kind` is "python", or "triton" for a base with a Python and tritonserver. `needs` are absolute paths that the base
+    must have. `preferred` is the reference that mpack picks where it can be had and has the model's Python.
+    """
 
     reference: str | None = None
     shell: bool = False
     system_packages: tuple[str, ...] = ()
+    kind: str = "python"
+    needs: tuple[str, ...] = ()
+    preferred: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "reference": self.reference,
             "shell": self.shell,
             "system_packages": list(self.system_packages),
+            "kind": self.kind,
+            "needs": list(self.needs),
+            "preferred": self.preferred,
         }
 
 

@@ -46,6 +46,12 @@ class LockInputs:
             f"python={self.python or 'any'}",
             f"base={self.base.reference or 'auto'}",
         ]
+        if self.base.kind != "python":
+            parts.append(f"kind={self.base.kind}")
+        if self.base.preferred:
+            parts.append(f"preferred={self.base.preferred}")
+        if self.base.needs:
+            parts.append(f"needs={'+'.join(sorted(self.base.needs))}")
         if self.base.shell:
             parts.append("shell")
         if packages:
