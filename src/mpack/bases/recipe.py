@@ -1,9 +1,9 @@
-"""The recipe of mpack's own base images, read from recipes/mpack-base.toml: what goes in, what is left out."""
+"""The recipes of mpack's own base images, read from recipes/*.toml: what goes in, what is left out."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.resources import files
@@ -18,9 +18,36 @@ CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 NONROOT = 65532
 
 
+#: Kinds of base images by their recipe's file.
+_FILES = {"python": "mpack-base.toml", "triton": "mpack-triton.toml"}
+KINDS = tuple(_FILES)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """Files of one wheel of the Python index. `files` are (place in the image, path in the wheel), both relative; a
+    pair of directories ends in "/"."""
+
+    name: str
+    version: str
+    sha256: str
+    platforms: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
+    leave_out: tuple[str, ...]
+
+    def place(self, path: str) -> str | None:
+        """Where a path of the wheel stands in the image; None for what is not taken."""
+        if _matches(path, self.leave_out):
+            return None
+        for target, source in self.files:
+            if path == source or (source.endswith("/") and path.startswith(source)):
+                return target + path.removeprefix(source)
+        return None
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """One base image: Debian packages of one suite with rules for what to leave out.
+    """One base image: Debian packages of one suite with rules for what to leave out, and perhaps files of a wheel.
 
     `own` are the packages it asks apt for, `extra` the user's system packages; `stand_ins` count as present.
     """
@@ -39,6 +66,7 @@ class Recipe:
     _keep: tuple[str, ...]
     _drop_programs: tuple[str, ...]
     _keep_programs: tuple[str, ...]
+    wheel: Wheel | None = None
 
     @property
     def variant(self) -> str:
@@ -53,24 +81,27 @@ class Recipe:
 
 
 def minors() -> tuple[str, ...]:
-    """The Python minors that there is a recipe for, oldest first."""
-    return tuple(sorted(_document()["python"], key=lambda minor: tuple(int(part) for part in minor.split("."))))
+    """The Python minors that there are recipes for, oldest first."""
+    found = _document("python")["python"]
+    return tuple(sorted(found, key=lambda minor: tuple(int(part) for part in minor.split("."))))
 
 
 def default_minor() -> str:
     """The minor where nothing asks for one."""
-    return str(_document()["default"])
+    return str(_document("python")["default"])
 
 
-def make_recipe(python: str, *, shell: bool = False, system_packages: tuple[str, ...] = ()) -> Recipe:
-    """The recipe for a Python minor. Raises KeyError for one that is not in `minors()`."""
-    document = _document()
+def make_recipe(
+    python: str, *, kind: str = "python", shell: bool = False, system_packages: tuple[str, ...] = ()
+) -> Recipe:
+    """The recipe of a kind for a Python minor. Raises KeyError for one that is not in `minors()`."""
+    document = _document("python")
     chosen = document["python"][python]
     shell_part = document["shell"] if shell else {"packages": [], "links": {}}
     drop = document["drop"]
     extra = tuple(sorted(set(system_packages)))
     links = {**document["links"], "usr/bin/python3": f"python{python}", **shell_part["links"]}
-    return Recipe(
+    recipe = Recipe(
         name=document["name"],
         python=python,
         suite=chosen["suite"],
@@ -87,11 +118,34 @@ def make_recipe(python: str, *, shell: bool = False, system_packages: tuple[str,
         _drop_programs=() if shell else tuple(drop["programs"]),
         _keep_programs=tuple(drop["keep_programs"]),
     )
+    return recipe if kind == "python" else _extended(recipe, _document(kind))
 
 
-@lru_cache(maxsize=1)
-def _document() -> dict[str, Any]:
-    text = files("mpack.bases").joinpath("recipes", "mpack-base.toml").read_text(encoding="utf-8")
+def _extended(recipe: Recipe, document: dict[str, Any]) -> Recipe:
+    """A recipe with what the file of another kind adds to it."""
+    chosen, wheel = document["python"][recipe.python], document["wheel"]
+    return replace(
+        recipe,
+        name=document["name"],
+        own=tuple(sorted({*recipe.own, *document["packages"], *chosen["packages"]})),
+        links=(*recipe.links, *chosen.get("links", {}).items()),
+        env=tuple({**dict(recipe.env), **document["env"]}.items()),
+        _drop=(*recipe._drop, *document["drop"]),
+        _keep_programs=(*recipe._keep_programs, *document["keep_programs"]),
+        wheel=Wheel(
+            wheel["name"],
+            wheel["version"],
+            wheel["sha256"],
+            tuple(wheel["platforms"]),
+            tuple((place, path.format(python=recipe.python)) for place, path in wheel["files"].items()),
+            tuple(wheel["leave_out"]),
+        ),
+    )
+
+
+@lru_cache
+def _document(kind: str) -> dict[str, Any]:
+    text = files("mpack.bases").joinpath("recipes", _FILES[kind]).read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 
