@@ -47,7 +47,7 @@ class DockerCli:
     template: ClassVar[Path] = Path(__file__).with_name("Dockerfile.j2")
 
     def accepts(self, artifact: Artifact) -> str | None:
-        return None
+        return "only a Triton server can load it; package it with docker-triton" if artifact.needs_triton else None
 
     def spec(self, artifact: Artifact, arguments: Arguments) -> ImageSpec:
         """What the image must hold. It starts as root and drops to OUTPUT_DIR's owner before it loads the model."""

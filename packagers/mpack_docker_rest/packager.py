@@ -41,7 +41,7 @@ class DockerRest:
     template: ClassVar[Path] = Path(__file__).with_name("Dockerfile.j2")
 
     def accepts(self, artifact: Artifact) -> str | None:
-        return None
+        return "only a Triton server can load it; package it with docker-triton" if artifact.needs_triton else None
 
     def spec(self, artifact: Artifact, arguments: Arguments) -> ImageSpec:
         """What the image must hold: model, runtime, its requirements, and gunicorn's settings as environment."""

@@ -155,7 +155,9 @@ def with_tolerance(artifact: Artifact, tolerance: float | None) -> Artifact:
 
 def describe(artifact: Artifact, request: BuildRequest) -> Described:
     """The packager's spec. Raises UsageError packager-unknown, packager-unfit or argument-invalid."""
-    name = "docker-rest" if request.packager == "auto" else request.packager
+    name = request.packager
+    if name == "auto":
+        name = "docker-triton" if artifact.needs_triton else "docker-rest"
     packager = load_packager(name)
     with packager_faults(name):
         reason = packager.accepts(artifact)

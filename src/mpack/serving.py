@@ -12,7 +12,7 @@ from typing import Any
 
 from packaging.requirements import Requirement as Pep508
 
-from mpack.artifact.model import Artifact, Sample
+from mpack.artifact.model import Artifact, Loader, Sample
 from mpack.contents import Contents, Source
 from mpack.plan import MODEL, MODEL_JSON, RUNTIME, VENV
 from mpack.spec import FileEntry, FileTree, ImageConfig, Requirement, json_file, package_tree
@@ -52,18 +52,19 @@ def model_tree(artifact: Artifact) -> tuple[FileTree, Contents]:
     return FileTree("model", MODEL, tuple(entries)), Contents(sources)
 
 
-def config_tree(artifact: Artifact, serving: Mapping[str, Any]) -> tuple[FileTree, Contents]:
-    """model.json: what to load and how to serve it (its fields are in ARCHITECTURE.md)."""
+def config_tree(
+    artifact: Artifact, serving: Mapping[str, Any], *, native: bool = False
+) -> tuple[FileTree, Contents]:
+    """model.json: what to load and how to serve it (its fields are in ARCHITECTURE.md).
+
+    `native`: the runtime loads no model, another server's own backend does.
+    """
     description = artifact.description
     value = {
         "schema": MODEL_SCHEMA,
         "name": artifact.name,
         "version": artifact.version,
-        "loader": {
-            "kind": description.loader.kind,
-            "path": description.loader.path,
-            "options": dict(description.loader.options),
-        },
+        "loader": None if native else _loader(description.loader),
         "signature": description.signature.to_json() if description.signature else None,
         "sample": _sample(description.sample),
         "serving": dict(serving),
@@ -115,6 +116,10 @@ def with_model_labels(config: ImageConfig, artifact: Artifact, packager: str) ->
     elif artifact.trust.modules:
         labels["dev.mpack.trust"] = "modules:" + ",".join(sorted(artifact.trust.modules))
     return config.add_labels(labels)
+
+
+def _loader(loader: Loader) -> dict[str, Any]:
+    return {"kind": loader.kind, "path": loader.path, "options": dict(loader.options)}
 
 
 def _sample(sample: Sample | None) -> dict[str, Any] | None:

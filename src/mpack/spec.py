@@ -179,6 +179,8 @@ class ImageSpec:
     trees: tuple[FileTree, ...]
     config: ImageConfig
     contents: Contents = field(default_factory=Contents, compare=False, repr=False)
+    #: What is wanted instead on a base that has more to offer; the first that fits is taken. `contents` covers them.
+    variants: tuple[Variant, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -189,7 +191,16 @@ class ImageSpec:
             "base": self.base.to_json(),
             "trees": [tree.to_json() for tree in self.trees],
             "config": self.config.to_json(),
+            "variants": [{"where_base_has": item.where_base_has, **item.spec.to_json()} for item in self.variants],
         }
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The spec for bases that have the file `where_base_has` (absolute path). Both specs wish for the same base."""
+
+    where_base_has: str
+    spec: ImageSpec
 
 
 def json_file(path: str, value: Any) -> tuple[FileEntry, Contents]:

@@ -149,6 +149,10 @@ class Trust:
     gpu: bool = False
 
 
+#: Kinds of models that no Python library in the image loads, but a Triton server's own backends do.
+SERVER_KINDS = frozenset({"triton", "savedmodel", "torchscript", "openvino"})
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A trained model as it came. `digest` is over paths and contents, so a zip and its folder have the same."""
@@ -172,6 +176,11 @@ class Artifact:
     def python(self) -> str | None:
         """The Python version of training as recorded ("3.11.7"), or None."""
         return self.description.python
+
+    @property
+    def needs_triton(self) -> bool:
+        """True for a model that only a Triton server can load."""
+        return self.description.loader.kind in SERVER_KINDS
 
     @property
     def signature(self) -> Signature | None:
