@@ -128,7 +128,7 @@ def _extended(recipe: Recipe, document: dict[str, Any]) -> Recipe:
         recipe,
         name=document["name"],
         own=tuple(sorted({*recipe.own, *document["packages"], *chosen["packages"]})),
-        links=(*recipe.links, *chosen.get("links", {}).items()),
+        links=tuple({**dict(recipe.links), **document["links"], **chosen.get("links", {})}.items()),
         env=tuple({**dict(recipe.env), **document["env"]}.items()),
         _drop=(*recipe._drop, *document["drop"]),
         _keep_programs=(*recipe._keep_programs, *document["keep_programs"]),
