@@ -39,12 +39,20 @@ class Interpreter:
     packages: tuple[tuple[str, str], ...]
 
 
-def find_interpreter(image: OciImage) -> Interpreter | None:
-    """The Python that the image's PATH leads to, else one in the usual places; None where there is none.
+def read_base(image: OciImage) -> Files:
+    """The image's files with the content of those that tell of a Python; it reads all layers, once.
 
     Raises EnvironmentFault store-corrupt for damaged layers.
     """
-    files = read_files(image, lambda path: _WANTED.search(path) is not None, READ_LIMIT)
+    return read_files(image, lambda path: _WANTED.search(path) is not None, READ_LIMIT)
+
+
+def find_interpreter(image: OciImage, files: Files | None = None) -> Interpreter | None:
+    """The Python that the image's PATH leads to, else one in the usual places; None where there is none.
+
+    `files` are what `read_base` gives; it is called without them.
+    """
+    files = read_base(image) if files is None else files
     for found in _candidates(files, _search_path(image)):
         path = files.resolve(found)
         if path is None or files[path].kind != "file":

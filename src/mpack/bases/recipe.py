@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -89,6 +90,22 @@ def minors() -> tuple[str, ...]:
 def default_minor() -> str:
     """The minor where nothing asks for one."""
     return str(_document("python")["default"])
+
+
+def is_own(reference: str) -> bool:
+    """True for a name that only mpack's recipes give."""
+    return any(reference.startswith(f"{_document(kind)['name']}:") for kind in KINDS)
+
+
+def known_python(reference: str) -> str | None:
+    """The Python minor that a public server image is known to have, by its name alone; None for any other image."""
+    images = _document("triton")["images"]
+    found = re.fullmatch(re.escape(images["repository"]) + r":(\d\d\.\d\d)(-.+)?", reference)
+    if found is None:
+        return None
+    return next(
+        (python for release, python in sorted(images["python"].items(), reverse=True) if release <= found[1]), None
+    )
 
 
 def make_recipe(

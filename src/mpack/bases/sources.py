@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from mpack.bases.build import ROLE
+from mpack.bases.recipe import is_own
 from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.image import OciImage
 from mpack.oci.store import Store, with_tag
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 #: A base in an OCI layout on disk: `oci:DIR`.
 LAYOUT = "oci:"
+#: Seconds that a registry has for its first answer where mpack can do without it.
+PROBE_SECONDS = 3.0
 
 
 def public_name(reference: str) -> str:
@@ -25,11 +30,17 @@ def public_name(reference: str) -> str:
 
 
 def fetch(
-    reference: str, platform: str, store: Store, docker: Docker | None, say: Callable[[str], None]
+    reference: str,
+    platform: str,
+    store: Store,
+    docker: Docker | None,
+    say: Callable[[str], None],
+    patient: bool = True,
 ) -> tuple[OciImage, str]:
     """An image of the user's and the digest to name it by: the manifest's, or the image id where docker has it.
 
-    Raises EnvironmentFault base-unavailable with what each place said, InputError base-unsuitable for another platform.
+    Not `patient`: a registry that does not answer at once is not asked. Raises EnvironmentFault base-unavailable with
+    what each place said, InputError base-unsuitable for another platform.
     """
     if reference.startswith(LAYOUT):
         layout = fetch_from_layout(reference, platform, store)
@@ -41,6 +52,8 @@ def fetch(
     if from_docker is not None:
         return from_docker, from_docker.id
     try:
+        if not patient:
+            check_answers(reference)
         pulled = fetch_from_registry(reference, platform, store, say)
     except EnvironmentFault as error:
         if found is not None:
@@ -112,6 +125,32 @@ def fetch_from_registry(reference: str, platform: str, store: Store, say: Callab
     return image
 
 
+def check_answers(reference: str, seconds: float = PROBE_SECONDS) -> None:
+    """Raises EnvironmentFault registry-failed if the reference's registry does not answer in that time."""
+    from mpack.registry import parse_reference
+
+    registry = parse_reference(reference).api_host
+    answered = Event()
+
+    def ask() -> None:
+        import httpx
+
+        from mpack.registry.transport import make_http
+
+        for scheme in ("https", "http") if parse_reference(reference).is_loopback else ("https",):
+            with suppress(httpx.HTTPError), make_http(registry, seconds) as http:
+                if http.get(f"{scheme}://{registry}/v2/").status_code < 500:
+                    answered.set()
+                    return
+
+    # In a thread: looking up a name has no time limit of its own.
+    asking = Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    if not answered.is_set():
+        raise EnvironmentFault("registry-failed", f"The registry {registry} does not answer.")
+
+
 def fetch_by_digest(
     reference: str, digest: str, platform: str, store: Store, docker: Docker | None, say: Callable[[str], None]
 ) -> tuple[OciImage | None, str]:
@@ -122,7 +161,7 @@ def fetch_by_digest(
     found = fetch_from_docker(digest, platform, store, docker, say)
     if found is not None:
         return found, ""
-    if reference.startswith((LAYOUT, "mpack-base:")):
+    if reference.startswith(LAYOUT) or is_own(reference):
         return None, ""
     from mpack.registry import parse_reference
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mpack.engine import Docker
     from mpack.oci.image import OciImage
     from mpack.oci.store import Store
+    from mpack.spec import BaseWish
 
 DEPENDENCIES_NAME = "packaging-model-cache:latest"
 
@@ -23,6 +24,7 @@ def command() -> None:
 
 @command.command("build")
 @click.option("--python", metavar="X.Y", help="Python of the image.  [default: the dependencies', else mpack's]")
+@click.option("--server", type=click.Choice(["triton"]), help="With that inference server.  [default: none]")
 @click.option("--shell", is_flag=True, help="With a shell, core utilities and pip, for Dockerfiles of one's own.")
 @click.option("--package", "packages", multiple=True, metavar="NAME", help="A further Debian package (extracted only).")
 @click.option("--platform", metavar="OS/ARCH", help="Platform of the image.  [default: this machine's]")
@@ -36,6 +38,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def build(
     python: str | None,
+    server: str | None,
     shell: bool,
     packages: tuple[str, ...],
     platform: str | None,
@@ -48,18 +51,21 @@ def build(
 
     \b
     mpack base build --python 3.11
+    mpack base build --server triton --python 3.11
     mpack base build --deps conda.yaml -t packaging-model-cache:1.0.0
     """
     from mpack.errors import UsageError
     from mpack.sandbox import this_platform
+    from mpack.spec import BaseWish
 
     target = platform or this_platform()
     if deps is None:
         if base or tag:
             raise UsageError("usage", "--base and --tag need --deps.", "A base image has the name of its recipe.")
-        name, image = _build_recipe(python, shell, packages, target)
+        name, image = _build_recipe(python, server, shell, packages, target)
     else:
-        name, image = _build_dependencies(deps, tag or DEPENDENCIES_NAME, base, python, shell, packages, target)
+        wish = BaseWish(base, shell, packages, server or "python")
+        name, image = _build_dependencies(deps, tag or DEPENDENCIES_NAME, wish, python, target)
     docker = _find_docker()
     if docker is not None:
         _load(docker, image, name)
@@ -80,7 +86,9 @@ def build(
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def list_bases(as_json: bool) -> None:
     """List the base images of the store, and what mpack can build."""
-    from mpack.bases.recipe import make_recipe, minors
+    from itertools import product
+
+    from mpack.bases.recipe import KINDS, make_recipe, minors
     from mpack.oci.store import Store
 
     store = Store.default()
@@ -97,12 +105,11 @@ def list_bases(as_json: bool) -> None:
         detail = f"{row['platform']}  {row['size'] / 1e6:.0f} MB" if row["size"] is not None else row["error"]
         click.echo(f"{row['image'] or row['digest']}  {row['kind']}  {detail}")
     held = {row["image"] for row in rows}
-    for minor in minors():
-        for shell in (False, True):
-            recipe = make_recipe(minor, shell=shell)
-            name = f"{recipe.name}:{recipe.variant}"
-            if name not in held:
-                click.echo(f"{name}  not built yet", err=True)
+    for kind, minor, shell in product(KINDS, minors(), (False, True)):
+        recipe = make_recipe(minor, kind=kind, shell=shell)
+        name = f"{recipe.name}:{recipe.variant}"
+        if name not in held:
+            click.echo(f"{name}  not built yet", err=True)
 
 
 def _facts(store: Store, digest: str) -> dict[str, Any]:
@@ -140,7 +147,9 @@ def _freed(count: int, freed: int | None) -> str:
     return f"removed {count} base images, freed {freed / 1e6:.0f} MB"
 
 
-def _build_recipe(python: str | None, shell: bool, packages: tuple[str, ...], platform: str) -> tuple[str, OciImage]:
+def _build_recipe(
+    python: str | None, server: str | None, shell: bool, packages: tuple[str, ...], platform: str
+) -> tuple[str, OciImage]:
     from mpack.bases.build import build_recipe_image, recipe_name
     from mpack.bases.recipe import default_minor, make_recipe, minors
     from mpack.errors import InputError
@@ -151,22 +160,21 @@ def _build_recipe(python: str | None, shell: bool, packages: tuple[str, ...], pl
         raise InputError(
             "python-unavailable",
             f"There is no recipe of a base image with Python {minor}; there is one for {', '.join(minors())}.",
-            f"Use --python {default_minor()}, or build models on python:{minor}-slim with --base.",
+            f"Use --python {default_minor()}, or give models another base with --base REF.",
         )
-    recipe = make_recipe(minor, shell=shell, system_packages=packages)
+    recipe = make_recipe(minor, kind=server or "python", shell=shell, system_packages=packages)
     image = build_recipe_image(Store.default(), recipe, platform, lambda text: click.echo(text, err=True))
     return recipe_name(recipe, platform), image
 
 
 def _build_dependencies(
-    deps: Path, tag: str, base: str | None, python: str | None, shell: bool, packages: tuple[str, ...], platform: str
+    deps: Path, tag: str, wish: BaseWish, python: str | None, platform: str
 ) -> tuple[str, OciImage]:
     from mpack.bases import Bases
     from mpack.bases.deps import build_dependency_image, read_dependencies
     from mpack.env.index import IndexSettings
     from mpack.naming import legal_reference
     from mpack.oci.store import Store
-    from mpack.spec import BaseWish
 
     name = legal_reference(tag)
     store = Store.default()
@@ -181,7 +189,7 @@ def _build_dependencies(
         name=name,
         python=python,
         platform=platform,
-        wish=BaseWish(base, shell, packages),
+        wish=wish,
         say=lambda text: click.echo(text, err=True),
     )
     return name, image
