@@ -1,0 +1,1 @@
+"""docker-triton: models behind NVIDIA Triton Inference Server."""
