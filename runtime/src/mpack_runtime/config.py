@@ -17,6 +17,8 @@ from mpack_runtime.signature import Signature
 
 MODEL_JSON = "/opt/mpack/model.json"
 SCHEMA = 1
+#: The loader of a model.json that has none: a server of another's loads the model.
+SERVER_LOADS = "server"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class ModelConfig:
     sample: Sample | None = None
     strict: bool = False
     formats: tuple[str, ...] = ("json", "csv", "jsonl")
+    #: All of model.json's "serving"; `mpack_runtime.triton.serving` reads what Triton's images have there.
+    serving: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -76,7 +80,7 @@ class ModelConfig:
     def _from_json(cls, data: Mapping[str, Any], root: Path) -> ModelConfig:
         if data.get("schema") != SCHEMA:
             raise ValueError(f"schema {data.get('schema')!r} is not {SCHEMA}")
-        loader = data["loader"]
+        loader = data["loader"] if data["loader"] is not None else {"kind": SERVER_LOADS, "path": ""}
         serving = data.get("serving") or {}
         return cls(
             name=str(data["name"]),
@@ -87,6 +91,7 @@ class ModelConfig:
             sample=Sample(**data["sample"]) if data.get("sample") else None,
             strict=bool(serving.get("strict", False)),
             formats=tuple(serving.get("formats", ("json", "csv", "jsonl"))),
+            serving=serving,
         )
 
 

@@ -1,0 +1,99 @@
+"""Tensors on the wire of the V2 protocol: JSON values, or raw bytes (row-major, little-endian, text with lengths)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpack_runtime.errors import BadRequest, ModelFailure
+from mpack_runtime.frame import Array
+from mpack_runtime.triton.numpy2 import pack
+from mpack_runtime.triton.tensors import DTYPES, Spec, Unfit, cast, objects, plain_array
+
+
+@dataclass(frozen=True)
+class V2Tensor:
+    """A named tensor with its V2 type; BYTES are objects (bytes)."""
+
+    name: str
+    datatype: str
+    array: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any]) -> V2Tensor:
+        """One of "inputs" or "outputs" of a V2 request or answer. Raises BadRequest."""
+        try:
+            name, datatype = str(item["name"]), str(item["datatype"])
+            return cls(name, datatype, _from_values(item["data"], datatype, tuple(map(int, item["shape"])), name))
+        except Unfit as error:
+            raise BadRequest(f"{error}.") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadRequest(f"A V2 tensor must have name, datatype, shape and data that agree: {error!r}.") from error
+
+    def values(self) -> Any:
+        """Nested lists of JSON values; bytes that are no UTF-8 keep their values as lone surrogates."""
+        if self.datatype != "BYTES":
+            return self.array.tolist()
+        texts = [item.decode(errors="surrogateescape") for item in self.array.ravel().tolist()]
+        return objects(texts).reshape(self.shape).tolist()
+
+    @property
+    def is_json(self) -> bool:
+        """True if JSON can carry it: neither FP16 nor NaN nor infinities nor text that is no UTF-8."""
+        if self.datatype == "BYTES":
+            return all(_is_utf8(item) for item in self.array.ravel().tolist())
+        return self.datatype != "FP16" and bool(np.isfinite(self.array).all())
+
+    def raw(self) -> bytes:
+        """The tensor's bytes."""
+        return pack(self.array.ravel().tolist()) if self.datatype == "BYTES" else self.array.tobytes()
+
+
+def from_raw(spec: Spec, data: bytes) -> V2Tensor:
+    """A tensor of the wire; `spec.shape` is exact. Raises ModelFailure where bytes and shape disagree."""
+    try:
+        if spec.datatype == "BYTES":
+            return V2Tensor(spec.name, spec.datatype, objects(unpack(data)).reshape(spec.shape))
+        return V2Tensor(spec.name, spec.datatype, np.frombuffer(data, DTYPES[spec.datatype]).reshape(spec.shape))
+    except (KeyError, ValueError, struct.error) as error:
+        raise ModelFailure(
+            f"The answer's {spec.name} ({spec.datatype} {list(spec.shape)}) has {len(data)} bytes: {error}."
+        ) from error
+
+
+def unpack(data: bytes) -> list[bytes]:
+    """Raw text: each item after its length."""
+    items, start = [], 0
+    while start < len(data):
+        (length,) = struct.unpack_from("<I", data, start)
+        start += 4 + length
+        if start > len(data):
+            raise ValueError("an item is cut off")
+        items.append(data[start - length : start])
+    return items
+
+
+def _from_values(data: Any, datatype: str, shape: Sequence[int], name: str) -> Array:
+    if datatype not in DTYPES:
+        raise Unfit(f"tensor {name} is {datatype}, which this client does not know")
+    if datatype == "BYTES":
+        flat = np.array(data, dtype=object).ravel().tolist()
+        return objects([str(item).encode(errors="surrogateescape") for item in flat]).reshape(shape)
+    array = np.zeros(0, DTYPES[datatype]) if data == [] else plain_array(data)
+    return cast(array, datatype, f"tensor {name}", exact=False).reshape(shape)
+
+
+def _is_utf8(item: bytes) -> bool:
+    try:
+        item.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
