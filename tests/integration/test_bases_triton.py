@@ -193,7 +193,7 @@ def test_dependencies_of_the_server_are_there(
             text = done.stdout.decode()
             assert "libstdc++.so.6" in text and "not found" not in text, text + done.stderr
             words = [os.path.normpath(word) for word in text.split()]
-                used |= {Path(word).name for word in words if word.startswith("/opt/tritonserver/lib/")}
+            used |= {Path(word).name for word in words if word.startswith("/opt/tritonserver/lib/")}
     brought = {
         path.rpartition("/")[2]
         for path in read_files(store.resolve(name), lambda path: False)
