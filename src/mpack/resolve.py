@@ -63,7 +63,9 @@ def resolve(
     inputs = lock_inputs(spec, options)
     entry = lock.entries.get(inputs.key)
     if entry is not None:
-        entry.check(inputs)
+        base = bases.locked(entry.base)
+        spec = fitting(spec, base, bases)
+        entry.check(lock_inputs(spec, options))
         if entry.encoder != ENCODER:
             raise EnvironmentFault(
                 "lock-mismatch",
@@ -72,9 +74,9 @@ def resolve(
                 f"Install {entry.encoder}, or accept another digest with --update-lock.",
             )
         check_consent(entry, options)
-        base = bases.locked(entry.base)
         return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, False)
     base = bases.pick(inputs.python, options.platform, spec.base)
+    spec = fitting(spec, base, bases)
     own = minor_of(spec.python)
     if own is not None and options.python is not None and own != base.minor:
         say(f"the model was trained on Python {own}; the image has {base.minor}, as --python asks")
@@ -89,8 +91,13 @@ def resolve(
         contents=spec.contents,
     )
     environment = replace(environment, trim=options.trim)
-    new = LockEntry(inputs.key, inputs.requirements, base, environment, None, ENCODER)
+    new = LockEntry(inputs.key, requirement_lines(spec.requirements), base, environment, None, ENCODER)
     return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
+
+
+def fitting(spec: ImageSpec, base: BaseImage, bases: Bases) -> ImageSpec:
+    """The first variant that the base has the file for, else the spec itself."""
+    return next((item.spec for item in spec.variants if bases.has(base, item.where_base_has)), spec)
 
 
 def check_consent(entry: LockEntry, options: ResolveOptions) -> None:
