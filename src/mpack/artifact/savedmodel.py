@@ -12,6 +12,8 @@ from mpack.errors import InputError
 from mpack.signature import Signature, Tensor
 
 FILE_NAME = "saved_model.pb"
+#: Its directory in the image, by the name that Triton looks for.
+SHIPPED_AS = "model.savedmodel"
 #: The signature that a server asks.
 DEFAULT = "serving_default"
 #: tensorflow.DataType -> NumPy's name.
@@ -50,8 +52,8 @@ class SavedModelFormat:
             version=version_near(_join(candidate.root, FILE_NAME)) or version_near(candidate.root),
             python=None,
             requirements=(),
-            loader=Loader("savedmodel", ""),
-            ships={name: path for name, path in files.items() if name != "mpack.toml"},
+            loader=Loader("savedmodel", SHIPPED_AS),
+            ships={f"{SHIPPED_AS}/{name}": path for name, path in files.items() if name != "mpack.toml"},
             signature=signature,
             findings=found.findings,
         )

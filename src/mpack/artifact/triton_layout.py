@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpack.artifact.model import Description, Tree
-from mpack.artifact.requirements import decode
 from mpack.errors import InputError
 
 CONFIG = "config.pbtxt"
@@ -153,10 +152,18 @@ def config_facts(tree: Tree, path: str) -> dict[str, str]:
 
     Raises InputError for a file of more than 1 MB, or no UTF-8.
     """
+    try:
+        text = tree.read(path, _MAX_CONFIG).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "artifact-invalid",
+            f"{path}: it is not UTF-8 text ({error.reason} at byte {error.start}).",
+            "Write it in protobuf's text format.",
+        ) from None
     facts: dict[str, str] = {}
     depth = 0
     field = ""
-    for word in _words(decode(tree.read(path, _MAX_CONFIG), path)):
+    for word in _words(text):
         if word in "{[<":
             if depth == 0 and field == "ensemble_scheduling":
                 facts[field] = ""
@@ -190,7 +197,8 @@ def needs_file(backend: str | None) -> bool:
 
 def arrange(description: Description) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """(models, ships) of a description of the format "triton", after mpack.toml: one model alone takes the
-    description's name, and in the seed's layout its version. Raises InputError where these cannot be Triton's."""
+    description's name and signature, and in the seed's layout its version. Raises InputError where name or version
+    cannot be Triton's."""
     options = description.loader.options
     models = [dict(model) for model in options["models"]]
     ships = dict(description.ships)
@@ -201,7 +209,8 @@ def arrange(description: Description) -> tuple[list[dict[str, Any]], dict[str, s
     version = old["version"]
     if options["layout"] == "seed":
         version = triton_version(description.version or "1")
-    new = {**old, "name": name, "version": version}
+    signature = description.signature.to_json() if description.signature else None
+    new = {**old, "name": name, "version": version, "signature": signature}
     new["versions"] = [version if item == old["version"] else item for item in old["versions"]]
     before, after = f"{old['name']}/{old['version']}/", f"{name}/{version}/"
     moved = {
