@@ -13,14 +13,16 @@ import importlib.util
 import signal
 from collections.abc import Sequence
 
-from mpack_runtime.cli.arguments import parser
+from mpack_runtime.cli.arguments import parser, split_flags
 from mpack_runtime.cli.errors import Usage, guard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     top = parser()
-    arguments = top.parse_args(argv)
+    words, flags = split_flags(sys.argv[1:] if argv is None else argv)
+    arguments = top.parse_args(words)
+    arguments.flags = flags
     if arguments.command is None:
         top.print_help()
         return 0
@@ -36,13 +38,19 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = Settings.from_env()
     if arguments.command == "health":
         from mpack_runtime.rest.health import health
+        from mpack_runtime.triton import health as triton
 
-        return health(settings)
+        return triton.health() if triton.is_triton() else health(settings)
     if arguments.verbose:
         import logging
 
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     threads.apply(settings)
+    if arguments.command == "triton":
+        from mpack_runtime.config import ModelConfig
+        from mpack_runtime.triton.launch import launch
+
+        return launch(ModelConfig.load(), arguments.flags, settings)
     if arguments.command == "serve":
         if importlib.util.find_spec("gunicorn") is None:
             raise Usage("This image has no REST service: its model was packaged as a command line.")
@@ -78,6 +86,10 @@ def _batch(arguments: argparse.Namespace) -> int:
             from mpack_runtime.cli.info import info
 
             return info(config, out)
+        if config.serving.get("server") == "triton":
+            from mpack_runtime.triton.check import check as triton_check
+
+            return triton_check(config, out, modules=arguments.modules)
         from mpack_runtime.cli.check import check
 
         return check(config, out, modules=arguments.modules)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 FORMATS = ("json", "csv", "jsonl", "parquet")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Sub-commands serve, predict, info, self-check and health; `command` is None without one."""
+    """Sub-commands serve, triton, predict, info, self-check and health; `command` is None without one."""
     shared = argparse.ArgumentParser(add_help=False)
     top = argparse.ArgumentParser(prog="mpack_runtime", description="A packaged model.", allow_abbrev=False)
     for target, default in ((top, None), (shared, argparse.SUPPRESS)):
@@ -24,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
         )
 
     command("serve", "Serve the model over HTTP.")
+    command("triton", "Serve the model by Triton; what follows are flags of tritonserver.")
     predict = command("predict", "Predict files into OUTPUT_DIR.")
     predict.add_argument("inputs", metavar="INPUT", nargs="+", help="JSON, CSV, JSON Lines or Parquet file")
     predict.add_argument("output_dir", metavar="OUTPUT_DIR", help="an existing directory")
@@ -34,3 +36,11 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--modules", action="store_true", help="list the source files of all modules imported")
     command("health", "Exit 0 if the service in this container is ready.")
     return top
+
+
+def split_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words up to `triton`, where it is the command, and the server's flags behind it, which are not ours."""
+    ours = next((index for index, word in enumerate(words) if not word.startswith("-")), len(words))
+    if list(words[ours : ours + 1]) != ["triton"]:
+        return list(words), []
+    return list(words[: ours + 1]), list(words[ours + 1 :])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from mpack_runtime.config import Settings
 
 #: Flag prefix -> Triton's default port.
 PORTS = {"http": 8000, "grpc": 8001}
@@ -70,14 +72,17 @@ def listens(flags: Sequence[str], protocol: str) -> Address | None:
     return Address(host, int(port)) if port.isascii() and port.isdigit() else None
 
 
-def is_ready(address: Address, timeout: float = 3.0) -> str | None:
-    """None if /v2/health/ready answers 200, else why not."""
+def default_flags(settings: Settings, env: Mapping[str, str]) -> tuple[str, ...]:
+    """The flags that MPACK_HOST and MPACK_PORT mean (without MPACK_PORT: Triton's own port)."""
+    port = settings.port if env.get("MPACK_PORT", "").strip() else PORTS["http"]
+    return (f"--http-address={settings.host}", f"--grpc-address={settings.host}", f"--http-port={port}")
+
+
+def health_status(address: Address, timeout: float = 3.0) -> int:
+    """The status of /v2/health/ready: 200 if ready. Raises OSError or HTTPException where nothing answers."""
     connection = HttpConnection(address, timeout)
     try:
         connection.request("GET", "/v2/health/ready")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        return f"The service does not answer: {error}."
+        return connection.getresponse().status
     finally:
         connection.close()
-    return None if status == 200 else f"The service is not ready (HTTP {status})."

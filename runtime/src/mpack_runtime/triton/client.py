@@ -12,7 +12,7 @@ from mpack_runtime.errors import ModelFailure
 from mpack_runtime.triton import protobuf
 from mpack_runtime.triton.address import Address, HttpConnection
 from mpack_runtime.triton.grpc import Connection
-from mpack_runtime.triton.tensors import Spec
+from mpack_runtime.triton.spec import Spec
 from mpack_runtime.triton.v2 import V2Tensor, from_raw
 
 _LENGTH = "Inference-Header-Content-Length"

@@ -1,8 +1,8 @@
 """Named V2 tensors as a model's inputs, and a model's inputs as V2 tensors. Knows nothing of Triton.
 
 Tables: text is UTF-8; text in a column of another type is read as a CSV cell is. Missing values are NaN in floats, the
-empty text in dates, in columns of any type, and in text columns that are not required (as in CSV), and a whole input that
-is left out.
+empty text in dates, in columns of any type and in text columns that are not required (as in CSV), and a whole input
+that is left out.
 """
 
 from __future__ import annotations
@@ -213,4 +213,4 @@ def _missing(values: Array) -> Array:
     if values.dtype == object:
         flat = [item is None or item != item for item in values.ravel().tolist()]
         return np.array(flat, dtype=bool).reshape(values.shape)
-    return values != values
+    return np.asarray(values != values)

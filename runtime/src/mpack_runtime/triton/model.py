@@ -4,8 +4,10 @@
     sys.path.append("/opt/mpack/runtime")
     from mpack_runtime.triton.model import TritonPythonModel
 
-The backend's Python is isolated: it reads no PYTHONPATH, no locale and no PYTHONUTF8, so its texts, files and file names
-would be ASCII; `_use_utf8` makes them UTF-8. The model and its signature come from model.json. Requests that the server hands over together are asked as one; where
+The backend's Python is isolated: it reads no PYTHONPATH, no locale and no PYTHONUTF8, so its texts, files and file
+names would be ASCII; `_use_utf8` makes them UTF-8.
+
+The model and its signature come from model.json. Requests that the server hands over together are asked as one; where
 that fails each is asked alone, so that an error is that of the request that caused it.
 """
 
@@ -29,7 +31,8 @@ from mpack_runtime.frame import Array, Inputs
 from mpack_runtime.service import Service
 from mpack_runtime.signature import Signature
 from mpack_runtime.triton import batches, inputs, numpy2, outputs
-from mpack_runtime.triton.tensors import Spec, output_specs
+from mpack_runtime.triton.spec import Spec
+from mpack_runtime.triton.tensors import output_specs
 
 #: Names a file: each process of the model writes the sources it has imported there, for the self-check.
 MODULES_FILE = "MPACK_MODULES_FILE"

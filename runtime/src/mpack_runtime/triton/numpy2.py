@@ -8,11 +8,11 @@ shows the first), every output made of an array has 0 bytes, and text ends the s
 **What is done.** A pybind11 of that age, and only such a one, takes numpy's C functions from
 `numpy.core.multiarray._ARRAY_API`, once, when it first makes an array. Before that
 
-1. the table there is replaced by a copy whose `PyArray_NewFromDescr` leaves out the strides, so that numpy makes its own
-   (C order, which is what tensors are): inputs are right;
+1. the table there is replaced by a copy whose `PyArray_NewFromDescr` leaves out the strides, so that numpy makes its
+   own (C order, which is what tensors are): inputs are right;
 2. outputs of numbers are made by `Tensor.from_dlpack`, which carries its own item size. The stub forgets to tell numpy
-   that the capsule was used, so the capsule's destructor, which would only complain, is cleared; the tensor itself frees
-   the array;
+   that the capsule was used, so the capsule's destructor, which would only complain, is cleared; the tensor itself
+   frees the array;
 3. outputs of text: `serialize_byte_tensor` returns the bytes as an array whose dtype is one byte wide and has 1 where
    the stub reads the item size. To numpy that is the flag "items are references", so the array never owns its memory,
    is handed to nobody but the stub, and its dtype is used for nothing else.

@@ -1,7 +1,8 @@
 """A model's answer as named V2 tensors. Knows nothing of Triton.
 
-Numbers are converted to the declared type only if nothing is lost. Missing values are NaN in floats; the other types have
-none, and an answer that needs one is an error. BYTES are UTF-8 text; numbers, booleans and objects in them are JSON.
+Numbers are converted to the declared type only if nothing is lost. Missing values are NaN in floats; the other types
+have none, and an answer that needs one is an error. BYTES are UTF-8 text; numbers, booleans and objects in them are
+JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 
 from mpack_runtime.errors import ModelFailure
 from mpack_runtime.frame import Array, Prediction
-from mpack_runtime.triton.tensors import DATATYPES, Spec, Unfit, cast, fit, objects, plain_array
+from mpack_runtime.triton.spec import Spec
+from mpack_runtime.triton.tensors import DATATYPES, Unfit, cast, fit, objects, plain_array
 from mpack_runtime.wire_columns import quote, sentence
 
 
@@ -66,16 +68,11 @@ def _listed(names: Any) -> str:
 
 def _typed(value: Any, datatype: str, what: str, exact: bool) -> Array:
     array = plain_array(value)
-    odd = next((item for item in array.ravel().tolist() if isinstance(item, list)), None) if _is_text(array) else None
-    if odd is not None:
+    if array.dtype == object and any(isinstance(item, list) for item in array.ravel().tolist()):
         raise Unfit(f"{what} is ragged: lists of one level must have one length")
     if datatype != "BYTES":
         return cast(array, datatype, what, exact=exact)
     return objects([_text(item, what) for item in array.ravel().tolist()]).reshape(array.shape)
-
-
-def _is_text(array: Array) -> bool:
-    return array.dtype == object
 
 
 def _text(item: Any, what: str) -> bytes:

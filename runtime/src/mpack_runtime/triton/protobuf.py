@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Union
 
 from mpack_runtime.errors import ModelFailure
-from mpack_runtime.triton.tensors import Spec
+from mpack_runtime.triton.spec import Spec
 from mpack_runtime.triton.v2 import V2Tensor, from_raw
 
 Value = Union[int, bytes]

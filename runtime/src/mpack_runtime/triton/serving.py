@@ -4,8 +4,8 @@
                 "native": false, "models": ["wine"],
                 "declared": {"wine": {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}], "outputs": []}}}
 
-`model` is the one that the sample is for; `native`: Triton alone loads it, and the sample is a V2 request. An empty side of
-`declared` is not known before the server runs.
+`model` is the one that the sample is for; `native`: Triton alone loads it, and the sample is a V2 request. An empty
+side of `declared` is not known before the server runs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 
 from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import LoadFailure
-from mpack_runtime.triton.tensors import Spec
+from mpack_runtime.triton.spec import Spec
 
 SERVER = "triton"
-Sides = tuple[tuple[Spec, ...], tuple[Spec, ...]]
+Sides = tuple[tuple[Spec, ...], tuple[Spec, ...]]  # inputs, outputs
 
 
 @dataclass(frozen=True)

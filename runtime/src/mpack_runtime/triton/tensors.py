@@ -1,7 +1,7 @@
 """A signature as named V2 tensors, and exact conversion between number types. Knows nothing of Triton.
 
- 1. Columns that all have a name: one tensor a column, shape [-1, 1]. boolean BOOL, integer INT32, long INT64, float FP32,
-    double FP64, everything else BYTES.
+ 1. Columns that all have a name: one tensor a column, shape [-1, 1]. boolean BOOL, integer INT32, long INT64, float
+    FP32, double FP64, everything else BYTES.
  2. Columns without names: one tensor [-1, n] of the widest type (BOOL < INT32 < INT64 < FP32 < FP64 < BYTES; whole
     numbers beside floats: FP64).
  3. Tensors: their own name, type and shape; [-1] is shown as [-1, 1].
@@ -13,13 +13,13 @@ What has no name is `input-0`, `input-1`, … and `output-0`, …; a single outp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mpack_runtime.frame import Array
 from mpack_runtime.signature import Column, Field, Signature, Tensor
+from mpack_runtime.triton.spec import Spec
 
 _NUMBERS = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -30,16 +30,6 @@ DATATYPES = {name: name.upper().replace("FLOAT", "FP") for name in _NUMBERS}
 DTYPES: dict[str, Any] = {**{DATATYPES[name]: np.dtype(name) for name in _NUMBERS}, "BYTES": np.dtype(object)}
 _COLUMNS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
 _WIDER = ("BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES")
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One named tensor of the V2 protocol; -1 in `shape` is free. `required` False: it may be left out."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    required: bool = True
 
 
 def input_specs(signature: Signature) -> tuple[Spec, ...]:
@@ -147,8 +137,10 @@ def _same_digits(array: Array, out: Array, known: Any) -> Any:
 
 def _kind(array: Array) -> str:
     if array.dtype == object:
-        odd = next((item for item in array.ravel().tolist() if not isinstance(item, (int, float))), None)
-        return "a missing value" if odd is None else f"the {type(odd).__name__} {str(odd)[:60]!r}"
+        odd = [item for item in array.ravel().tolist() if not isinstance(item, (int, float))]
+        if not odd:
+            return "a number beyond 64 bits"
+        return "a missing value" if odd[0] is None else f"the {type(odd[0]).__name__} {str(odd[0])[:60]!r}"
     return f"values of the type {array.dtype}"
 
 
@@ -171,9 +163,9 @@ def plain_array(value: Any) -> Array:
             return array.astype(np.bool_)
         if kinds <= {int, bool} and kinds:
             return array.astype(np.int64 if min(flat) < 0 or max(flat) < 2**63 else np.uint64)
-        if kinds <= {int, float, bool, type(None)} and kinds != {type(None)}:
-            if all(type(item) is not int or abs(item) <= 2**53 for item in flat):
-                return array.astype(np.float64)
+        exact = all(type(item) is not int or abs(item) <= 2**53 for item in flat)
+        if kinds <= {int, float, bool, type(None)} and kinds != {type(None)} and exact:
+            return array.astype(np.float64)
     except OverflowError:
         pass
     return array

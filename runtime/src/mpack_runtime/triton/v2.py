@@ -12,7 +12,8 @@ import numpy as np
 from mpack_runtime.errors import BadRequest, ModelFailure
 from mpack_runtime.frame import Array
 from mpack_runtime.triton.numpy2 import pack
-from mpack_runtime.triton.tensors import DTYPES, Spec, Unfit, cast, objects, plain_array
+from mpack_runtime.triton.spec import Spec
+from mpack_runtime.triton.tensors import DATATYPES, DTYPES, Unfit, cast, objects, plain_array
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class V2Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.array.shape)
+
+    @classmethod
+    def of(cls, name: str, array: Array) -> V2Tensor:
+        """An array of a V2 type."""
+        return cls(name, DATATYPES.get(array.dtype.name, "BYTES"), array)
 
     @classmethod
     def from_json(cls, item: Mapping[str, Any]) -> V2Tensor:

@@ -1,0 +1,109 @@
+"""`triton [FLAGS]`: process 1 of a Triton image. It starts the server, waits until it is ready, and ends with it.
+
+The server's log goes through as it is. SIGTERM and SIGINT end the server in order, with exit code 0. A server that does
+not become ready, or that dies, ends the container with another code, and the reason is the last of stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from mpack_runtime.config import ModelConfig, Settings
+from mpack_runtime.errors import LoadFailure, SettingsError
+from mpack_runtime.triton.address import default_flags, listens
+from mpack_runtime.triton.process import TritonServer
+from mpack_runtime.triton.serving import Serving
+
+READY_TIMEOUT = 300
+_POLL = 0.05  # seconds between two looks whether the server is ready
+
+
+def ready_timeout(env: Mapping[str, str]) -> int:
+    """MPACK_READY_TIMEOUT: seconds until the models must be loaded. Raises SettingsError."""
+    text = env.get("MPACK_READY_TIMEOUT", "").strip()
+    if not text:
+        return READY_TIMEOUT
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 86400):
+        raise SettingsError(f"MPACK_READY_TIMEOUT is {text!r}; it must be a whole number from 1 to 86400.")
+    return int(text)
+
+
+def launch(config: ModelConfig, flags: Sequence[str], settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT (then 0). Raises LoadFailure with the reason for every other end."""
+    serving = Serving.of(config)
+    timeout = ready_timeout(os.environ)
+    with _Signals() as signals, TritonServer(serving.repository, _flags(settings, flags)) as server:
+        server.start()
+        stopped = _until_ready(server, signals, timeout)
+        if stopped:
+            _stop(server, 1.0)  # nothing to finish yet
+        elif server.code is None:
+            where = listens(server.flags, "http") or listens(server.flags, "grpc")
+            print(f"{config.name} {config.version} is ready on {where}", file=sys.stderr, flush=True)
+            while not signals.stopped and server.poll() is None:
+                signals.wait(None)
+            stopped = signals.stopped
+            if stopped:
+                _stop(server, server.grace())
+    if stopped:
+        return 0
+    raise LoadFailure(server.failure())
+
+
+def _flags(settings: Settings, given: Sequence[str]) -> tuple[str, ...]:
+    return (*default_flags(settings, os.environ), *given)
+
+
+def _until_ready(server: TritonServer, signals: _Signals, timeout: int) -> bool:
+    """Returns when the server is ready or has ended; True if it is to stop. Raises LoadFailure after the timeout."""
+    until = time.monotonic() + timeout
+    while not signals.stopped and server.poll() is None and not server.answers():
+        if time.monotonic() > until:
+            raise LoadFailure(
+                f"The models are not loaded after {timeout} seconds. MPACK_READY_TIMEOUT sets how many they may take."
+            )
+        signals.wait(_POLL)
+    return signals.stopped
+
+
+def _stop(server: TritonServer, grace: float) -> None:
+    server.signal(signal.SIGTERM)
+    server.wait(grace)
+
+
+class _Signals:
+    """SIGTERM, SIGINT and SIGCHLD as something to wait for."""
+
+    _NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def __enter__(self) -> _Signals:
+        self._reader, writer = os.pipe()
+        self._writer = writer
+        os.set_blocking(writer, False)
+        os.set_blocking(self._reader, False)
+        self._old = {number: signal.signal(number, self._note) for number in self._NUMBERS}
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.stopped = self.stopped or number != signal.SIGCHLD
+
+    def wait(self, seconds: float | None) -> None:
+        """Until a signal comes, at most so long."""
+        if select.select([self._reader], [], [], seconds)[0]:
+            os.read(self._reader, 4096)

@@ -1,0 +1,75 @@
+"""The server's log: passed on as it is, and read until the server is ready for why it may not become so."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+
+_FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<reason>.*?)\"?\s*$")
+_STATUS = re.compile(r"^(Internal|Invalid argument|Unavailable|Not found|Unsupported|Unknown|Already exists)(: | - )")
+_FAULT = re.compile(r"^(?:E\d{4} .*?\] |error: )\"?(.*?)\"?$")
+_MEMORY = re.compile(r"shared memory (pool|region|key)|No space left on device|/dev/shm|shm_open", re.IGNORECASE)
+#: Errors that say nothing, or say again what an earlier line said.
+_NOISE = re.compile(r"CudaDriverHelper|failed to load all models|CUDA|Failed to initialize NUMA|^usage", re.IGNORECASE)
+_CHUNK = 1 << 16
+_LINE = 1 << 20
+
+
+class Log:
+    """Copies a pipe to stderr in a thread of its own; `failures` are the models that do not load, with the reason."""
+
+    def __init__(self, pipe: int, out: int = 2) -> None:
+        self._pipe, self._out = pipe, out
+        self._rest = b""
+        self._reading = True
+        self.failures: dict[str, str] = {}
+        self.faults: list[str] = []
+        self.memory = False
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+        self._thread.start()
+
+    def ready(self) -> None:
+        """From now on nothing is read for reasons."""
+        self._reading = False
+
+    def join(self, seconds: float = 2.0) -> None:
+        """Waits until all of it is out."""
+        self._thread.join(seconds)
+
+    def _copy(self) -> None:
+        broken = False
+        while data := os.read(self._pipe, _CHUNK):
+            try:
+                while data and not broken:
+                    written = os.write(self._out, data)
+                    self._read(data[:written])
+                    data = data[written:]
+            except OSError:  # nobody reads our stderr: the server must go on
+                broken = True
+        os.close(self._pipe)
+
+    def _read(self, data: bytes) -> None:
+        if not self._reading:
+            return
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-_LINE:]
+        for line in lines:
+            self.line(line.decode(errors="replace"))
+
+    def line(self, line: str) -> None:
+        """Reads one line of the log."""
+        found = _FAILED.search(line)
+        if found:
+            self.failures[f"{found['model']} {found['version']}"] = _reason(found["reason"])
+        elif (fault := _FAULT.match(line)) and not _NOISE.search(fault[1]):
+            self.faults.append(_reason(fault[1]))
+        if (found or line[:1] in "EW") and _MEMORY.search(line):
+            self.memory = True
+
+
+def _reason(text: str) -> str:
+    """The sentence in front of the stack trace, without the status that the server puts before it."""
+    text = text.replace("\\n", "\n").replace('\\"', '"').split("\n\nAt:")[0]
+    text = _STATUS.sub("", " ".join(text.split()))
+    return re.sub(r"^LoadFailure: ", "", text)

@@ -1,0 +1,223 @@
+"""A tritonserver of our own: its command, its environment, its processes and their end. Standard library only.
+
+The server and the processes that it starts are one process group; whoever of them loses his parent becomes a child of
+ours, so that nobody is left behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
+from pathlib import Path
+
+from mpack_runtime.errors import LoadFailure
+from mpack_runtime.triton.address import flag, health_status, listens
+from mpack_runtime.triton.log import Log
+from mpack_runtime.triton.regions import Regions
+
+SERVER = Path("/opt/tritonserver/bin/tritonserver")
+#: Seconds that requests may take to finish after SIGTERM; docker kills after 10.
+EXIT_TIMEOUT = 8
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+
+
+def find_server() -> Path:
+    """The server's program. Raises LoadFailure."""
+    found = SERVER if SERVER.exists() else shutil.which("tritonserver")
+    if found is None:
+        raise LoadFailure(f"There is no Triton server here: neither {SERVER} nor tritonserver on PATH.")
+    return Path(found)
+
+
+def writable_directory(prefix: str) -> Path:
+    """A new directory in the first place that can be written: $TMPDIR, /tmp, or memory. Raises LoadFailure."""
+    places = [os.environ.get("TMPDIR"), "/tmp", "/dev/shm"]  # noqa: S108
+    for place in filter(None, places):
+        try:
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+        except OSError:
+            continue
+    raise LoadFailure("Triton needs a directory that it can write: neither /tmp nor /dev/shm is one.")
+
+
+class TritonServer:
+    """One start of the server. Use it in a `with`: at the end no process, no file and no shared memory is left."""
+
+    def __init__(self, repository: Path, flags: Sequence[str], *, sockets: bool = False) -> None:
+        """`sockets`: it listens on unix sockets in `scratch` alone."""
+        self._program = find_server()
+        self._regions = Regions()
+        try:
+            self.scratch = writable_directory(self._regions.prefix)
+        except LoadFailure:
+            self._regions.remove()
+            raise
+        backends = self._program.parent.parent / "backends"
+        self.flags = (
+            f"--model-repository={repository}",
+            *((f"--backend-directory={backends}",) if backends.is_dir() else ()),
+            "--exit-on-error=true",
+            f"--exit-timeout-secs={EXIT_TIMEOUT}",
+            f"--backend-config=python,shm-region-prefix-name={self._regions.prefix}",
+            *(_socket_flags(self.scratch) if sockets else ()),
+            *flags,
+        )
+        self._ended = False
+        self.code: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: Log | None = None
+
+    def __enter__(self) -> TritonServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self, extra: Mapping[str, str] | None = None) -> None:
+        """Starts the server, with `extra` in its environment. Raises LoadFailure."""
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+        try:
+            self._process = subprocess.Popen(
+                [str(self._program), *self.flags],
+                env={**self._environment(), **(extra or {})},
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=(self._regions.lock,),
+            )
+        except OSError as error:
+            raise LoadFailure(f"The server {self._program} cannot be started: {error.strerror}.") from error
+        assert self._process.stderr is not None
+        self._log = Log(os.dup(self._process.stderr.fileno()))
+        self._process.stderr.close()
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, with the venv's Python first on PATH, a home, and a place for temporary files, that can be written."""
+        env = dict(os.environ)
+        env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env.get("PATH", os.defpath)))
+        for name, usual in (("HOME", "/"), ("TMPDIR", "/tmp")):  # noqa: S108
+            place = env.get(name) or usual
+            if not (Path(place).is_dir() and os.access(place, os.W_OK | os.X_OK)):
+                env[name] = str(self.scratch)
+        return env
+
+    def poll(self) -> int | None:
+        """The server's exit code (negative: the signal that killed it), None while it runs. Reaps its processes."""
+        process = self._process
+        assert process is not None
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid == process.pid:
+                self.code = process.returncode = os.waitstatus_to_exitcode(status)
+        return self.code
+
+    def answers(self) -> bool:
+        """True once the server listens, which it does when it has loaded its models."""
+        address = listens(self.flags, "http")
+        if address is None:
+            return self._listens_grpc()
+        try:
+            health_status(address, timeout=1.0)
+        except (OSError, HTTPException):
+            return False
+        self._loaded()
+        return True
+
+    def _listens_grpc(self) -> bool:
+        address = listens(self.flags, "grpc")
+        try:
+            if address is not None:
+                address.connect(1.0).close()
+        except OSError:
+            return False
+        self._loaded()
+        return True
+
+    def _loaded(self) -> None:
+        if self._log is not None:
+            self._log.ready()
+
+    def wait(self, seconds: float) -> int | None:
+        """Waits for the server's end at most so long; its exit code."""
+        until = time.monotonic() + seconds
+        while self.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        return self.code
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the server alone."""
+        if self._process is not None and self.poll() is None:
+            os.kill(self._process.pid, number)
+
+    def grace(self) -> float:
+        """Seconds in which the server ends by itself after SIGTERM."""
+        seconds = flag(self.flags, "exit-timeout-secs", str(EXIT_TIMEOUT))
+        return (float(seconds) if seconds.isdigit() else EXIT_TIMEOUT) + 2
+
+    def end(self) -> None:
+        """Ends whatever still runs, and removes what the server left."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._process is not None:
+            self._end_group(self._process.pid)
+        if self._log is not None:
+            self._log.join()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self._regions.remove()
+
+    def _end_group(self, group: int) -> None:
+        for number, seconds in ((signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
+            until = time.monotonic() + seconds
+            try:
+                os.killpg(group, number)
+                while time.monotonic() < until:
+                    self.poll()
+                    os.killpg(group, 0)
+                    time.sleep(0.01)
+            except ProcessLookupError:
+                return
+
+    def failure(self) -> str:
+        """Why the server did not become ready or did not go on, in sentences; call it after `end`."""
+        log, code = self._log, self.code
+        sentences = []
+        if log is not None and log.failures:
+            sentences = [f"The model {name} does not load: {_sentence(why)}" for name, why in log.failures.items()]
+        elif log is not None and log.faults:
+            sentences = [f"Triton does not start: {_sentence(log.faults[0])}"]
+        elif code is not None and code < 0:
+            name = signal.Signals(-code).name
+            sentences = [f"The Triton server was killed by {name}{_KILLED.get(name, '')}."]
+        else:
+            sentences = [f"The Triton server ended with exit code {code}."]
+        if (log is not None and log.memory) or (code == -signal.SIGBUS):
+            sentences.append(
+                "Triton's Python backend has too little shared memory: start it with --shm-size=256m or more."
+            )
+        return "\n".join(sentences)
+
+
+def _socket_flags(directory: Path) -> tuple[str, ...]:
+    addresses = (f"--{protocol}-address=unix:{directory / protocol}" for protocol in ("http", "grpc"))
+    return (*addresses, "--http-port=1", "--grpc-port=1", "--allow-metrics=false")
+
+
+_KILLED = {"SIGKILL": " (was there too little memory?)", "SIGBUS": " (was there too little shared memory?)"}
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
