@@ -92,7 +92,7 @@ def override(config: Message, signature: Signature, path: str) -> None:
             _fill(config, side, tensors)
 
 
-def merge(
+def apply(
     config: Message,
     *,
     instances: int | None = None,
