@@ -27,6 +27,7 @@ def find_roots(tree: Tree) -> list[str]:
     configured: set[str] = set()
     seeds: dict[str, set[str]] = {}
     versions: dict[str, set[str]] = {}
+    native: set[str] = set()
     strange: set[str] = set()
     for path in tree:
         parts = path.split("/")
@@ -38,9 +39,14 @@ def find_roots(tree: Tree) -> list[str]:
                 seeds.setdefault(folder, set()).add(part)
             if index and is_version(parts[index - 1]) and (part in _FIXED or _is_model(parts, index)):
                 versions.setdefault("/".join(parts[: index - 1]), set()).add(parts[index - 1])
+                native |= {"/".join(parts[: index - 1])} if part in _FIXED else set()
         if parts[-1] == "MLmodel" or (parts[-1] in MANIFESTS and is_gppi(tree, path)):
             strange.add("/".join(parts[:-1]))
-    roots = set(_configured(configured, seeds, versions)) | set(_seeds(tree, seeds)) | set(_versions(tree, versions))
+    roots = (
+        set(_configured(configured, seeds, versions))
+        | set(_seeds(tree, seeds))
+        | set(_versions(tree, versions, native))
+    )
     return sorted(roots - strange)
 
 
@@ -58,7 +64,8 @@ def is_seed(own: set[str], names: set[str], has_versions: bool) -> bool:
 
 
 def _is_model(parts: list[str], index: int) -> bool:
-    return index == len(parts) - 1 and (parts[-1].endswith(_SUFFIXES) or parts[-1] == "saved_model.pb")
+    """True for a model file by its suffix, in the version directory or in a folder there."""
+    return len(parts) - index <= 2 and (parts[-1].endswith(_SUFFIXES) or parts[-1] == "saved_model.pb")
 
 
 def _configured(configured: set[str], seeds: dict[str, set[str]], versions: dict[str, set[str]]) -> Iterator[str]:
@@ -76,20 +83,22 @@ def _seeds(tree: Tree, seeds: dict[str, set[str]]) -> Iterator[str]:
             yield folder
 
 
-def _versions(tree: Tree, versions: dict[str, set[str]]) -> Iterator[str]:
-    """Models without a config: several in one directory, or one of several versions with nothing else beside them.
-
-    A single version with one model is left to the format of its file.
-    """
-    siblings = Counter(folder.rpartition("/")[0] for folder in versions if folder)
+def _versions(tree: Tree, versions: dict[str, set[str]], native: set[str]) -> Iterator[str]:
+    """Models without a config: several in one directory (`native`: under the names that Triton looks for), or one of
+    several versions with nothing else beside them. A single version with one model is left to its file's format."""
+    beside: dict[str, set[str]] = {}
+    for path in tree:
+        parts = path.split("/")
+        for index, part in enumerate(parts):
+            if (folder := "/".join(parts[:index])) in versions:
+                beside.setdefault(folder, set()).add(part)
+    siblings = Counter(folder.rpartition("/")[0] for folder in native if folder)
     for folder, numbers in versions.items():
         parent = folder.rpartition("/")[0]
-        if folder and siblings[parent] > 1:
+        if folder in native and siblings[parent] > 1:
             yield parent
         elif len(numbers) > 1 or _only_triton(tree, folder, numbers):
-            prefix = folder + "/" if folder else ""
-            beside = {path.removeprefix(prefix).partition("/")[0] for path in tree if path.startswith(prefix)}
-            if all(is_version(name) or name in _BESIDE for name in beside):
+            if all(is_version(name) or name in _BESIDE for name in beside[folder]):
                 yield folder
 
 
