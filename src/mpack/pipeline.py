@@ -142,6 +142,8 @@ def described(request: BuildRequest, progress: Progress) -> Iterator[Described]:
         for finding in artifact.description.findings:
             if finding.level != "note":
                 progress.warn(f"{finding.path}: {finding.message}" if finding.path else finding.message)
+        for warning in found.spec.warnings:
+            progress.warn(warning)
         yield found
 
 

@@ -181,6 +181,8 @@ class ImageSpec:
     contents: Contents = field(default_factory=Contents, compare=False, repr=False)
     #: What is wanted instead on a base that has more to offer; the first that fits is taken. `contents` covers them.
     variants: tuple[Variant, ...] = ()
+    #: What the packager noticed, for the user to read.
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {
