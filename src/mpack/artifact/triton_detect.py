@@ -97,9 +97,10 @@ def _versions(tree: Tree, versions: dict[str, set[str]], native: set[str]) -> It
         parent = folder.rpartition("/")[0]
         if folder in native and siblings[parent] > 1:
             yield parent
-        elif len(numbers) > 1 or _only_triton(tree, folder, numbers):
-            if all(is_version(name) or name in _BESIDE for name in beside[folder]):
-                yield folder
+        elif all(is_version(name) or name in _BESIDE for name in beside[folder]) and (
+            len(numbers) > 1 or _only_triton(tree, folder, numbers)
+        ):
+            yield folder
 
 
 def _only_triton(tree: Tree, folder: str, numbers: set[str]) -> bool:
