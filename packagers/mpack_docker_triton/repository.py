@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mpack.artifact.model import Artifact, ArtifactFile
 from mpack.artifact.triton_layout import CONFIG, arrange, triton_name, triton_version
 from mpack.contents import Contents, Source, sha256_bytes
+from mpack.plan import RUNTIME
 from mpack.signature import Signature
 from mpack.spec import FileEntry
 from mpack_docker_triton.check import Subject, check_repository
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
     from mpack_docker_triton.packager import TritonArguments
 
 ROOT = "/opt/mpack/repository"
-MODEL_PY = (
-    b'"""The model of /opt/mpack/model.json in Triton\'s Python backend."""\n\n'
-    b"from mpack_runtime.triton.model import TritonPythonModel  # noqa: F401\n"
-)
+#: The backend's Python is isolated: it takes no PYTHONPATH.
+MODEL_PY = f'''"""The model of /opt/mpack/model.json in Triton's Python backend."""
+
+import sys
+
+sys.path.insert(0, "{RUNTIME}")
+
+from mpack_runtime.triton.model import TritonPythonModel  # noqa: E402, F401
+'''.encode()
 #: Backend -> the file name that it looks for in a version directory.
 FILE_NAMES = {
     "onnxruntime": "model.onnx",
