@@ -80,7 +80,7 @@ class ModelConfig:
     def _from_json(cls, data: Mapping[str, Any], root: Path) -> ModelConfig:
         if data.get("schema") != SCHEMA:
             raise ValueError(f"schema {data.get('schema')!r} is not {SCHEMA}")
-        loader = data["loader"] if data["loader"] is not None else {"kind": SERVER_LOADS, "path": ""}
+        loader: Mapping[str, Any] = data["loader"] if data["loader"] is not None else {"kind": SERVER_LOADS, "path": ""}
         serving = data.get("serving") or {}
         return cls(
             name=str(data["name"]),

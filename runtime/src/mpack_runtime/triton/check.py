@@ -85,7 +85,7 @@ def _wait(server: TritonServer) -> None:
     """Returns when the server has loaded its models. Raises LoadFailure."""
     timeout = ready_timeout(os.environ)
     until = time.monotonic() + timeout
-    while not server.answers():
+    while not server.ready():
         if server.poll() is not None:
             server.end()
             raise LoadFailure(server.failure())

@@ -16,9 +16,9 @@ import numpy as np
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array, Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Signature, Tensor
+from mpack_runtime.triton.spec import Spec
 from mpack_runtime.triton.tensors import (
     DATATYPES,
-    Spec,
     Unfit,
     cast,
     column_datatype,

@@ -62,8 +62,8 @@ def _flags(settings: Settings, given: Sequence[str]) -> tuple[str, ...]:
 def _until_ready(server: TritonServer, signals: _Signals, timeout: int) -> bool:
     """Returns when the server is ready or has ended; True if it is to stop. Raises LoadFailure after the timeout."""
     until = time.monotonic() + timeout
-    while not signals.stopped and server.poll() is None and not server.answers():
-        if time.monotonic() > until:
+    while not signals.stopped and server.poll() is None and not server.ready():
+        if time.monotonic() > until and not server.listening:
             raise LoadFailure(
                 f"The models are not loaded after {timeout} seconds. MPACK_READY_TIMEOUT sets how many they may take."
             )

@@ -8,7 +8,7 @@ import threading
 
 _FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<reason>.*?)\"?\s*$")
 _STATUS = re.compile(r"^(Internal|Invalid argument|Unavailable|Not found|Unsupported|Unknown|Already exists)(: | - )")
-_FAULT = re.compile(r"^(?:E\d{4} .*?\] |error: )\"?(.*?)\"?$")
+_FAULT = re.compile(r"^(?:E\d{4} .*?\] |error: |\S*tritonserver: )\"?(.*?)\"?$")
 _MEMORY = re.compile(r"shared memory (pool|region|key)|No space left on device|/dev/shm|shm_open", re.IGNORECASE)
 #: Errors that say nothing, or say again what an earlier line said.
 _NOISE = re.compile(r"CudaDriverHelper|failed to load all models|CUDA|Failed to initialize NUMA|^usage", re.IGNORECASE)
@@ -72,4 +72,6 @@ def _reason(text: str) -> str:
     """The sentence in front of the stack trace, without the status that the server puts before it."""
     text = text.replace("\\n", "\n").replace('\\"', '"').split("\n\nAt:")[0]
     text = _STATUS.sub("", " ".join(text.split()))
+    if text.endswith("is not healthy"):
+        text += ": the model's process ended while it loaded (was there too little memory?)"
     return re.sub(r"^LoadFailure: ", "", text)

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
@@ -37,17 +36,6 @@ def find_server() -> Path:
     return Path(found)
 
 
-def writable_directory(prefix: str) -> Path:
-    """A new directory in the first place that can be written: $TMPDIR, /tmp, or memory. Raises LoadFailure."""
-    places = [os.environ.get("TMPDIR"), "/tmp", "/dev/shm"]  # noqa: S108
-    for place in filter(None, places):
-        try:
-            return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
-        except OSError:
-            continue
-    raise LoadFailure("Triton needs a directory that it can write: neither /tmp nor /dev/shm is one.")
-
-
 class TritonServer:
     """One start of the server. Use it in a `with`: at the end no process, no file and no shared memory is left."""
 
@@ -55,11 +43,7 @@ class TritonServer:
         """`sockets`: it listens on unix sockets in `scratch` alone."""
         self._program = find_server()
         self._regions = Regions()
-        try:
-            self.scratch = writable_directory(self._regions.prefix)
-        except LoadFailure:
-            self._regions.remove()
-            raise
+        self.scratch = self._regions.scratch
         backends = self._program.parent.parent / "backends"
         self.flags = (
             f"--model-repository={repository}",
@@ -72,6 +56,7 @@ class TritonServer:
         )
         self._ended = False
         self.code: int | None = None
+        self.listening = False
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Log | None = None
 
@@ -124,31 +109,23 @@ class TritonServer:
                 self.code = process.returncode = os.waitstatus_to_exitcode(status)
         return self.code
 
-    def answers(self) -> bool:
-        """True once the server listens, which it does when it has loaded its models."""
-        address = listens(self.flags, "http")
-        if address is None:
-            return self._listens_grpc()
+    def ready(self) -> bool:
+        """True once the server is ready. `listening` tells that it has loaded, ready or not."""
+        web, rpc = listens(self.flags, "http"), listens(self.flags, "grpc")
         try:
-            health_status(address, timeout=1.0)
+            if web is not None:
+                status = health_status(web, timeout=1.0)
+            elif rpc is not None:
+                rpc.connect(1.0).close()  # it listens when all models are loaded
+                status = 200
+            else:
+                return False
         except (OSError, HTTPException):
             return False
-        self._loaded()
-        return True
-
-    def _listens_grpc(self) -> bool:
-        address = listens(self.flags, "grpc")
-        try:
-            if address is not None:
-                address.connect(1.0).close()
-        except OSError:
-            return False
-        self._loaded()
-        return True
-
-    def _loaded(self) -> None:
-        if self._log is not None:
+        self.listening = True
+        if status == 200 and self._log is not None:
             self._log.ready()
+        return status == 200
 
     def wait(self, seconds: float) -> int | None:
         """Waits for the server's end at most so long; its exit code."""
@@ -176,7 +153,6 @@ class TritonServer:
             self._end_group(self._process.pid)
         if self._log is not None:
             self._log.join()
-        shutil.rmtree(self.scratch, ignore_errors=True)
         self._regions.remove()
 
     def _end_group(self, group: int) -> None:

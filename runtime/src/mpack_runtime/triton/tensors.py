@@ -102,10 +102,9 @@ def cast(array: Array, datatype: str, what: str, *, exact: bool = True) -> Array
     with np.errstate(all="ignore"):
         out: Array = array.astype(target)
         same = (out.astype(array.dtype) == array) & _in_range(array, target)
-    if target.kind == "f":
+    if target.kind == array.dtype.kind == "f":
         same |= (array != array) | (out == array)
-        if array.dtype.kind == "f":
-            same |= np.isfinite(out) & (not exact or _same_digits(array, out, same))
+        same |= np.isfinite(out) & (not exact or _same_digits(array, out, same))
     if not same.all():
         index = int(np.argmin(same.ravel()))
         value = array.ravel()[index].item()
@@ -115,11 +114,11 @@ def cast(array: Array, datatype: str, what: str, *, exact: bool = True) -> Array
 
 
 def _in_range(array: Array, target: Any) -> Any:
-    """Where an integer type holds the values at all: casting wraps around, and is undefined for floats."""
+    """Where a type holds the values at all: casting integers wraps around, and floats out of range do anything."""
     if target.kind == "b":
         return (array == 0) | (array == 1)
-    if target.kind not in "iu":
-        return True
+    if target.kind == "f":  # back from a float, the largest integers would be out of range
+        return array <= np.iinfo(array.dtype).max - 1023 if array.dtype.kind in "iu" else True
     limits = np.iinfo(target)
     if array.dtype.kind == "f":
         return (array >= float(limits.min)) & (array < float(limits.max) + (0.0 if limits.max > 2**53 else 1.0))
