@@ -67,7 +67,7 @@ def faults(subjects: Sequence[Subject]) -> list[Fault]:
         for rule in _RULES:
             rule(report)
         check_tensors(report)
-        if subject.backend == "ensemble" or subject.config.HasField("ensemble_scheduling"):
+        if subject.backend == "ensemble":
             check_ensemble(report, models)
         found.extend(sorted(report, key=lambda fault: fault.line))
     return found
@@ -97,13 +97,12 @@ def _backend(report: Report) -> None:
         report.add(
             ("backend",), f"no backend {backend!r} is known.", f"{advice}A backend of your own brings {library}."
         )
-    if not subject.backend and not platform and not subject.config.HasField("ensemble_scheduling"):
-        kinds = sorted(kind for kind, names in FILES.items() if any(_has(subject, name) for name in names))
-        if len(kinds) != 1:
-            which = f"there are files of {' and '.join(kinds)}" if kinds else "no file tells which"
-            report.add(("backend",), f"backend is missing, and {which}.", 'Write, for example, backend: "python".')
+    if not subject.backend and not platform:
+        kinds = " and ".join(subject.kinds)
+        which = f"there are files of {kinds}" if kinds else "no file tells which"
+        report.add(("backend",), f"backend is missing, and {which}.", 'Write, for example, backend: "python".')
     if subject.backend == "caffe2":
-        report.add(("platform",), "Triton has no Caffe2 backend since 21.02.", "Take an older base.", "warning")
+        report.add(("platform",), "today's Triton has no Caffe2 backend.", "Take an older base.", "warning")
 
 
 def _files(report: Report) -> None:
@@ -116,11 +115,11 @@ def _files(report: Report) -> None:
     if config.runtime and not config.default_model_filename:
         names = ()
     for version in subject.loaded if names else ():
-        if not any(_has(subject, name, version) for name in names):
+        if not any(subject.has(name, version) for name in names):
             wanted = f"{' or '.join(names)} is not in {subject.name}/{version}/"
             report.add(where, f"{wanted}, where the backend {subject.backend} looks for it.")
     for key, name in config.cc_model_filenames.items():
-        if not all(_has(subject, name, version) for version in subject.loaded):
+        if not all(subject.has(name, version) for version in subject.loaded):
             report.add(("cc_model_filenames",), f"{name} (for {key}) is not among the model's files.")
     for index, output in enumerate(config.output):
         if output.label_filename and output.label_filename not in subject.files:
@@ -136,13 +135,13 @@ def _versions(report: Report) -> None:
     for index, version in enumerate(policy.specific.versions if choice == "specific" else ()):
         if version not in there:
             known = ", ".join(map(str, sorted(there))) or "none"
-            where: Path = ("version_policy", 0, "specific", 0, "versions", index)
+            where: Path = ("version_policy", "specific", "versions", index)
             report.add(where, f"there is no version {version}; there are: {known}.")
     if choice == "specific" and not policy.specific.versions:
-        report.add(("version_policy", 0, "specific"), "it names no version, so none would be loaded.")
+        report.add(("version_policy", "specific"), "it names no version, so none would be loaded.")
     if choice == "latest" and policy.latest.num_versions == 0:
         report.add(
-            ("version_policy", 0, "latest", 0, "num_versions"),
+            ("version_policy", "latest", "num_versions"),
             "num_versions is 0, so no version would be loaded.",
             "Write 1 or more.",
         )
@@ -160,7 +159,7 @@ def _batching(report: Report) -> None:
         hint = "Set max_batch_size, or leave dynamic_batching out."
         report.add(("dynamic_batching",), "max_batch_size is 0: Triton ignores it without a word.", hint)
     for index, size in enumerate(batching.preferred_batch_size):
-        where = ("dynamic_batching", 0, "preferred_batch_size", index)
+        where = ("dynamic_batching", "preferred_batch_size", index)
         if size <= 0:
             report.add(where, f"{size} is not a batch size.", "Write 1 or more.")
         elif 0 < limit < size:
@@ -168,7 +167,7 @@ def _batching(report: Report) -> None:
     levels, default = batching.priority_levels, batching.default_priority_level
     if levels and not 1 <= default <= levels:
         report.add(
-            ("dynamic_batching", 0, "default_priority_level"),
+            ("dynamic_batching", "default_priority_level"),
             f"{default} is not among the {levels} priority levels.",
             f"Write 1 to {levels}.",
         )
@@ -226,16 +225,7 @@ def _warmup(report: Report) -> None:
                 report.add(where, f"the model has no input {name!r}; it has: {', '.join(sorted(inputs))}.")
             file = value.input_data_file
             if file and f"warmup/{file}" not in report.subject.files:
-                report.add((*where, "value", 0, "input_data_file"), f"warmup/{file} is not in the model's directory.")
-
-
-def _has(subject: Subject, name: str, version: int | None = None) -> bool:
-    """True if a file or directory of that name is in the version directory (None: in any)."""
-    for version_directory in subject.versions if version is None else (str(version),):
-        place = f"{version_directory}/{name}"
-        if any(path == place or path.startswith(f"{place}/") for path in subject.files):
-            return True
-    return False
+                report.add((*where, "value", "input_data_file"), f"warmup/{file} is not in the model's directory.")
 
 
 _RULES: tuple[Callable[[Report], None], ...] = (

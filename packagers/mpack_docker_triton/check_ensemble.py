@@ -54,7 +54,7 @@ def _wires(report: Report, models: Mapping[str, Subject]) -> tuple[dict[str, lis
     for index, item in enumerate(config.output):
         read.setdefault(item.name, []).append(_End(("output", index), "the ensemble", item, batched))
     for index, step in enumerate(config.ensemble_scheduling.step):
-        where = (_STEP, 0, "step", index)
+        where = (_STEP, "step", index)
         model = _model(report, where, step, models)
         for kind, ends in (("input_map", read), ("output_map", written)):
             _map(report, where, step, kind, model, ends)
@@ -106,7 +106,7 @@ def _map(
 
 
 def _keys(report: Report, where: Path, kind: str) -> list[str]:
-    steps = list(report.subject.positions.all(_STEP, "step"))[int(where[3]) :][:1]
+    steps = list(report.subject.positions.all(_STEP, "step"))[int(where[2]) :][:1]
     nodes = [node for step in steps for node in step.fields.get(kind, ())]
     return [node.fields["key"][0].text if "key" in node.fields else "" for node in nodes]
 
@@ -146,7 +146,7 @@ def _circular(report: Report, models: Mapping[str, Subject]) -> bool:
         ready |= {value for _, step in able for value in step.output_map.values()}
     if waiting:
         names = ", ".join(str(index) for index, _ in waiting)
-        where = (_STEP, 0, "step", waiting[0][0])
+        where = (_STEP, "step", waiting[0][0])
         report.add(where, f"a circle: the steps {names} wait for each other's tensors, or for one behind them.")
         return True
     own, seen, todo = report.subject.name, set[str](), [step.model_name for step in steps]

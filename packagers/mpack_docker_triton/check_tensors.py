@@ -70,7 +70,7 @@ def _reshape(report: Report, where: Path, item: Message) -> None:
         return
     bad = [size for size in shape if size == 0 or size < -1]
     if bad:
-        report.add((*where, 0, "shape"), f"{item.name}: {bad[0]} is not a size.")
+        report.add((*where, "shape"), f"{item.name}: {bad[0]} is not a size.")
         return
     sizes = [prod(size for size in side if size > 0) for side in (dims, shape)]
     if sizes[0] != sizes[1] or dims.count(-1) != shape.count(-1):

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from mpack.signature import Signature
 
+from .backends import FILES, PLATFORMS
 from .positions import Path, Positions, field_name
 from .schema import Message
 
@@ -36,11 +37,24 @@ class Subject:
 
     @cached_property
     def backend(self) -> str:
-        """The backend that Triton takes: `backend`, else what `platform` means, else "" (unknown)."""
-        from .backends import PLATFORMS
-
+        """The backend: `backend`, else what `platform` means, else the only one whose files are there, else ""."""
         platform = self.config.platform
-        return "ensemble" if platform == "ensemble" else self.config.backend or PLATFORMS.get(platform, "")
+        if platform == "ensemble" or self.config.HasField("ensemble_scheduling"):
+            return "ensemble"
+        if self.config.backend or platform:
+            return str(self.config.backend or PLATFORMS.get(platform, ""))
+        kinds = self.kinds
+        return kinds[0] if len(kinds) == 1 else ""
+
+    @cached_property
+    def kinds(self) -> list[str]:
+        """The backends whose model files are among the files."""
+        return sorted(kind for kind, names in FILES.items() if any(self.has(name) for name in names))
+
+    def has(self, name: str, version: int | None = None) -> bool:
+        """True if a file or directory of that name is in the version directory (None: in any)."""
+        places = [f"{item}/{name}" for item in (self.versions if version is None else (version,))]
+        return any(path == place or path.startswith(f"{place}/") for path in self.files for place in places)
 
     @cached_property
     def loaded(self) -> tuple[int, ...]:
