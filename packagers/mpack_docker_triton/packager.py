@@ -27,6 +27,8 @@ SERVER = "/opt/tritonserver/bin/tritonserver"
 ONNX_BACKEND = "/opt/tritonserver/backends/onnxruntime/libtriton_onnxruntime.so"
 #: The Python backend of Triton servers before 25.01 was compiled for numpy 1: a model.py of the user's is not guarded.
 NUMPY_OF_USERS = Requirement("numpy<2", "runtime", "the Python backend of Triton")
+#: The Python backend makes a directory in /tmp, wherever TMPDIR points: writable also on a read-only root.
+SCRATCH = ("/tmp",)  # noqa: S108
 LOG_FLAGS = {
     "error": ("--log-info=false", "--log-warning=false"),
     "warning": ("--log-info=false",),
@@ -133,6 +135,7 @@ class DockerTriton:
         config = ImageConfig(
             env=serving_env({"MPACK_PORT": arguments.httpPort}),
             ports=tuple(port for port in (arguments.httpPort, arguments.grpcPort, arguments.metricsPort) if port),
+            volumes=SCRATCH,
             entrypoint=ENTRYPOINT,
             command=("triton", *_flags(arguments, made)),
             healthcheck=HealthCheck((*ENTRYPOINT, "health")),

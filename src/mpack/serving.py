@@ -52,9 +52,7 @@ def model_tree(artifact: Artifact) -> tuple[FileTree, Contents]:
     return FileTree("model", MODEL, tuple(entries)), Contents(sources)
 
 
-def config_tree(
-    artifact: Artifact, serving: Mapping[str, Any], *, native: bool = False
-) -> tuple[FileTree, Contents]:
+def config_tree(artifact: Artifact, serving: Mapping[str, Any], *, native: bool = False) -> tuple[FileTree, Contents]:
     """model.json: what to load and how to serve it (its fields are in ARCHITECTURE.md).
 
     `native`: the runtime loads no model, another server's own backend does.

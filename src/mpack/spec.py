@@ -92,6 +92,8 @@ class ImageConfig:
     healthcheck: HealthCheck | None = None
     labels: tuple[tuple[str, str], ...] = ()
     stop_signal: str = "SIGTERM"
+    #: Directories that stay writable on a read-only root: an engine mounts an unnamed volume there.
+    volumes: tuple[str, ...] = ()
 
     def add_labels(self, labels: dict[str, str]) -> ImageConfig:
         """A copy with `labels` added or replaced, sorted by key."""
@@ -108,6 +110,7 @@ class ImageConfig:
             "healthcheck": self.healthcheck.to_json() if self.healthcheck else None,
             "labels": dict(self.labels),
             "stop_signal": self.stop_signal,
+            "volumes": list(self.volumes),
         }
 
     @classmethod
@@ -122,6 +125,7 @@ class ImageConfig:
             healthcheck=HealthCheck.from_json(data["healthcheck"]) if data["healthcheck"] else None,
             labels=tuple(sorted(data["labels"].items())),
             stop_signal=data["stop_signal"],
+            volumes=tuple(data["volumes"]),
         )
 
 

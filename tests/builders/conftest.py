@@ -72,6 +72,7 @@ def odd_spec(requirements: tuple[str, ...]) -> ImageSpec:
     config = ImageConfig(
         env=serving_env({"MPACK_X": 'q"uo$HOME\\te ü # no'}),
         ports=(5000, 9000),
+        volumes=("/tmp", "/var/a b"),
         entrypoint=ENTRYPOINT,
         command=("serve", "a b", '"$c"'),
         healthcheck=HealthCheck((*ENTRYPOINT, "health"), interval=2.5),

@@ -24,7 +24,7 @@ def runtime_config(base: Mapping[str, Any], config: ImageConfig) -> dict[str, An
         "Entrypoint": list(config.entrypoint),
         "Cmd": list(config.command),
         "ExposedPorts": {**(base.get("ExposedPorts") or {}), **{f"{port}/tcp": {} for port in config.ports}},
-        "Volumes": base.get("Volumes") or {},
+        "Volumes": {**(base.get("Volumes") or {}), **{path: {} for path in config.volumes}},
         "Labels": {**(base.get("Labels") or {}), **dict(config.labels)},
         "StopSignal": config.stop_signal,
     }

@@ -177,6 +177,7 @@ def wrong_fields(plan: ImagePlan, config: Mapping[str, Any]) -> list[str]:
         has = config[name] or {}
         found += differences(dict(pairs), {key: has[key] for key, _ in pairs if key in has})
     found += [f"port {port}" for port in planned.ports if f"{port}/tcp" not in (config["ExposedPorts"] or ())]
+    found += [f"volume {path}" for path in planned.volumes if path not in (config["Volumes"] or ())]
     test = (config["Healthcheck"] or {}).get("Test")
     if test != (["CMD", *planned.healthcheck.command] if planned.healthcheck else None):
         found.append(f"Healthcheck: {test}")
