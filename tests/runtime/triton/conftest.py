@@ -11,7 +11,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,19 @@ class Triton:
             self.command(*words), env=self.environment(image, **settings), capture_output=True, text=True, timeout=60
         )
 
+    def with_numpy(self, version: str) -> Triton:
+        """The same server with another numpy in its venv."""
+        venv = self.tree / f"venv-numpy{version}"
+        if not venv.is_dir():
+            _make_venv(venv, f"numpy{version}")
+        return replace(self, venv=venv)
+
+
+def _make_venv(venv: Path, *packages: str) -> None:
+    subprocess.run([UV, "venv", "-q", "--python", PYTHON, venv], check=True)
+    python = venv / "bin" / "python"
+    subprocess.run([UV, "pip", "install", "-q", "--python", python, "h2>=4.1,<5", "orjson>=3.8", *packages], check=True)
+
 
 @pytest.fixture(scope="session")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Triton:
@@ -93,9 +106,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Triton:
     stub = "triton_python_backend_stub"
     shutil.copy(server / "python_backend_stubs" / "3.11" / stub, tree / "backends" / "python" / stub)
     venv = tree / "venv"
-    subprocess.run([UV, "venv", "-q", "--python", PYTHON, venv], check=True)
-    packages = ["numpy>=2", "scikit-learn", "h2>=4.1,<5", "orjson>=3.8"]
-    subprocess.run([UV, "pip", "install", "-q", "--python", venv / "bin" / "python", *packages], check=True)
+    _make_venv(venv, "numpy>=2", "scikit-learn")
     return Triton(tree, wheel / "nvidia_pytriton.libs", venv)
 
 
@@ -181,9 +192,10 @@ def start(triton: Triton) -> Iterator[Callable[..., Running]]:
     """`start(image)` runs its server until it is ready (`ready=False`: at once); ended with the test."""
     running: list[Running] = []
 
-    def run(image: Path, *, ready: bool = True, **settings: str) -> Running:
+    def run(image: Path, *, ready: bool = True, numpy: str = "", **settings: str) -> Running:
+        server = triton.with_numpy(numpy) if numpy else triton
         # Not tmp_path: the path of a unix socket has at most 107 bytes.
-        running.append(Running(triton, image, Path(tempfile.mkdtemp(prefix="mpack-test-")), **settings))
+        running.append(Running(server, image, Path(tempfile.mkdtemp(prefix="mpack-test-")), **settings))
         if ready:
             running[-1].wait_ready()
         return running[-1]

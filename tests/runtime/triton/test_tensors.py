@@ -64,6 +64,7 @@ def test_columns_without_names_are_one_matrix(kinds: list[str], datatype: str) -
             [("input-0", "UINT8", (-1, 2, 2)), ("input-1", "FP16", (3,))],
             [("output-0", "UINT8", (-1, 2, 2)), ("output-1", "FP16", (3,))],
         ),
+        ([Tensor("s", "int8", ())], [("s", "INT8", (1,))], [("s", "INT8", (1,))]),
         ([Tensor(None, "any", ())], [("input-0", "FP64", (-1, -1))], [("predict", "FP64", (-1, -1))]),
         ([], [("input-0", "FP64", (-1, -1))], []),
     ],
@@ -285,6 +286,18 @@ def test_an_answer_tells_the_outputs(value: Any, columns: tuple[str, ...], specs
     told = outputs.told_by(Prediction(value, columns))
     assert told == tuple(Spec(*spec) for spec in specs)
     assert set(outputs.encode(Prediction(value, columns), told)) == {spec.name for spec in told}
+
+
+def test_scalars_and_vectors_have_the_models_own_shape() -> None:
+    """They are shown with a dimension of 1 more, which the model does not see."""
+    signature = Signature((Tensor("s", "int8", ()), Tensor("v", "str", (-1,))))
+    arrays = {"s": np.array([7], "i1"), "v": texts("a", "é")}
+    found = inputs.decode(arrays, signature)
+    assert isinstance(found, Tensors) and found.arrays["s"].shape == () and found.arrays["v"].tolist() == ["a", "é"]
+    assert {name: array.tolist() for name, array in inputs.encode(found, signature).items()} == {
+        "s": [7],
+        "v": [[b"a"], ["é".encode()]],
+    }
 
 
 def test_requests_are_joined_and_answers_are_split() -> None:

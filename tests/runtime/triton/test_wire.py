@@ -121,10 +121,12 @@ def test_the_log_tells_which_model_fails_and_why() -> None:
     """The exception's own words, without stack trace and status."""
     log = read('E1 x] "CudaDriverHelper has not been initialized."\n', FAILED[:50], FAILED[50:])
     assert log.failures == {"wine 1": "The model m.pkl cannot be loaded (sklearn): EOFError: Ran out of input."}
-    assert log.faults == [] and not log.memory
+    assert log.faults == [] and not log.hints
     port = read('E1121 06:49:08.2 1113 main.cc:9] "failed to start HTTP service: Unavailable - Socket in use"\n')
     assert port.faults == ["failed to start HTTP service: Unavailable - Socket in use"]
-    assert read("E1121 1 2 a.cc:3] \"Failed to increase the shared memory pool size for key 'x'\"\n").memory
+    assert read("E1121 1 2 a.cc:3] \"Failed to increase the shared memory pool size for key 'x'\"\n").hints
+    tmp = read("terminate called\n", "  what():  Failed to create temporary directory for Python environments.\n")
+    assert "--tmpfs /tmp" in next(iter(tmp.hints))
 
 
 def test_shared_memory_of_the_living_stays(tmp_path: Path) -> None:

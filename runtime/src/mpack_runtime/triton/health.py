@@ -24,11 +24,15 @@ def is_triton() -> bool:
 
 def health() -> int:
     """0 if /v2/health/ready answers 200 within three seconds, else 1 with the reason on stderr."""
-    address = listens((*default_flags(Settings.from_env(), os.environ), *given_flags()), "http")
-    if address is None:
-        print("The server serves no HTTP, by which its health is asked.", file=sys.stderr)
-        return 1
+    flags = (*default_flags(Settings.from_env(), os.environ), *given_flags())
+    address, other = listens(flags, "http"), listens(flags, "grpc")
     try:
+        if address is None and other is not None:
+            other.connect(3.0).close()  # it listens when all models are loaded
+            return 0
+        if address is None:
+            print("The server serves neither HTTP nor gRPC.", file=sys.stderr)
+            return 1
         status = health_status(address)
     except (OSError, http.client.HTTPException) as error:
         print(f"The service does not answer: {error}.", file=sys.stderr)

@@ -9,7 +9,17 @@ import threading
 _FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<reason>.*?)\"?\s*$")
 _STATUS = re.compile(r"^(Internal|Invalid argument|Unavailable|Not found|Unsupported|Unknown|Already exists)(: | - )")
 _FAULT = re.compile(r"^(?:E\d{4} .*?\] |error: |\S*tritonserver: )\"?(.*?)\"?$")
-_MEMORY = re.compile(r"shared memory (pool|region|key)|No space left on device|/dev/shm|shm_open", re.IGNORECASE)
+#: What a line of the log asks of whoever starts the container.
+_HINTS = (
+    (
+        re.compile(r"\bshared memory (pool|region|key)|shm_open", re.IGNORECASE),
+        "Triton's Python backend has too little shared memory: start it with --shm-size=256m or more.",
+    ),
+    (
+        re.compile(r"Failed to create temporary directory for Python environments"),
+        "Triton's Python backend needs a /tmp that it can write: start it with --tmpfs /tmp, or without --read-only.",
+    ),
+)
 #: Errors that say nothing, or say again what an earlier line said.
 _NOISE = re.compile(r"CudaDriverHelper|failed to load all models|CUDA|Failed to initialize NUMA|^usage", re.IGNORECASE)
 _CHUNK = 1 << 16
@@ -25,7 +35,7 @@ class Log:
         self._reading = True
         self.failures: dict[str, str] = {}
         self.faults: list[str] = []
-        self.memory = False
+        self.hints: dict[str, None] = {}
         self._thread = threading.Thread(target=self._copy, daemon=True)
         self._thread.start()
 
@@ -64,14 +74,13 @@ class Log:
             self.failures[f"{found['model']} {found['version']}"] = _reason(found["reason"])
         elif (fault := _FAULT.match(line)) and not _NOISE.search(fault[1]):
             self.faults.append(_reason(fault[1]))
-        if (found or line[:1] in "EW") and _MEMORY.search(line):
-            self.memory = True
+        self.hints.update((hint, None) for pattern, hint in _HINTS if pattern.search(line))
 
 
 def _reason(text: str) -> str:
     """The sentence in front of the stack trace, without the status that the server puts before it."""
     text = text.replace("\\n", "\n").replace('\\"', '"').split("\n\nAt:")[0]
     text = _STATUS.sub("", " ".join(text.split()))
-    if text.endswith("is not healthy"):
-        text += ": the model's process ended while it loaded (was there too little memory?)"
+    if text.rstrip(".").endswith("is not healthy"):
+        text = text.rstrip(".") + ": the model's process ended while it loaded (was there too little memory?)"
     return re.sub(r"^LoadFailure: ", "", text)

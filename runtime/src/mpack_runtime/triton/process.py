@@ -180,10 +180,7 @@ class TritonServer:
             sentences = [f"The Triton server was killed by {name}{_KILLED.get(name, '')}."]
         else:
             sentences = [f"The Triton server ended with exit code {code}."]
-        if (log is not None and log.memory) or (code == -signal.SIGBUS):
-            sentences.append(
-                "Triton's Python backend has too little shared memory: start it with --shm-size=256m or more."
-            )
+        sentences += log.hints if log is not None else []
         return "\n".join(sentences)
 
 

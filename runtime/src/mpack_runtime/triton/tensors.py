@@ -4,7 +4,7 @@
     FP32, double FP64, everything else BYTES.
  2. Columns without names: one tensor [-1, n] of the widest type (BOOL < INT32 < INT64 < FP32 < FP64 < BYTES; whole
     numbers beside floats: FP64).
- 3. Tensors: their own name, type and shape; [-1] is shown as [-1, 1].
+ 3. Tensors: their own name, type and shape; [-1] is shown as [-1, 1], a scalar as [1].
  4. Nothing known: one input FP64 [-1, -1]; outputs are told by an answer (`mpack_runtime.triton.outputs`).
 
 What has no name is `input-0`, `input-1`, … and `output-0`, …; a single output is `predict`.
@@ -61,7 +61,7 @@ def _tensor(tensor: Tensor, position: str) -> Spec:
     name = position if tensor.name is None else tensor.name
     if tensor.dtype == "any":
         return Spec(name, "FP64", tensor.shape or (-1, -1))
-    shape = (-1, 1) if tensor.shape == (-1,) else tensor.shape
+    shape = (-1, 1) if tensor.shape == (-1,) else tensor.shape or (1,)
     return Spec(name, DATATYPES.get(tensor.dtype, "BYTES"), shape)
 
 
