@@ -88,7 +88,7 @@ def _wait(server: TritonServer) -> None:
     while not server.ready():
         if server.poll() is not None:
             server.end()
-            raise LoadFailure(server.failure())
+            raise LoadFailure(server.failure().replace("\n", " "))
         if time.monotonic() > until:
             raise LoadFailure(f"The models are not loaded after {timeout} seconds.")
         time.sleep(_POLL)

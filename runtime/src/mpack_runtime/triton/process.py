@@ -56,7 +56,7 @@ class TritonServer:
         )
         self._ended = False
         self.code: int | None = None
-        self.listening = False
+        self.listening = self._was_ready = False
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Log | None = None
 
@@ -123,7 +123,8 @@ class TritonServer:
         except (OSError, HTTPException):
             return False
         self.listening = True
-        if status == 200 and self._log is not None:
+        self._was_ready = self._was_ready or status == 200
+        if self._was_ready and self._log is not None:
             self._log.ready()
         return status == 200
 
@@ -169,18 +170,18 @@ class TritonServer:
 
     def failure(self) -> str:
         """Why the server did not become ready or did not go on, in sentences; call it after `end`."""
-        log, code = self._log, self.code
-        sentences = []
-        if log is not None and log.failures:
-            sentences = [f"The model {name} does not load: {_sentence(why)}" for name, why in log.failures.items()]
-        elif log is not None and log.faults:
-            sentences = [f"Triton does not start: {_sentence(log.faults[0])}"]
+        code, early = self.code, None if self._was_ready else self._log
+        hints = list(early.hints) if early is not None else []
+        if early is not None and early.failures:
+            sentences = [f"The model {name} does not load: {_sentence(why)}" for name, why in early.failures.items()]
         elif code is not None and code < 0:
             name = signal.Signals(-code).name
-            sentences = [f"The Triton server was killed by {name}{_KILLED.get(name, '')}."]
+            sentences = [] if hints else [f"The Triton server was killed by {name}{_KILLED.get(name, '')}."]
+        elif early is not None and early.faults:
+            sentences = [f"Triton does not start: {_sentence(early.faults[0])}"]
         else:
-            sentences = [f"The Triton server ended with exit code {code}."]
-        sentences += log.hints if log is not None else []
+            sentences = [] if hints else [f"The Triton server ended with exit code {code}."]
+        sentences += hints
         return "\n".join(sentences)
 
 
