@@ -43,6 +43,7 @@ def test_headings() -> None:
     packagers = (reference / "packagers.md").read_text("utf-8")
     assert "\n## docker-rest\n" in packagers
     assert "\n## docker-cli\n" in packagers
+    assert "\n## docker-triton\n" in packagers
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -103,5 +104,5 @@ def test_every_packager_has_a_page() -> None:
     for folder in sorted((ROOT / "packagers").glob("mpack_*/")):
         text = (folder / "README.md").read_text("utf-8")
         packager = load_packager(folder.name.removeprefix("mpack_").replace("_", "-"))
-        rows = re.findall(r"^\| ([A-Za-z, ]+) \| ", text.partition("| --- |")[2], re.MULTILINE)
+        rows = re.findall(r"^\| ([A-Za-z_, ]+) \| ", text.partition("| --- |")[2], re.MULTILINE)
         assert {name for row in rows for name in row.split(", ")} == set(packager.arguments.model_fields)
