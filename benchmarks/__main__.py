@@ -1,4 +1,4 @@
-"""`python -m benchmarks [build] [size] [ready] [--repeat N]`: measures and prints; nothing of it stays behind."""
+"""`python -m benchmarks [build|size|ready|throughput …] [--repeat N]`: measures, prints; nothing of it stays behind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from benchmarks import throughput
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.figures import OURS, Figures, machine
@@ -20,9 +21,12 @@ from benchmarks.scenes import SCENES
 from benchmarks.subjects import Mpack, Subject
 from mpack.errors import EXIT_INTERRUPTED, MpackError
 
-PEERS = ("mlflow", "uv")
+PEERS = ("mlflow", "uv", "mlserver")
+THROUGHPUT = "throughput"
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
+#: Figures, and the names of its columns.
+Table = tuple[Figures, list[str]]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,16 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with Bench.opened(chosen.repeat, chosen.bases) as bench:
             about = machine(bench.docker.client_version, bench.docker.server_version)
-            figures = Figures()
-            subjects = _subjects(bench, chosen.without, figures)
-            for subject in subjects:
-                say(f"{subject.name}: getting ready")
-                subject.prepare()
-            for scene in chosen.scenes or SCENES:
-                SCENES[scene](bench, subjects, figures)
-            _print(bench, figures, about, [subject.name for subject in subjects])
+            wanted = chosen.scenes or [*SCENES, THROUGHPUT]
+            tables = []
+            if building := [scene for scene in wanted if scene in SCENES]:
+                tables.append(_building(bench, building, chosen.without))
+            if THROUGHPUT in wanted:
+                tables.append(_throughput(bench, chosen.without))
+            for line in _report(bench, tables, about):
+                print(line)
             if chosen.json:
-                report = {"machine": about, "repeat": bench.repeat, "notes": bench.notes, "figures": figures.as_json()}
+                values = [row for figures, _ in tables for row in figures.as_json()]
+                report = {"machine": about, "repeat": bench.repeat, "notes": bench.notes, "figures": values}
                 chosen.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     except KeyboardInterrupt:
         say("interrupted")
@@ -55,7 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "scenes", nargs="*", choices=[*SCENES, []], help="what to measure [all]", metavar="build|size|ready"
+        "scenes",
+        nargs="*",
+        choices=[*SCENES, THROUGHPUT, []],
+        help="what to measure [all]",
+        metavar="|".join([*SCENES, THROUGHPUT]),
     )
     parser.add_argument("--repeat", type=_count, default=3, metavar="N", help="values behind each median [3]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all values there too")
@@ -76,6 +85,23 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _building(bench: Bench, scenes: list[str], without: list[str]) -> Table:
+    figures = Figures()
+    subjects = _subjects(bench, without, figures)
+    for subject in subjects:
+        say(f"{subject.name}: getting ready")
+        subject.prepare()
+    for scene in scenes:
+        SCENES[scene](bench, subjects, figures)
+    return figures, [subject.name for subject in subjects]
+
+
+def _throughput(bench: Bench, without: list[str]) -> Table:
+    figures = Figures(ours=throughput.OURS)
+    throughput.throughput(bench, figures, None if "mlserver" in without else _shell_base(bench))
+    return figures, throughput.names(without)
+
+
 def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subject]:
     if not (bench.bases / "data").is_dir():
         say("building mpack's base image")
@@ -86,7 +112,7 @@ def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subjec
             "The engine had images by mpack before: layers that they share with these were not loaded anew"
         )
     subjects: list[Subject] = [Mpack(bench)]
-    if set(PEERS) - set(without):
+    if {"mlflow", "uv"} - set(without):
         base, stand_in = _peers_base(bench)
         if "mlflow" not in without:
             subjects.append(Mlflow(bench, base, stand_in=stand_in))
@@ -99,15 +125,21 @@ def _peers_base(bench: Bench) -> tuple[str, bool]:
     """(base image of the peers' Dockerfiles, whether it stands in for one that cannot be pulled)."""
     if bench.docker.exists(SLIM) or _pulled(bench):
         return SLIM, False
-    say(f"{SLIM} cannot be pulled; building {SHELL_BASE} to stand in")
+    say(f"{SLIM} cannot be pulled; {SHELL_BASE} stands in")
+    return _shell_base(bench), True
+
+
+def _shell_base(bench: Bench) -> str:
+    """mpack's base with a shell and pip, by a name of this run."""
     here = bench.docker.exists(SHELL_BASE)
     if not here:
+        say(f"building {SHELL_BASE}")
         bench.mpack(bench.scratch / "peers-base", "base", "build", "--shell", "--python", "3.11")
     name = bench.name("base")
     bench.docker.tag(SHELL_BASE, name)
     if not here:
         bench.docker.remove(SHELL_BASE)
-    return name, True
+    return name
 
 
 def _pulled(bench: Bench) -> bool:
@@ -117,16 +149,12 @@ def _pulled(bench: Bench) -> bool:
     return done.returncode == 0
 
 
-def _print(bench: Bench, figures: Figures, about: dict[str, str], subjects: list[str]) -> None:
-    for line in _report(bench, figures, about, subjects):
-        print(line)
-
-
-def _report(bench: Bench, figures: Figures, about: dict[str, str], subjects: list[str]) -> Iterator[str]:
+def _report(bench: Bench, tables: list[Table], about: dict[str, str]) -> Iterator[str]:
     yield from (f"{key}: {value}" for key, value in about.items())
     yield f"medians of {bench.repeat}; a ratio above 1 is in mpack's favour"
-    yield ""
-    yield from figures.table(subjects)
+    for figures, subjects in tables:
+        yield ""
+        yield from figures.table(subjects)
     if bench.notes:
         yield ""
         yield from (f"- {note}" for note in bench.notes)

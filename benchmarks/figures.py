@@ -13,16 +13,22 @@ from pathlib import Path
 from typing import Any
 
 OURS = "mpack"
+#: The unit of which more is better; of the others less is.
+RATE = "/s"
 #: A figure is at least this, so that a ratio to one that rounds to nothing stays a number.
 _TINY = 1e-9
 
 
 @dataclass
 class Figures:
-    """row -> subject -> the values measured. `units` has each row's: s or MB."""
+    """row -> subject -> the values measured. `units` has each row's: s, ms, MB or RATE.
+
+    `ours` is the subject that the others are compared with.
+    """
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
+    ours: str = OURS
 
     def into(self, row: str, unit: str, subject: str) -> list[float]:
         """The list to append a value to."""
@@ -30,14 +36,15 @@ class Figures:
         return self.values.setdefault(row, {}).setdefault(subject, [])
 
     def table(self, subjects: Sequence[str]) -> Iterator[str]:
-        """Lines of a Markdown table: medians, and how many times mpack's each peer's is."""
-        peers = [subject for subject in subjects if subject != OURS]
-        head = ["", *subjects, *(f"{peer} : {OURS}" for peer in peers)]
+        """Lines of a Markdown table: medians, and how many times better than each peer ours is."""
+        peers = [subject for subject in subjects if subject != self.ours]
+        head = ["", *subjects, *(f"against {peer}" for peer in peers)]
         rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
         for row, measured in self.values.items():
             medians = {subject: statistics.median(found) for subject, found in measured.items() if found}
             cells = [_cell(medians.get(subject), self.units[row]) for subject in subjects]
-            rows.append([row, *cells, *(_ratio(medians.get(peer), medians.get(OURS)) for peer in peers)])
+            ratios = [_ratio(medians.get(peer), medians.get(self.ours), self.units[row]) for peer in peers]
+            rows.append([row, *cells, *("–" if ratio is None else f"{ratio:.2f}" for ratio in ratios)])
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         for line in rows:
             cells = [
@@ -46,15 +53,15 @@ class Figures:
             yield f"| {' | '.join(cells)} |"
 
     def as_json(self) -> list[dict[str, Any]]:
-        """One object a row: its unit, and every subject's values, median and ratio to mpack's."""
+        """One object a row: its unit, and every subject's values and median, and how many times better ours is."""
         rows = []
         for row, measured in self.values.items():
-            ours = statistics.median(measured[OURS]) if measured.get(OURS) else None
+            medians = {subject: statistics.median(found) for subject, found in measured.items() if found}
             entry: dict[str, Any] = {"figure": row, "unit": self.units[row], "subjects": {}}
-            for subject, found in measured.items():
-                middle = statistics.median(found)
-                ratio = round(middle / max(ours, _TINY), 3) if ours is not None else None
-                entry["subjects"][subject] = {"median": middle, "values": found, "times_mpack": ratio}
+            for subject, middle in medians.items():
+                ratio = _ratio(middle, medians.get(self.ours), self.units[row])
+                rounded = None if ratio is None else round(ratio, 3)
+                entry["subjects"][subject] = {"median": middle, "values": measured[subject], "ours_better": rounded}
             rows.append(entry)
         return rows
 
@@ -81,11 +88,13 @@ def _columns(line: Sequence[str], widths: Sequence[int]) -> Iterator[tuple[int, 
 def _cell(value: float | None, unit: str) -> str:
     if value is None:
         return "–"
-    return f"{value:.2f} {unit}" if value < 10 else f"{value:.{1 if unit == 's' else 0}f} {unit}"
+    return f"{value:.2f} {unit}" if value < 10 else f"{value:.{1 if unit in ('s', 'ms') else 0}f} {unit}"
 
 
-def _ratio(peer: float | None, ours: float | None) -> str:
-    return "–" if peer is None or ours is None else f"{peer / max(ours, _TINY):.2f}"
+def _ratio(peer: float | None, ours: float | None, unit: str) -> float | None:
+    if peer is None or ours is None:
+        return None
+    return ours / max(peer, _TINY) if unit == RATE else peer / max(ours, _TINY)
 
 
 def _processor() -> str:

@@ -16,7 +16,7 @@ from typing import IO
 
 from benchmarks.bench import CASE, MODELS, ROOT, Bench, ask, free_port, run, say, timed
 from benchmarks.figures import Figures
-from benchmarks.subjects import COLD, SAME, WARM, WHEELS, Subject
+from benchmarks.subjects import COLD, SAME, WARM, WHEELS, Serving, Subject
 from mpack.engine.docker import RUN_LABEL
 from mpack.errors import EnvironmentFault
 
@@ -73,8 +73,8 @@ def ready(bench: Bench, subjects: Sequence[Subject], figures: Figures) -> None:
             for subject in subjects:
                 say(f"{subject.name}: run to ready, {what} ({number + 1} of {bench.repeat})")
                 started = time.perf_counter()
-                with _running(bench, subject, images[subject.name, case]) as (container, port):
-                    _until(lambda port=port, subject=subject: ask(port, subject.serving.ready) == 200, bench, container)  # type: ignore[misc]
+                with running(bench, subject.serving, images[subject.name, case]) as (container, port):
+                    until_ready(bench, subject.serving, container, port)
                     figures.into(f"run to ready, {what}", "s", subject.name).append(time.perf_counter() - started)
                     if (status := ask(port, subject.serving.invoke, body)) != 200:
                         raise EnvironmentFault(
@@ -109,10 +109,9 @@ def _request(case: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _running(bench: Bench, subject: Subject, image: str) -> Iterator[tuple[str, int]]:
+def running(bench: Bench, serving: Serving, image: str) -> Iterator[tuple[str, int]]:
     """(container, port on this machine); the container is removed whatever happens."""
     port = free_port()
-    serving = subject.serving
     name = f"{bench.token}-{port}"
     try:
         options = [f"--name={name}", f"--label={RUN_LABEL}=bench", f"--publish=127.0.0.1:{port}:{serving.port}"]
@@ -122,9 +121,10 @@ def _running(bench: Bench, subject: Subject, image: str) -> Iterator[tuple[str, 
         subprocess.run([bench.docker.client, "rm", "-f", "-v", name], capture_output=True, check=False)
 
 
-def _until(done: Callable[[], bool], bench: Bench, container: str) -> None:
+def until_ready(bench: Bench, serving: Serving, container: str, port: int) -> None:
+    """Raises EnvironmentFault with the container's last lines after READY_WITHIN seconds."""
     deadline = time.perf_counter() + READY_WITHIN
-    while not done():
+    while ask(port, serving.ready) != 200:
         if time.perf_counter() > deadline:
             raise EnvironmentFault(
                 "engine-failed", f"The container was not ready within {READY_WITHIN:.0f} s.", _log(bench, container)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -53,8 +54,10 @@ class Mpack:
     keeps_wheels = True
     serving = Serving(5000, "/readyz", "/api/model/invoke")
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, packager: str = "docker-rest", arguments: Sequence[str] = ()) -> None:
         self._bench = bench
+        self._packager = packager
+        self._arguments = arguments
         self._home = bench.scratch / "mpack"
         self._sizes: dict[str, int | None] = {}
 
@@ -71,12 +74,18 @@ class Mpack:
         if state == COLD:
             shutil.rmtree(self._home / "uv", ignore_errors=True)
             self._lock(case).unlink(missing_ok=True)
-        shutil.copytree(self._bench.bases / "data", self._home / "data", dirs_exist_ok=True)
+        self.take_bases()
+
+    def take_bases(self) -> None:
+        """Puts the bases that are there into the home; mpack builds what is missing."""
+        if (self._bench.bases / "data").is_dir():
+            shutil.copytree(self._bench.bases / "data", self._home / "data", dirs_exist_ok=True)
 
     def build(self, model: Path, case: str, state: str) -> str:
         """One `mpack build`."""
         image, lock = self._image(case), self._lock(case)
-        arguments = ["build", str(model), "-t", image, "-o", "docker", "--lock", str(lock), "--json"]
+        packager = ["-p", self._packager, *self._arguments]
+        arguments = ["build", str(model), *packager, "-t", image, "-o", "docker", "--lock", str(lock), "--json"]
         result = json.loads(self._bench.mpack(self._home, *arguments, UV_CACHE_DIR=str(self._home / "uv")))
         self._sizes[case] = result["size"]
         return image
@@ -86,10 +95,10 @@ class Mpack:
         return self._sizes.get(case)
 
     def _image(self, case: str) -> str:
-        return self._bench.name(f"mpack-{case}")
+        return self._bench.name(f"mpack-{self._packager}-{case}")
 
     def _lock(self, case: str) -> Path:
-        return self._home / f"{case}.mpack.lock"
+        return self._home / f"{self._packager}-{case}.mpack.lock"
 
 
 class Dockerfile(ABC):
