@@ -41,7 +41,7 @@ CODES: dict[str, str] = {
     "python-unavailable": "No base image with the model's Python version is at hand.",
     "lock-invalid": "The lock file cannot be read.",
     "lock-mismatch": "The lock file was made for other requirements, another base or another platform.",
-    "base-unsuitable": "The base image lacks Python or is of another platform.",
+    "base-unsuitable": "The base image lacks Python or a file that the image needs, or is of another platform.",
     "template-invalid": "A Dockerfile or image-name template is wrong.",
     "image-name-invalid": "The image name is not a legal reference.",
     "plan-not-embeddable": "The Dockerfile template adds steps that only an engine can run.",
