@@ -17,6 +17,11 @@ from typing import Any
 COLUMN_TYPES = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime", "any")
 
 
+def is_dim(size: int) -> bool:
+    """True for what a dimension can be: -1, or 1 to the largest 64-bit number."""
+    return size == -1 or 0 < size < 1 << 63
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table. `name` is None where only the position is known."""

@@ -20,6 +20,8 @@ _DTYPES = {
 _OLDEST = 10
 _MAX_SIZE = 256 << 20
 _MAX_DEPTH = 200
+#: Of the largest networks, elements are some hundred thousand.
+_MAX_ELEMENTS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,10 @@ def read_ir(tree: Tree, path: str, weights: str) -> Network:
         raise InputError("artifact-corrupt", f"{path} is no whole XML: {error}.", "Copy or convert it again.") from None
     except _Unsafe as error:
         raise InputError("artifact-unsafe", f"{path}: {error}.", "Convert the model again.") from None
+    except (LookupError, ValueError) as error:  # expat takes codecs from Python, and these raise what they like
+        raise InputError(
+            "artifact-corrupt", f"{path} declares an encoding that XML cannot have: {error}.", "Save it as UTF-8."
+        ) from None
     if reader.version is None or not reader.layers:
         raise InputError("artifact-corrupt", f"{path} is no IR: it has no <net> with layers.", "Convert it again.")
     _check_weights(tree, path, weights, reader.weights)
@@ -124,7 +130,7 @@ def _no_doctype(*_: object) -> None:
     raise _Unsafe("it declares a document type, which may hold entities")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Port:
     """One output of a layer: names, precision, dimensions."""
 
@@ -133,7 +139,7 @@ class _Port:
     dims: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Layer:
     """One layer of the network itself (not of a loop's body)."""
 
@@ -155,6 +161,7 @@ class _Reader:
         self.weights = 0
         self._sources: dict[str, tuple[str, str]] = {}
         self._stack: list[str] = []
+        self._elements = 0
         self._layer: _Layer | None = None
         self._port: _Port | None = None
         self._dim: str | None = None
@@ -163,6 +170,9 @@ class _Reader:
         self._stack.append(name)
         if len(self._stack) > _MAX_DEPTH:
             raise _Unsafe("its elements are nested too deeply")
+        self._elements += 1
+        if self._elements > _MAX_ELEMENTS:
+            raise _Unsafe(f"it has more than {_MAX_ELEMENTS} elements")
         where = "/".join(self._stack) if len(self._stack) <= 6 else ""
         if where == "net":
             self.version = _number(attributes.get("version", "0"))

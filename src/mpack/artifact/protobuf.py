@@ -16,18 +16,37 @@ class ProtobufTruncated(ProtobufError):
     """The bytes end before the message does."""
 
 
-class Message:
-    """`size` bytes of `stream` from its present position on: iterate over `fields`, read what is wanted."""
+class Budget:
+    """How many fields may be looked at, in all messages of one reading together."""
 
-    def __init__(self, stream: BinaryIO, start: int, end: int) -> None:
+    def __init__(self, fields: int) -> None:
+        self._left = fields
+
+    def take(self) -> None:
+        """Counts one field. Raises ProtobufError when there were too many."""
+        self._left -= 1
+        if self._left < 0:
+            raise ProtobufError("it has more fields than such a file ever has")
+
+
+class Message:
+    """The bytes of `stream` from `start` to `end`: iterate over `fields`, read what is wanted.
+
+    A `budget` counts this message's fields, and those of the messages in it.
+    """
+
+    def __init__(self, stream: BinaryIO, start: int, end: int, budget: Budget | None = None) -> None:
         self.stream = stream
         self.start = start
         self.end = end
+        self.budget = budget
 
     def fields(self) -> Iterator[tuple[int, int, int | Message]]:
         """(field number, wire type, value): an int, or for BYTES a Message over the bytes."""
         position = self.start
         while position < self.end:
+            if self.budget is not None:
+                self.budget.take()
             self.stream.seek(position)
             tag = self._varint()
             number, kind = tag >> 3, tag & 7
@@ -42,7 +61,7 @@ class Message:
                 size = self._varint()
                 start = self.stream.tell()
                 position = start + size
-                value = Message(self.stream, start, position)
+                value = Message(self.stream, start, position, self.budget)
             else:
                 raise ProtobufError(f"a field has the wire type {kind}")
             if position > self.end:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
-from mpack.artifact.protobuf import Message, ProtobufError, ProtobufTruncated
+from mpack.artifact.protobuf import Budget, Message, ProtobufError, ProtobufTruncated
 from mpack.artifact.triton_layout import CONFIG, below
 from mpack.artifact.triton_schema import schema_near, version_near
 from mpack.errors import InputError
@@ -22,6 +22,8 @@ _DTYPES = {
     10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32", 23: "uint64",
 }  # fmt: skip
 _MAX_SIGNATURES = 1000
+#: Of all fields that are looked at; graphs and variables are skipped whole.
+_MAX_FIELDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def read_saved_model(tree: Tree, path: str) -> SavedModel:
         with tree.open(path) as stream:
             graphs = [
                 item
-                for number, _, item in Message(stream, 0, tree[path].size).fields()
+                for number, _, item in Message(stream, 0, tree[path].size, Budget(_MAX_FIELDS)).fields()
                 if number == 2 and isinstance(item, Message)
             ]
             signatures = [(_tags(graph), _signatures(graph)) for graph in graphs]

@@ -6,10 +6,10 @@ or mpack.toml, whose tensors are named INPUT__0, INPUT__1, â€¦ and OUTPUT__0, â€
 
 from __future__ import annotations
 
-import zipfile
-
+from mpack.artifact.limits import Limits
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.triton_schema import schema_near, version_near
+from mpack.artifact.zip import open_zip
 from mpack.errors import InputError
 
 _SUFFIXES = (".pt", ".pth", ".ts", ".jit", ".torchscript")
@@ -66,10 +66,8 @@ def _is_script(tree: Tree, path: str) -> bool:
 
 def _names(tree: Tree, path: str) -> set[str]:
     try:
-        with tree.open(path) as stream, zipfile.ZipFile(stream) as archive:
-            names = set(archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InputError("artifact-corrupt", f"{path} is no whole PyTorch file: {error}.", "Save it again.") from None
-    if len(names) > _MAX_ENTRIES:
-        raise InputError("artifact-corrupt", f"{path} has {len(names)} entries.", "Save it again.")
-    return names
+        with tree.open(path) as stream, open_zip(stream, Limits(entries=_MAX_ENTRIES)) as archive:
+            return set(archive.namelist())
+    except InputError as error:
+        reason = f"{path} is no whole PyTorch file: {error.message}"
+        raise InputError("artifact-corrupt", reason, "Save it again.") from None

@@ -162,8 +162,11 @@ def _manifest(tree: Tree, own: Files) -> tuple[str, str]:
 def _text(value: dict[Any, Any], key: str, default: str, path: str) -> str:
     found = value.get(key, default)
     if isinstance(found, bool) or not isinstance(found, (str, int, float)):
-        raise _invalid(path, f"{key} is neither text nor a number")
-    return str(found)
+        raise _invalid(path, f"{key} is neither text nor a number", "Write it in quotes.")
+    try:
+        return str(found)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        raise _invalid(path, f"{key} is too large a number") from None
 
 
 def _environment(tree: Tree, folders: tuple[str, ...]) -> CondaEnv:

@@ -170,6 +170,8 @@ def config_facts(tree: Tree, path: str) -> dict[str, str]:
             depth += 1
         elif word in "}]>":
             depth = max(0, depth - 1)
+        elif word in "\"'":
+            break  # a string without an end: no text format
         elif depth == 0 and word[0] in "\"'":
             facts.setdefault(field, word[1:-1])
         elif depth == 0 and word not in ":;,":
@@ -178,8 +180,8 @@ def config_facts(tree: Tree, path: str) -> dict[str, str]:
 
 
 def _words(text: str) -> Iterator[str]:
-    pattern = r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}\[\]<>:;,]|[^\s{}\[\]<>:;,#"']+"""
-    return (word for word in re.findall(pattern, text) if word[0] != "#")
+    pattern = r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}\[\]<>:;,"']|[^\s{}\[\]<>:;,#"']+"""
+    return (match[0] for match in re.finditer(pattern, text) if match[0][0] != "#")
 
 
 def backend_of(facts: Mapping[str, str], kinds: list[Kind]) -> str | None:

@@ -9,7 +9,7 @@ from mpack.artifact.model import Tree
 from mpack.artifact.requirements import decode
 from mpack.artifact.triton_layout import SCHEMA, is_version
 from mpack.errors import InputError
-from mpack.signature import Signature, Tensor
+from mpack.signature import Signature, Tensor, is_dim
 
 #: V2's datatype -> NumPy's name.
 DTYPES = {
@@ -56,15 +56,16 @@ def _side(value: dict[str, Any], side: str, path: str) -> tuple[Tensor, ...]:
 
 
 def _tensor(entry: Any, where: str, path: str) -> Tensor:
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
-        raise _invalid(path, f"{where}.name is not set")
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise _invalid(path, f"{where}.name is {name!r}, not a text that can be printed")
     dtype = DTYPES.get(str(entry.get("datatype")))
     if dtype is None:
         raise _invalid(path, f"{where}.datatype is {entry.get('datatype')!r}, not one of {', '.join(DTYPES)}")
     shape = entry.get("shape")
-    if not isinstance(shape, list) or not all(type(dim) is int and (dim > 0 or dim == -1) for dim in shape):
+    if not isinstance(shape, list) or not all(type(dim) is int and is_dim(dim) for dim in shape):
         raise _invalid(path, f"{where}.shape is {shape!r}, not a list of sizes (-1 is any)")
-    return Tensor(entry["name"], dtype, tuple(shape))
+    return Tensor(name, dtype, tuple(shape))
 
 
 def _invalid(path: str, reason: str) -> InputError:
