@@ -36,7 +36,7 @@ from mpack.errors import InputError
 from .backends import COMPLETING, FILES, KNOWN, PLATFORMS
 from .check_ensemble import check_ensemble
 from .check_tensors import check_tensors
-from .faults import Fault, Report, Subject
+from .faults import MAX_FAULTS, Fault, Report, Subject, listed
 from .positions import Path
 
 __all__ = ["Fault", "Subject", "check_repository", "faults"]
@@ -52,8 +52,9 @@ def check_repository(subjects: Sequence[Subject]) -> list[Finding]:
     if len(wrong) == 1:
         raise InputError("artifact-invalid", str(wrong[0]), wrong[0].hint)
     if wrong:
-        lines = [f"{fault}{' ' + fault.hint if fault.hint else ''}" for fault in wrong]
-        reason = "\n  ".join([f"{len(wrong)} faults in the configuration of the models:", *lines])
+        lines = [f"{fault}{' ' + fault.hint if fault.hint else ''}" for fault in wrong[:MAX_FAULTS]]
+        more = [f"and {len(wrong) - MAX_FAULTS} more"] if len(wrong) > MAX_FAULTS else []
+        reason = "\n  ".join([f"{len(wrong)} faults in the configuration of the models:", *lines, *more])
         raise InputError("artifact-invalid", reason)
     return [Finding(item.level, f"{item.field}: {item.reason} {item.hint}".strip(), item.path) for item in found]
 
@@ -92,7 +93,7 @@ def _backend(report: Report) -> None:
         report.add(("platform",), f"{platform} is of the backend {meant}, but backend is {backend}.", "Leave one out.")
     library = f"libtriton_{backend}.so"
     if backend and backend not in KNOWN and not any(path.split("/")[-1] == library for path in subject.files):
-        near = difflib.get_close_matches(backend, KNOWN, 1)
+        near = difflib.get_close_matches(backend, sorted(KNOWN), 1)
         advice = f"Did you mean {near[0]}? " if near else ""
         report.add(
             ("backend",), f"no backend {backend!r} is known.", f"{advice}A backend of your own brings {library}."
@@ -121,8 +122,9 @@ def _files(report: Report) -> None:
     for key, name in config.cc_model_filenames.items():
         if not all(subject.has(name, version) for version in subject.loaded):
             report.add(("cc_model_filenames",), f"{name} (for {key}) is not among the model's files.")
+    files = set(subject.files)
     for index, output in enumerate(config.output):
-        if output.label_filename and output.label_filename not in subject.files:
+        if output.label_filename and output.label_filename not in files:
             hint = "It belongs beside config.pbtxt, not into the version directory."
             reason = f"{output.label_filename} is not in the model's directory."
             report.add(("output", index, "label_filename"), reason, hint)
@@ -132,9 +134,9 @@ def _versions(report: Report) -> None:
     policy = report.subject.config.version_policy
     choice = policy.WhichOneof("policy_choice")
     there = {int(version) for version in report.subject.versions}
+    known = listed(sorted(there))
     for index, version in enumerate(policy.specific.versions if choice == "specific" else ()):
         if version not in there:
-            known = ", ".join(map(str, sorted(there))) or "none"
             where: Path = ("version_policy", "specific", "versions", index)
             report.add(where, f"there is no version {version}; there are: {known}.")
     if choice == "specific" and not policy.specific.versions:
@@ -178,9 +180,7 @@ def _instances(report: Report) -> None:
     kinds = {1: "KIND_GPU", 2: "KIND_CPU"}
     for index, group in enumerate(report.subject.config.instance_group):
         where = ("instance_group", index)
-        counted = any(
-            "count" in node.fields for node in list(report.subject.positions.all("instance_group"))[index:][:1]
-        )
+        counted = "count" in report.occurrence(index, "instance_group").fields
         if group.count < 0 or (group.count == 0 and counted):
             reason = f"{group.count} is not a number of instances; Triton starts one all the same."
             report.add((*where, "count"), reason, "Write 1 or more.")
@@ -198,8 +198,7 @@ def _maps(report: Report) -> None:
     """Keys given twice, of which Triton silently takes the last; and an environment that mpack did not build."""
     for name in ("parameters", "cc_model_filenames", "metric_tags"):
         seen: set[str] = set()
-        for index, node in enumerate(report.subject.positions.all(name)):
-            key = node.fields["key"][0].text if "key" in node.fields else ""
+        for index, key in enumerate(report.positions.root.key_list(name)):
             if key in seen:
                 report.add((name, index, "key"), f"{key!r} is given twice; Triton takes the last.", "Leave one out.")
             seen.add(key)
@@ -211,20 +210,15 @@ def _maps(report: Report) -> None:
 
 def _warmup(report: Report) -> None:
     inputs = {item.name for item in report.subject.config.input}
+    files = set(report.subject.files)
     for index, warmup in enumerate(report.subject.config.model_warmup):
-        nodes = list(report.subject.positions.all("model_warmup"))[index:][:1]
-        order = [
-            item.fields["key"][0].text
-            for node in nodes
-            for item in node.fields.get("inputs", ())
-            if "key" in item.fields
-        ]
+        order = report.occurrence(index, "model_warmup").keys("inputs")
         for name, value in sorted(warmup.inputs.items()):
-            where = ("model_warmup", index, "inputs", order.index(name) if name in order else 0)
+            where = ("model_warmup", index, "inputs", order.get(name, 0))
             if inputs and name not in inputs:
-                report.add(where, f"the model has no input {name!r}; it has: {', '.join(sorted(inputs))}.")
+                report.add(where, f"the model has no input {name!r}; it has: {listed(sorted(inputs))}.")
             file = value.input_data_file
-            if file and f"warmup/{file}" not in report.subject.files:
+            if file and f"warmup/{file}" not in files:
                 report.add((*where, "value", "input_data_file"), f"warmup/{file} is not in the model's directory.")
 
 

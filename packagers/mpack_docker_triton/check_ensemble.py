@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .check_tensors import agree
 from .dtypes import v2_of_config
-from .faults import Report, Subject
+from .faults import Report, Subject, listed
 from .positions import Path
 from .schema import Message, pb2
 
@@ -67,7 +67,7 @@ def _model(report: Report, where: Path, step: Message, models: Mapping[str, Subj
         return None
     model = models.get(step.model_name)
     if model is None:
-        known = ", ".join(sorted(models))
+        known = listed(sorted(models))
         report.add((*where, "model_name"), f"the repository has no model {step.model_name!r}; it has: {known}.")
         return None
     version = step.model_version
@@ -86,29 +86,24 @@ def _map(
     report: Report, where: Path, step: Message, kind: str, model: Subject | None, ends: dict[str, list[_End]]
 ) -> None:
     pairs = getattr(step, kind)
-    order = _keys(report, where, kind)
+    node = report.occurrence(int(where[2]), _STEP, "step")
+    order = node.keys(kind)
     side = kind.removesuffix("_map")
     if not pairs:
         report.add((*where, kind), f"the step maps no {side}.")
     tensors = {item.name: item for item in (getattr(model.config, side) if model else ())}
     for key, value in sorted(pairs.items()):
-        place = (*where, kind, order.index(key) if key in order else 0)
+        place = (*where, kind, order.get(key, 0))
         if tensors and key not in tensors:
-            reason = f"{step.model_name} has no {side} {key!r}; it has: {', '.join(sorted(tensors))}."
+            reason = f"{step.model_name} has no {side} {key!r}; it has: {listed(sorted(tensors))}."
             report.add((*place, "key"), reason)
         batched = model is not None and model.config.max_batch_size > 0
         ends.setdefault(value, []).append(_End((*place, "value"), step.model_name, tensors.get(key), batched))
-    if len(order) != len(set(order)):
+    if len(order) != len(node.key_list(kind)):
         report.add((*where, kind), f"a key of {kind} is given twice; Triton takes the last.")
     left = [name for name, item in tensors.items() if name not in pairs and side == "input" and not item.optional]
     if pairs and left:
-        report.add((*where, kind), f"the inputs {', '.join(left)} of {step.model_name} are not mapped.")
-
-
-def _keys(report: Report, where: Path, kind: str) -> list[str]:
-    steps = list(report.subject.positions.all(_STEP, "step"))[int(where[2]) :][:1]
-    nodes = [node for step in steps for node in step.fields.get(kind, ())]
-    return [node.fields["key"][0].text if "key" in node.fields else "" for node in nodes]
+        report.add((*where, kind), f"the inputs {listed(left)} of {step.model_name} are not mapped.")
 
 
 def _flow(report: Report, written: Mapping[str, list[_End]], read: Mapping[str, list[_End]]) -> None:
@@ -131,23 +126,12 @@ def _flow(report: Report, written: Mapping[str, list[_End]], read: Mapping[str, 
 def _circular(report: Report, models: Mapping[str, Subject]) -> bool:
     """Adds a fault if steps wait for each other, or ensembles contain each other; True then."""
     steps = report.subject.config.ensemble_scheduling.step
-    ready = {item.name for item in report.subject.config.input}
-    produced = {value for step in steps for value in step.output_map.values()}
-    waiting = list(enumerate(steps))
-    while True:
-        able = [
-            pair
-            for pair in waiting
-            if all(name in ready or name not in produced for name in pair[1].input_map.values())
-        ]
-        if not able:
-            break
-        waiting = [pair for pair in waiting if pair not in able]
-        ready |= {value for _, step in able for value in step.output_map.values()}
+    waiting = _waiting(report.subject.config)
     if waiting:
-        names = ", ".join(str(index) for index, _ in waiting)
-        where = (_STEP, "step", waiting[0][0])
-        report.add(where, f"a circle: the steps {names} wait for each other's tensors, or for one behind them.")
+        where = (_STEP, "step", waiting[0])
+        report.add(
+            where, f"a circle: the steps {listed(waiting)} wait for each other's tensors, or for one behind them."
+        )
         return True
     own, seen, todo = report.subject.name, set[str](), [step.model_name for step in steps]
     while todo:
@@ -158,6 +142,26 @@ def _circular(report: Report, models: Mapping[str, Subject]) -> bool:
     if own in seen:
         report.add((_STEP,), f"a circle: the ensemble {own} is, directly or not, a step of itself.")
     return own in seen
+
+
+def _waiting(config: Message) -> list[int]:
+    """The steps that never get all their tensors. One that nothing makes counts as there: it is another fault."""
+    steps = config.ensemble_scheduling.step
+    given = {item.name for item in config.input}
+    made = {value for step in steps for value in step.output_map.values()} - given
+    missing = [made.intersection(step.input_map.values()) for step in steps]
+    readers: dict[str, list[int]] = {}
+    for index, names in enumerate(missing):
+        for name in names:
+            readers.setdefault(name, []).append(index)
+    able = [index for index, names in enumerate(missing) if not names]
+    for index in able:
+        for name in steps[index].output_map.values():
+            for reader in readers.pop(name, ()):
+                missing[reader].discard(name)
+                if not missing[reader]:
+                    able.append(reader)
+    return sorted(set(range(len(steps))).difference(able))
 
 
 def _agreement(report: Report, written: Mapping[str, list[_End]], read: Mapping[str, list[_End]]) -> None:

@@ -10,7 +10,7 @@ from mpack.signature import Tensor
 
 from .backends import BY_NAME, COMPLETING
 from .dtypes import v2_of_config
-from .faults import Report
+from .faults import Report, listed
 from .positions import Path
 from .schema import Message, pb2
 from .tensors import V2Tensor, named
@@ -111,7 +111,7 @@ def _against_file(report: Report, side: str, tensors: Sequence[Message], file: S
         where = (side, index)
         tensor = known.get(item.name)
         if tensor is None:
-            report.add((*where, "name"), f"the model has no {side} {item.name!r}; it has: {', '.join(known)}.")
+            report.add((*where, "name"), f"the model has no {side} {item.name!r}; it has: {listed(known)}.")
             continue
         datatype = v2_of_config(pb2().DataType.Name(item.data_type))
         if item.data_type and datatype != tensor.datatype:
@@ -125,7 +125,7 @@ def _against_file(report: Report, side: str, tensors: Sequence[Message], file: S
             report.add((*where, "dims"), f"{reason}.")
     missing = sorted(set(known) - {item.name for item in tensors})
     if side == "input" and missing:
-        report.add((side,), f"the model's file has more inputs: {', '.join(missing)}.", "Name them all.")
+        report.add((side,), f"the model's file has more inputs: {listed(missing)}.", "Name them all.")
 
 
 def agree(one: Sequence[int], other: Sequence[int]) -> bool:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from mpack.signature import Signature
 
 from .backends import FILES, PLATFORMS
-from .positions import Path, Positions, field_name
+from .positions import Node, Path, Positions, field_name
 from .schema import Message
+
+#: Faults of one model that are told, and characters of one.
+MAX_FAULTS = 100
+_MAX_REASON = 1000
+_MAX_NAMES = 20
+
+
+def listed(names: Iterable[object]) -> str:
+    """ "a, b", and of many the first few; "none" without any."""
+    given = [str(name) for name in names]
+    more = f" and {len(given) - _MAX_NAMES} more" if len(given) > _MAX_NAMES else ""
+    return (", ".join(given[:_MAX_NAMES]) or "none") + more
 
 
 @dataclass(frozen=True)
@@ -32,10 +45,6 @@ class Subject:
     completes: bool = False
 
     @cached_property
-    def positions(self) -> Positions:
-        return Positions(self.text)
-
-    @cached_property
     def backend(self) -> str:
         """The backend: `backend`, else what `platform` means, else the only one whose files are there, else ""."""
         platform = self.config.platform
@@ -53,8 +62,18 @@ class Subject:
 
     def has(self, name: str, version: int | None = None) -> bool:
         """True if a file or directory of that name is in the version directory (None: in any)."""
-        places = [f"{item}/{name}" for item in (self.versions if version is None else (version,))]
-        return any(path == place or path.startswith(f"{place}/") for path in self.files for place in places)
+        versions = self.versions if version is None else (version,)
+        return any(f"{item}/{name}" in self._places for item in versions)
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        """The files and the directories that they stand in."""
+        found: set[str] = set()
+        for path in self.files:
+            while path and path not in found:
+                found.add(path)
+                path = path.rpartition("/")[0]
+        return frozenset(found)
 
     @cached_property
     def loaded(self) -> tuple[int, ...]:
@@ -65,7 +84,8 @@ class Subject:
         if choice == "all":
             return tuple(found)
         if choice == "specific":
-            return tuple(version for version in found if version in policy.specific.versions)
+            wanted = set(policy.specific.versions)
+            return tuple(version for version in found if version in wanted)
         return tuple(found[: policy.latest.num_versions if choice == "latest" else 1])
 
 
@@ -90,15 +110,39 @@ class Report:
 
     subject: Subject
     found: list[Fault] = field(default_factory=list)
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def positions(self) -> Positions:
+        return Positions(self.subject.text)
 
     def add(self, where: Path, reason: str, hint: str = "", level: str = "fault") -> None:
-        """A fault at a field's path; the line is the field's, or that of the field around it."""
-        line = self.subject.positions.line(where)
+        """A fault at a field's path; the line is the field's, or that of the field around it.
+
+        Beyond MAX_FAULTS of a level nothing is added, and a long reason is cut.
+        """
+        self._counts[level] += 1
+        if self._counts[level] > MAX_FAULTS:
+            return
+        if len(reason) > _MAX_REASON:
+            reason = f"{reason[:_MAX_REASON]} …"
+        line = self.positions.line(where)
         self.found.append(Fault(self.subject.path, line, field_name(where), reason, hint, level))
 
     def said(self, *names: str) -> bool:
         """True if the text names the field at all (protobuf cannot tell 0 from nothing)."""
-        return any(True for _ in self.subject.positions.all(*names))
+        return any(True for _ in self.positions.all(*names))
+
+    def occurrence(self, index: int, *names: str) -> Node:
+        """One occurrence of a field in the text; an empty one where the text has it not."""
+        nodes = self._occurrences.get(names)
+        if nodes is None:
+            nodes = self._occurrences[names] = list(self.positions.all(*names))
+        return nodes[index] if index < len(nodes) else Node(1)
+
+    @cached_property
+    def _occurrences(self) -> dict[tuple[str, ...], list[Node]]:
+        return {}
 
     def __iter__(self) -> Iterator[Fault]:
         return iter(self.found)

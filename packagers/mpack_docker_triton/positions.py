@@ -36,6 +36,14 @@ class Node:
     text: str = ""
     fields: dict[str, list[Node]] = field(default_factory=dict)
 
+    def keys(self, name: str) -> dict[str, int]:
+        """Key -> place among the entries of a map field; a key that is given twice has its last place."""
+        return {key: index for index, key in enumerate(self.key_list(name))}
+
+    def key_list(self, name: str) -> list[str]:
+        """The keys of a map field's entries, as the text has them."""
+        return [node.fields["key"][0].text if "key" in node.fields else "" for node in self.fields.get(name, ())]
+
 
 class Positions:
     """Lines of fields by path: `("input", 1, "dims", 0)` is the first dimension of the second input."""

@@ -10,11 +10,13 @@ Outputs alike, with `predict` for a single unnamed one and `output-0`, `output-1
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mpack.errors import InputError
-from mpack.signature import Column, Field, Signature, Tensor
+from mpack.signature import Column, Field, Signature, Tensor, is_dim
 
 from .dtypes import v2_of_column, v2_of_dtype, widest
 
@@ -62,14 +64,25 @@ def named(fields: Sequence[Field], side: str) -> list[V2Tensor]:
         for index, tensor in enumerate(tensors):
             spare = single if len(tensors) == 1 else f"{stem}-{index}"
             found.append(V2Tensor(tensor.name or spare, v2_of_dtype(tensor.dtype), tensor.shape))
-    names = [item.name for item in found]
-    for name in names:
-        if names.count(name) > 1:
-            reason = f"The signature's {side} name {name!r} {names.count(name)} times; Triton tells tensors by name."
+    _check(found, side)
+    return found
+
+
+def _check(tensors: Sequence[V2Tensor], side: str) -> None:
+    """Raises InputError artifact-invalid for names and shapes that no config.pbtxt can have."""
+    for name, count in Counter(item.name for item in tensors).items():
+        if count > 1:
+            reason = f"The signature's {side} name {name!r} {count} times; Triton tells tensors by name."
             raise InputError("artifact-invalid", reason, "Give every column or tensor a name of its own.")
         if not name:
             raise InputError("artifact-invalid", f"The signature's {side} hold an empty name.", "Name it.")
-    return found
+        if re.search("[\ud800-\udfff]", name):
+            reason = f"The signature's {side} hold the name {name!r}, which is no Unicode text."
+            raise InputError("artifact-invalid", reason, "Name it otherwise.")
+    for item in tensors:
+        if not all(map(is_dim, item.shape)):
+            reason = f"The signature's {side} {item.name!r}: Triton cannot serve the shape {list(item.shape)}."
+            raise InputError("artifact-invalid", reason, "A dimension is 1 or more, or -1 for any size.")
 
 
 def _as_table(tensor: V2Tensor) -> V2Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -273,3 +274,64 @@ def test_a_name_near_a_backend_is_proposed() -> None:
     with pytest.raises(InputError) as caught:
         check_repository([subject('backend: "pyhton"' + IO)])
     assert "Did you mean python?" in caught.value.hint
+
+
+def many(text: str, count: int) -> str:
+    return PYTHON + "\n" + text * count
+
+
+LARGE = {
+    "instance groups": (many("instance_group{}", 40_000), {}, 0),
+    "warm-ups": (many("model_warmup{}", 40_000), {}, 0),
+    "keys of a map": (many("parameters{}", 40_000), {}, 100),
+    "versions asked for": (
+        PYTHON + f"version_policy{{specific{{versions:{list(range(50_000, 90_000))}}}}}",
+        {"versions": tuple(map(str, range(1, 20_000)))},
+        100,
+    ),
+    "versions there": (
+        PYTHON + "version_policy{all{}}",
+        {
+            "versions": tuple(map(str, range(1, 20_000))),
+            "files": tuple(f"{number}/model.py" for number in range(1, 20_000)),
+        },
+        0,
+    ),
+    "label files": (
+        many('output{name:"z" data_type:TYPE_FP32 dims:1 label_filename:"x"}', 10_000),
+        {"files": ("1/model.py", *map(str, range(50_000)))},
+        100,
+    ),
+    "steps": ('platform:"ensemble" ensemble_scheduling{' + 'step{model_name:"a"}' * 20_000 + "}", {}, 100),
+    "a chain of steps": (
+        'platform:"ensemble" input{name:"0" data_type:TYPE_FP32 dims:1} ensemble_scheduling{'
+        + "".join(
+            f'step{{model_name:"a" input_map{{key:"x" value:"{n}"}} output_map{{key:"y" value:"{n + 1}"}}}}'
+            for n in reversed(range(5000))
+        )
+        + "}",
+        {},
+        100,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_large_configurations_take_seconds(what: str) -> None:
+    text, known, count = LARGE[what]
+    begin = time.process_time()
+    assert len(told(subject(text, **known))) == count
+    assert time.process_time() - begin < 15  # a minute and more, if each is looked for among all
+
+
+def test_warnings_hide_no_fault() -> None:
+    text = many("instance_group{kind:KIND_GPU}\n", 300) + "max_batch_size: -1"
+    assert [field for _, field in told(subject(text))] == ["max_batch_size"]
+    assert len(told(subject(text), level="warning")) == 100
+
+
+def test_what_a_name_of_a_megabyte_is_told_as() -> None:
+    text = PYTHON + f'input {{ name: "{"x" * 1_000_000}" dims: 0 }}'
+    with pytest.raises(InputError) as caught:
+        check_repository([subject(text)])
+    assert len(caught.value.message) < 5000
