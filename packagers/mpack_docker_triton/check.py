@@ -39,6 +39,8 @@ from .check_tensors import check_tensors
 from .faults import MAX_FAULTS, Fault, Report, Subject, listed
 from .positions import Path
 
+_HINT = "Correct config.pbtxt."
+
 __all__ = ["Fault", "Subject", "check_repository", "faults"]
 
 
@@ -50,12 +52,12 @@ def check_repository(subjects: Sequence[Subject]) -> list[Finding]:
     found = faults(subjects)
     wrong = [fault for fault in found if fault.level == "fault"]
     if len(wrong) == 1:
-        raise InputError("artifact-invalid", str(wrong[0]), wrong[0].hint)
+        raise InputError("artifact-invalid", str(wrong[0]), wrong[0].hint or _HINT)
     if wrong:
         lines = [f"{fault}{' ' + fault.hint if fault.hint else ''}" for fault in wrong[:MAX_FAULTS]]
         more = [f"and {len(wrong) - MAX_FAULTS} more"] if len(wrong) > MAX_FAULTS else []
         reason = "\n  ".join([f"{len(wrong)} faults in the configuration of the models:", *lines, *more])
-        raise InputError("artifact-invalid", reason)
+        raise InputError("artifact-invalid", reason, _HINT)
     return [Finding(item.level, f"{item.field}: {item.reason} {item.hint}".strip(), item.path) for item in found]
 
 

@@ -9,12 +9,11 @@ from typing import Any
 from mpack.errors import InputError, UsageError
 from mpack.signature import Signature, Tensor
 
+from .backends import COMPLETING
 from .dtypes import config_type, v2_of_config
 from .schema import Message, new_config, pb2
 from .tensors import V2Tensor, named, wrapped_inputs, wrapped_outputs
 
-#: Backends that read inputs and outputs from the model's file when the configuration names none.
-COMPLETING = frozenset({"onnxruntime", "tensorflow", "tensorrt", "openvino"})
 DEFAULT_MAX_BATCH = 64
 _PYTORCH_NAME = re.compile(r".*__\d+", re.DOTALL)
 
@@ -26,9 +25,6 @@ def generate(
     *,
     max_batch_size: int = DEFAULT_MAX_BATCH,
     dynamic_batching: bool = True,
-    max_queue_delay_us: int | None = None,
-    instances: int | None = None,
-    parameters: dict[str, str] | None = None,
 ) -> Message:
     """The ModelConfig of a model that brought none; `backend` is always written.
 
@@ -50,11 +46,7 @@ def generate(
     _fill(config, "inputs", inputs)
     _fill(config, "outputs", outputs)
     if dynamic_batching and config.max_batch_size > 0:
-        set_dynamic_batching(config, True, max_queue_delay_us)
-    if instances is not None:
-        set_instances(config, instances)
-    for key, value in (parameters or {}).items():
-        config.parameters[key].string_value = value
+        set_dynamic_batching(config, True)
     return config
 
 
@@ -70,26 +62,6 @@ def declared(config: Message) -> dict[str, list[dict[str, Any]]]:
         ]
 
     return {"inputs": side(config.input), "outputs": side(config.output)}
-
-
-def override(config: Message, signature: Signature, path: str) -> None:
-    """KServe's schema on an existing configuration: each side that it gives replaces the configuration's.
-
-    Raises InputError artifact-invalid if the configuration batches and a first dimension is not -1. `path` is the
-    schema's, for messages.
-    """
-    for side, fields in (("inputs", signature.inputs), ("outputs", signature.outputs)):
-        tensors = named(fields, side)
-        fixed = [item for item in tensors if item.shape[:1] != (-1,)]
-        if config.max_batch_size > 0 and fixed:
-            reason = (
-                f"{path}: {side} {fixed[0].name}: the shape {list(fixed[0].shape)} does not begin with -1, but "
-                f"config.pbtxt has max_batch_size {config.max_batch_size}."
-            )
-            raise InputError("artifact-invalid", reason, "Make the first dimension -1, or set max_batch_size: 0.")
-        if tensors:
-            del _side(config, side)[:]
-            _fill(config, side, tensors)
 
 
 def apply(
@@ -138,9 +110,9 @@ def set_dynamic_batching(config: Message, wanted: bool, max_queue_delay_us: int 
         return
     chosen = config.WhichOneof("scheduling_choice")
     if chosen not in (None, "dynamic_batching"):
-        raise _wish(f"dynamicBatching cannot be had for {_title(config)}: its config.pbtxt has {chosen}.")
+        raise _wish(f"Dynamic batching cannot be had for {_title(config)}: its config.pbtxt has {chosen}.")
     if config.max_batch_size <= 0:
-        raise _wish(f"dynamicBatching cannot be had for {_title(config)}: max_batch_size is 0, it does not batch.")
+        raise _wish(f"Dynamic batching cannot be had for {_title(config)}: max_batch_size is 0, it does not batch.")
     config.dynamic_batching.SetInParent()
     if max_queue_delay_us is not None:
         config.dynamic_batching.max_queue_delay_microseconds = max_queue_delay_us

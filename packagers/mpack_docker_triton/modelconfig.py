@@ -32,7 +32,8 @@ def decode(text: str | bytes, path: str) -> str:
     """The file's text: at most 1 MB of UTF-8 without null bytes (a byte order mark is refused: Triton refuses it)."""
     data = text.encode() if isinstance(text, str) else text
     if len(data) > MAX_BYTES:
-        raise InputError("artifact-too-large", f"{path} is {len(data)} bytes; a config.pbtxt may have {MAX_BYTES}.")
+        reason = f"{path} is {len(data)} bytes; a config.pbtxt may have {MAX_BYTES}."
+        raise InputError("artifact-too-large", reason, "Put large data into files of the model's directory.")
     try:
         plain = data.decode()
     except UnicodeDecodeError as error:
@@ -59,7 +60,7 @@ def _syntax_error(error: Exception, text: str, path: str) -> InputError:
     if len(reason) > 300:
         reason = f"{reason[:200]} … {reason[-80:]}"
     place = f"{path}:{where[0]}:{where[1]}" if where[0] else path
-    return _fault(f"{place}: {reason.rstrip('.')}.", _advice(reason))
+    return _fault(f"{place}: {reason.rstrip('.')}.", _advice(reason) or "Correct config.pbtxt.")
 
 
 def _advice(reason: str) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mpack.artifact.model import Artifact
+from mpack.errors import InputError, UsageError
 from mpack.packager import Arguments
 from mpack.serving import (
     ENTRYPOINT,
@@ -23,9 +24,12 @@ from mpack.spec import BaseWish, FileTree, HealthCheck, ImageConfig, ImageSpec, 
 from mpack_docker_triton.repository import Repository, native_onnx, native_repository, wrapped_repository
 
 NVIDIA = "nvcr.io/nvidia/tritonserver"
-SERVER = "/opt/tritonserver/bin/tritonserver"
+#: The tag that `base=auto` and `base=nvidia` mean, and the last one with the backend tensorflow.
+CURRENT_TAG = "25.08-py3"
+TENSORFLOW_TAG = "25.02-py3"
 ONNX_BACKEND = "/opt/tritonserver/backends/onnxruntime/libtriton_onnxruntime.so"
-#: The Python backend of Triton servers before 25.01 was compiled for numpy 1: a model.py of the user's is not guarded.
+#: The Python backend of server 2.51 was compiled for numpy 1, and of newer ones it is not known: a model.py of the
+#: user's is not guarded.
 NUMPY_OF_USERS = Requirement("numpy<2", "runtime", "the Python backend of Triton")
 #: The Python backend makes a directory in /tmp, wherever TMPDIR points: writable also on a read-only root.
 SCRATCH = ("/tmp",)  # noqa: S108
@@ -80,11 +84,9 @@ class TritonArguments(Arguments):
             raise ValueError("give either triton_base_image_tag or a base")
         if self.dockerfileBaseImage and self.base != "auto":
             raise ValueError("dockerfileBaseImage and base are the same argument")
+        if self.maxQueueDelay is not None and self.dynamicBatching is False:
+            raise ValueError("maxQueueDelay is for dynamic batching, which dynamicBatching=false refuses")
         return self
-
-
-#: The tag that `base=auto` and `base=nvidia` mean.
-CURRENT_TAG = "25.08-py3"
 
 
 class DockerTriton:
@@ -105,17 +107,27 @@ class DockerTriton:
         Raises InputError for a repository or a config.pbtxt that Triton would not serve.
         """
         assert isinstance(arguments, TritonArguments)
+        onnx = artifact.description.loader.kind == "onnx"
+        if arguments.backend == ("python" if artifact.needs_triton else "native") and not onnx:
+            raise UsageError(
+                "argument-invalid",
+                f"backend={arguments.backend} cannot be had for {artifact.location} ({artifact.description.flavor}): "
+                "only ONNX models have both.",
+                "Leave the argument out.",
+            )
         if artifact.needs_triton:
             return self._image(artifact, arguments, native_repository(artifact, arguments))
-        if artifact.description.loader.kind != "onnx" or arguments.backend == "python":
-            return self._image(artifact, arguments, wrapped_repository(artifact, arguments))
-        native = self._image(artifact, arguments, native_onnx(artifact, arguments))
-        if arguments.backend == "native":
-            return native
-        wrapped = self._image(
-            artifact, arguments, wrapped_repository(artifact, arguments), Variant(ONNX_BACKEND, native)
-        )
-        return wrapped
+        if onnx and arguments.backend == "native":
+            return self._image(artifact, arguments, native_onnx(artifact, arguments))
+        variants = self._native(artifact, arguments) if onnx and arguments.backend == "auto" else ()
+        return self._image(artifact, arguments, wrapped_repository(artifact, arguments), *variants)
+
+    def _native(self, artifact: Artifact, arguments: TritonArguments) -> tuple[Variant, ...]:
+        """The variant for a base with the ONNX backend; none where that backend cannot do what is wanted."""
+        try:
+            return (Variant(ONNX_BACKEND, self._image(artifact, arguments, native_onnx(artifact, arguments))),)
+        except (InputError, UsageError):
+            return ()
 
     def _image(self, artifact: Artifact, arguments: TritonArguments, made: Repository, *variants: Variant) -> ImageSpec:
         description = artifact.description
@@ -132,8 +144,11 @@ class DockerTriton:
             requirements = (*description.requirements, *requirements)
         if made.runs_python:
             requirements = (*requirements, NUMPY_OF_USERS)
+        settings = {"MPACK_PORT": arguments.httpPort}
+        if arguments.instances is not None and (made.runs_python or not made.native):
+            settings["MPACK_WORKERS"] = arguments.instances  # they share the container's CPUs
         config = ImageConfig(
-            env=serving_env({"MPACK_PORT": arguments.httpPort}),
+            env=serving_env(settings),
             ports=tuple(port for port in (arguments.httpPort, arguments.grpcPort, arguments.metricsPort) if port),
             volumes=SCRATCH,
             entrypoint=ENTRYPOINT,
@@ -168,20 +183,21 @@ def _flags(arguments: TritonArguments, made: Repository) -> tuple[str, ...]:
 
 def _base(artifact: Artifact, arguments: TritonArguments, made: Repository) -> BaseWish:
     """The wish for a base: what the user named, else NVIDIA's current image where it fits, else mpack's own."""
-    reference = arguments.dockerfileBaseImage or artifact.base
-    preferred = None
+    tensorflow = any(path.endswith("/libtriton_tensorflow.so") for path in made.needs)
+    nvidia = f"{NVIDIA}:{TENSORFLOW_TAG if tensorflow else CURRENT_TAG}"
+    reference: str | None = arguments.base
     if arguments.triton_base_image_tag is not None:
         reference = f"{NVIDIA}:{arguments.triton_base_image_tag}"
-    elif arguments.base == "nvidia":
-        reference = f"{NVIDIA}:{CURRENT_TAG}"
     elif arguments.base == "auto":
-        preferred = f"{NVIDIA}:{CURRENT_TAG}"
-    elif arguments.base != "cpu":
-        reference = arguments.base
+        reference = arguments.dockerfileBaseImage or artifact.base
+    elif arguments.base == "cpu":
+        reference = None
+    elif arguments.base == "nvidia":
+        reference = nvidia
     return BaseWish(
         reference,
         system_packages=artifact.system_packages,
         kind="triton",
-        needs=(SERVER, *made.needs),
-        preferred=None if reference else preferred,
+        needs=made.needs,
+        preferred=nvidia if arguments.base == "auto" and not reference else None,
     )

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mpack.artifact.model import Artifact, ArtifactFile
+from mpack.artifact.model import Artifact, ArtifactFile, Tree
+from mpack.artifact.onnx import read_onnx
 from mpack.artifact.triton_layout import CONFIG, arrange, triton_name, triton_version
 from mpack.contents import Contents, Source, sha256_bytes
+from mpack.errors import InputError
 from mpack.plan import RUNTIME
 from mpack.signature import Signature
 from mpack.spec import FileEntry
@@ -37,8 +39,9 @@ FILE_NAMES = {
     "tensorflow": "model.savedmodel",
     "openvino": "model.xml",
 }
-#: Backends that are no library of their own below backends/.
-_INSIDE = ("ensemble",)
+#: Bytes of all config.pbtxt of a repository together.
+MAX_CONFIGS = 4 << 20
+_MAX_CODE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,13 @@ class Repository:
     """The files below ROOT, and what model.json tells the runtime of them.
 
     `declared` is model -> inputs and outputs as V2 metadata shows them; `asked` the model that a sample without a name
-    is for; `runs_python`: a model.py of the user's is among them; `needs`: files that the base must have.
+    is for, `version` the one of it that Triton serves by default; `runs_python`: a model.py of the user's is among
+    them; `needs`: files that the base must have.
     """
 
     files: tuple[FileEntry, ...]
     contents: Contents
-    version: str
+    version: str | None
     asked: str | None
     declared: Mapping[str, Any]
     native: bool
@@ -90,9 +94,13 @@ class _Files:
         self.entries[path] = FileEntry(path, len(data), sha256)
         self.sources[sha256] = data
 
-    def below(self, directory: str) -> list[str]:
-        """Paths in a directory, relative to it."""
-        return [path[len(directory) + 1 :] for path in self.entries if path.startswith(directory + "/")]
+    def by_model(self) -> dict[str, list[str]]:
+        """The paths in each model's directory, relative to it."""
+        found: dict[str, list[str]] = {}
+        for path in self.entries:
+            model, _, inner = path.partition("/")
+            found.setdefault(model, []).append(inner)
+        return found
 
     def done(self) -> tuple[tuple[FileEntry, ...], Contents]:
         return tuple(self.entries[path] for path in sorted(self.entries)), Contents(self.sources)
@@ -100,12 +108,18 @@ class _Files:
 
 def wrapped_repository(artifact: Artifact, arguments: TritonArguments) -> Repository:
     """One model of the Python backend around mpack's runtime, for every model that the runtime loads."""
-    return _single(artifact, arguments, "python", {"model.py": MODEL_PY})
+    return _single(artifact, arguments, "python", artifact.signature, {"model.py": MODEL_PY})
 
 
 def native_onnx(artifact: Artifact, arguments: TritonArguments) -> Repository:
-    """One ONNX model for Triton's own backend, with the files of its weights beside it."""
-    return _single(artifact, arguments, "onnxruntime", _shipped(artifact, "model.onnx"))
+    """One ONNX model for Triton's own backend, with the files of its weights beside it.
+
+    Its tensors are those of the file: a signature may describe a table around them.
+    """
+    loader = artifact.description.loader
+    tree = Tree({file.path: file for file in artifact.files}, artifact.name)
+    signature = read_onnx(tree, artifact.description.ships[loader.path]).signature
+    return _single(artifact, arguments, "onnxruntime", signature, _shipped(artifact, "model.onnx"))
 
 
 def native_repository(artifact: Artifact, arguments: TritonArguments) -> Repository:
@@ -114,23 +128,19 @@ def native_repository(artifact: Artifact, arguments: TritonArguments) -> Reposit
     if kind == "triton":
         return _brought(artifact, arguments)
     backend = {"savedmodel": "tensorflow", "torchscript": "pytorch", "openvino": "openvino"}[kind]
-    return _single(artifact, arguments, backend, _shipped(artifact, FILE_NAMES[backend]))
+    return _single(artifact, arguments, backend, artifact.signature, _shipped(artifact, FILE_NAMES[backend]))
 
 
 def _single(
-    artifact: Artifact, arguments: TritonArguments, backend: str, files: Mapping[str, bytes | ArtifactFile]
+    artifact: Artifact,
+    arguments: TritonArguments,
+    backend: str,
+    signature: Signature | None,
+    files: Mapping[str, bytes | ArtifactFile],
 ) -> Repository:
     """A repository of one model with a generated configuration."""
     name, version = triton_name(artifact.name), triton_version(artifact.version)
-    config = generate(
-        name,
-        backend,
-        artifact.signature,
-        max_batch_size=DEFAULT_MAX_BATCH if arguments.maxBatchSize is None else arguments.maxBatchSize,
-        dynamic_batching=arguments.dynamicBatching is not False,
-        max_queue_delay_us=arguments.maxQueueDelay,
-        instances=arguments.instances,
-    )
+    config = _generated(name, backend, signature, arguments)
     made = _Files()
     made.write(f"{name}/config.pbtxt", write(config).encode())
     for path, content in files.items():
@@ -156,43 +166,44 @@ def _brought(artifact: Artifact, arguments: TritonArguments) -> Repository:
     """The artifact's own models. Configurations are checked, completed and written again; all else stays as it is."""
     models, ships = arrange(artifact.description)
     files = {file.path: file for file in artifact.files}
+    _check_size(models, files)
     made = _Files()
     for path, source in ships.items():
         made.add(path, files[source])
     rename = artifact.description.loader.options["layout"] != "repository"
     configs = {model["name"]: _config(model, files, arguments, rename=rename) for model in models}
-    findings = check_repository(
-        [
-            Subject(
-                name=model["name"],
-                path=model["config"] or f"{model['name']}/{CONFIG}",
-                config=configs[model["name"]],
-                text=_text(files, model["config"]),
-                versions=tuple(model["versions"]),
-                files=tuple(made.below(model["name"])),
-                signature=_signature(model),
-                completes=_completes(model, files, ships),
-            )
-            for model in models
-        ]
-    )
+    inside = made.by_model()
+    subjects = [
+        Subject(
+            name=model["name"],
+            path=model["config"] or f"{model['name']}/{CONFIG}",
+            config=configs[model["name"]],
+            text=_text(files, model["config"]),
+            versions=tuple(model["versions"]),
+            files=tuple(inside.get(model["name"], ())),
+            signature=_signature(model),
+            completes=_completes(model, files, ships),
+        )
+        for model in models
+    ]
+    findings = check_repository(subjects)
     for model in models:
         name = model["name"]
         made.write(f"{name}/{CONFIG}", write(configs[name]).encode())
         if model["empty"]:
             made.write(f"{name}/{model['version']}/.keep", b"")
     entries, contents = made.done()
-    names = tuple(sorted(configs))
+    asked = _asked(subjects)
     return Repository(
         entries,
         contents,
-        version=models[0]["version"],
-        asked=_asked(models),
+        version=str(asked.loaded[0]) if asked else None,
+        asked=asked.name if asked else None,
         declared={name: declared(config) for name, config in sorted(configs.items())},
         native=True,
-        runs_python=any(model["backend"] == "python" for model in models),
-        needs=_needs([model["backend"] for model in models if model["backend"]], made),
-        models=names,
+        runs_python=any(subject.backend == "python" for subject in subjects),
+        needs=_needs([subject.backend for subject in subjects], made),
+        models=tuple(sorted(configs)),
         warnings=tuple(f"{item.path}: {item.message}" for item in findings if item.level != "note"),
     )
 
@@ -200,7 +211,20 @@ def _brought(artifact: Artifact, arguments: TritonArguments) -> Repository:
 def _completes(model: Mapping[str, Any], files: Mapping[str, ArtifactFile], ships: Mapping[str, str]) -> bool:
     """True if the model's own model.py says its inputs and outputs when it is loaded."""
     source = ships.get(f"{model['name']}/{model['version']}/model.py")
-    return source is not None and b"def auto_complete_config" in files[source].source.read_bytes()
+    if source is None:
+        return False
+    with files[source].source.open("rb") as stream:
+        return b"def auto_complete_config" in stream.read(_MAX_CODE)
+
+
+def _check_size(models: list[dict[str, Any]], files: Mapping[str, ArtifactFile]) -> None:
+    size = sum(files[model["config"]].size for model in models if model["config"])
+    if size > MAX_CONFIGS:
+        raise InputError(
+            "artifact-too-large",
+            f"The models' {CONFIG} are {size} bytes together; those of a repository may have {MAX_CONFIGS}.",
+            "Make several images of the models.",
+        )
 
 
 def _config(
@@ -208,30 +232,41 @@ def _config(
 ) -> Message:
     """A model's configuration: its own with the backend named, or one made from what its file tells."""
     name, path = model["name"], model["config"]
-    instances = None if model["backend"] == "ensemble" else arguments.instances
     if path is None:
-        return generate(
-            name,
-            model["backend"],
-            _signature(model),
-            max_batch_size=DEFAULT_MAX_BATCH if arguments.maxBatchSize is None else arguments.maxBatchSize,
-            dynamic_batching=arguments.dynamicBatching is not False,
-            max_queue_delay_us=arguments.maxQueueDelay,
-            instances=instances,
-        )
+        return _generated(name, model["backend"], _signature(model), arguments)
     config = parse(files[path].source.read_bytes(), path)
     if rename or not config.name:
         config.name = name
     if not config.backend and not config.platform and model["backend"] != "ensemble":
         config.backend = model["backend"] or ""
+    _apply(config, arguments)
+    return config
+
+
+def _generated(name: str, backend: str, signature: Signature | None, arguments: TritonArguments) -> Message:
+    config = generate(
+        name,
+        backend,
+        signature,
+        max_batch_size=DEFAULT_MAX_BATCH if arguments.maxBatchSize is None else arguments.maxBatchSize,
+        dynamic_batching=arguments.dynamicBatching is not False,
+    )
+    _apply(config, arguments)
+    return config
+
+
+def _apply(config: Message, arguments: TritonArguments) -> None:
+    """What the user said; of an ensemble, whose scheduling is its steps', only the batch size."""
+    if config.HasField("ensemble_scheduling"):
+        apply(config, max_batch_size=arguments.maxBatchSize)
+        return
     apply(
         config,
-        instances=instances,
+        instances=arguments.instances,
         dynamic_batching=arguments.dynamicBatching,
         max_queue_delay_us=arguments.maxQueueDelay,
         max_batch_size=arguments.maxBatchSize,
     )
-    return config
 
 
 def _text(files: Mapping[str, ArtifactFile], path: str | None) -> str:
@@ -242,14 +277,10 @@ def _signature(model: Mapping[str, Any]) -> Signature | None:
     return Signature.from_json(model["signature"]) if model["signature"] else None
 
 
-def _asked(models: list[dict[str, Any]]) -> str | None:
+def _asked(subjects: list[Subject]) -> Subject | None:
     """The model that a sample without a name is for: the only one, else the only ensemble."""
-    ensembles = [model["name"] for model in models if model["backend"] == "ensemble"]
-    names = [model["name"] for model in models]
-    for choice in (names, ensembles):
-        if len(choice) == 1:
-            return str(choice[0])
-    return None
+    ensembles = [subject for subject in subjects if subject.backend == "ensemble"]
+    return next((choice[0] for choice in (subjects, ensembles) if len(choice) == 1), None)
 
 
 def _shipped(artifact: Artifact, name: str) -> dict[str, bytes | ArtifactFile]:
@@ -266,13 +297,19 @@ def _shipped(artifact: Artifact, name: str) -> dict[str, bytes | ArtifactFile]:
             inner = f"{name}/{image_path.removeprefix(path + '/')}"
         elif name == "model.xml" and image_path == path.removesuffix(".xml") + ".bin":
             inner = "model.bin"
+        if inner in moved:
+            raise InputError(
+                "artifact-invalid",
+                f"{source} would stand beside the model as {inner}, which is the model's own name for Triton.",
+                "Give the file another name, and name it so in the model.",
+            )
         moved[inner] = files[source]
     return moved
 
 
 def _needs(backends: Iterable[str], made: _Files) -> tuple[str, ...]:
     """The libraries of backends that the base must have: all but those that the repository brings."""
-    wanted = {backend for backend in backends if backend not in _INSIDE}
+    wanted = set(backends) - {"ensemble"}
     brought = {path.rpartition("/")[2] for path in made.entries}
     return tuple(
         f"/opt/tritonserver/backends/{backend}/libtriton_{backend}.so"

@@ -29,7 +29,7 @@ def pb2() -> Any:
     """The generated module model_config_pb2. Raises EnvironmentFault tool-missing."""
     found = importlib.util.find_spec("tritonclient")
     path = Path(next(iter(found.submodule_search_locations or ())), "grpc/model_config_pb2.py") if found else None
-    if path is None or not path.is_file() or importlib.util.find_spec("google.protobuf") is None:
+    if path is None or not path.is_file() or not _has_protobuf():
         raise EnvironmentFault("tool-missing", "A config.pbtxt needs tritonclient and protobuf: not installed.", _HINT)
     name = "mpack_docker_triton.model_config_pb2"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -44,6 +44,13 @@ def pb2() -> Any:
         raise EnvironmentFault("tool-missing", reason, _HINT) from error
     sys.modules[name] = module
     return module
+
+
+def _has_protobuf() -> bool:
+    try:
+        return importlib.util.find_spec("google.protobuf") is not None
+    except ModuleNotFoundError:  # no package of google's at all
+        return False
 
 
 def text_format() -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from mpack_docker_triton import dtypes
-from mpack_docker_triton.generate import apply, declared, generate, override
+from mpack_docker_triton.generate import apply, declared, generate
 from mpack_docker_triton.modelconfig import parse, write
 
 from mpack.errors import InputError, UsageError
@@ -100,6 +100,10 @@ def test_optional_columns_are_optional_inputs() -> None:
         (Signature((Column("a", "long"), Column("a", "double"))), "'a' 2 times"),
         (Signature((Tensor("input-1", "bool", (-1,)), Tensor(None, "bool", (-1,)))), "'input-1' 2 times"),
         (Signature((Column("", "long"),)), "empty name"),
+        (Signature((Column("\ud800", "long"),)), "no Unicode text"),
+        (Signature((Tensor("x", "bool", (-1, 0)),)), r"shape \[-1, 0\]"),
+        (Signature((Tensor("x", "bool", (-2,)),)), r"shape \[-2\]"),
+        (Signature((Tensor("x", "bool", (1 << 63,)),)), "shape"),
     ],
 )
 def test_what_triton_cannot_name_or_carry_is_refused(signature: Signature, word: str) -> None:
@@ -144,7 +148,8 @@ def test_pytorch_names_say_the_place() -> None:
 
 
 def test_wishes_of_a_generated_configuration() -> None:
-    config = generate("m", "python", None, instances=3, max_queue_delay_us=250, max_batch_size=8)
+    config = generate("m", "python", None, max_batch_size=8)
+    apply(config, instances=3, max_queue_delay_us=250, max_batch_size=8)
     assert (config.instance_group[0].count, config.max_batch_size) == (3, 8)
     assert config.dynamic_batching.max_queue_delay_microseconds == 250
     assert not generate("m", "python", None, dynamic_batching=False).HasField("dynamic_batching")
@@ -197,11 +202,3 @@ def test_wishes_that_a_model_cannot_have(text: str, wish: dict[str, Any], word: 
     with pytest.raises(UsageError, match=word) as caught:
         apply(parse(text, "x"), **wish)
     assert caught.value.code == "argument-invalid"
-
-
-def test_a_schema_replaces_only_the_sides_that_it_gives() -> None:
-    config = parse(EXISTING, "x")
-    override(config, Signature((Tensor("z", "int8", (-1, 7)),)), "_schema.json")
-    assert declared(config) == {"inputs": v2([("z", "INT8", [-1, 7])]), "outputs": v2([("y", "FP32", [-1, 1])])}
-    with pytest.raises(InputError, match=r"_schema.json: outputs o: .*does not begin with -1"):
-        override(config, Signature((), (Tensor("o", "int8", (2, 7)),)), "_schema.json")
