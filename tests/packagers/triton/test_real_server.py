@@ -50,8 +50,6 @@ def configs() -> dict[str, Message]:
             "columns",
             "python",
             Signature(tuple(Column(f"a {kind}/é", kind, required=False) for kind in EVERY_COLUMN)),
-            max_queue_delay_us=100,
-            instances=2,
         ),
         "types": generate(
             "types", "python", Signature(tuple(Tensor(name, name, (-1, 2)) for name in EVERY_TYPE), VECTOR.outputs)
@@ -60,6 +58,7 @@ def configs() -> dict[str, Message]:
         "unbatched": generate("unbatched", "python", VECTOR, max_batch_size=0),
         "scalar": generate("scalar", "python", Signature((Tensor("x", "int64", ()),), (Tensor("y", "int64", (3,)),))),
     }
+    apply(made["columns"], max_queue_delay_us=100, instances=2)
     for name, native in (("reshaped", 8), ("moved", 0)):
         config = generate(name, "onnxruntime", VECTOR)
         config.backend = "python"
