@@ -19,6 +19,7 @@ import json
 import locale
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from mpack_runtime.triton.tensors import output_specs
 
 #: Names a file: each process of the model writes the sources it has imported there, for the self-check.
 MODULES_FILE = "MPACK_MODULES_FILE"
+#: Characters of an error: gRPC carries it in a header, and its clients take 8 KB of those at most.
+ERROR_LENGTH = 2000
 #: The outputs of a model that tells nothing of them.
 UNKNOWN = (Spec("predict", "FP64", (-1, -1)),)
 
@@ -76,8 +79,8 @@ class TritonPythonModel:
             try:
                 asked = self._read(request)
                 groups.setdefault(batches.kind(asked) if self._batched else index, []).append((index, asked))
-            except RuntimeFault as error:
-                answers[index] = error
+            except Exception as error:
+                answers[index] = _fault(error)
         for group in groups.values():
             for (index, _), answer in zip(group, self._ask([asked for _, asked in group])):
                 answers[index] = answer
@@ -96,9 +99,9 @@ class TritonPythonModel:
         """An answer or an error for each of several inputs of one kind."""
         try:
             return list(batches.split(self._answer(batches.join(parts)), [part.rows for part in parts]))
-        except RuntimeFault as error:
+        except Exception as error:
             if len(parts) == 1:
-                return [error]
+                return [_fault(error)]
         return [self._ask([part])[0] for part in parts]
 
     def _answer(self, asked: Inputs) -> dict[str, Array]:
@@ -113,9 +116,23 @@ class TritonPythonModel:
         if isinstance(answer, RuntimeFault):
             code = "INVALID_ARG" if isinstance(answer, BadRequest) else "INTERNAL"
             codes = [getattr(utils.TritonError, code)] if hasattr(utils.TritonError, code) else []
-            return utils.InferenceResponse(output_tensors=[], error=utils.TritonError(answer.message, *codes))
+            return utils.InferenceResponse(output_tensors=[], error=utils.TritonError(_words(answer), *codes))
         wanted = set(request.requested_output_names())
         return utils.InferenceResponse([self._tensor(name, array) for name, array in answer.items() if name in wanted])
+
+
+def _fault(error: Exception) -> RuntimeFault:
+    """Any exception as an error of one request: those of a whole execute() would be every request's."""
+    if isinstance(error, RuntimeFault):
+        return error
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return ModelFailure(f"The request cannot be answered: {type(error).__name__}: {error}")
+
+
+def _words(error: RuntimeFault) -> str:
+    """The error in characters that UTF-8 has, not longer than a client takes."""
+    text = error.message.encode(errors="backslashreplace").decode()
+    return text if len(text) <= ERROR_LENGTH else f"{text[:ERROR_LENGTH]}…"
 
 
 def outputs_of(service: Service) -> tuple[Spec, ...]:

@@ -78,7 +78,10 @@ def _typed(value: Any, datatype: str, what: str, exact: bool) -> Array:
 def _text(item: Any, what: str) -> bytes:
     if item is None:
         raise Unfit(f"{what} has a missing value, which BYTES cannot hold")
-    return (item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)).encode()
+    try:
+        return (item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)).encode()
+    except UnicodeEncodeError as error:
+        raise Unfit(f"{what} has text with half a character (a lone surrogate), which UTF-8 cannot hold") from error
 
 
 def told_by(prediction: Prediction) -> tuple[Spec, ...]:
