@@ -141,9 +141,11 @@ def image(tmp_path: Path) -> Image:
 class Running:
     """`triton` in a process of its own, on unix sockets; `stderr()` is what it wrote."""
 
-    def __init__(self, triton: Triton, image: Path, directory: Path, **settings: str) -> None:
+    def __init__(
+        self, triton: Triton, image: Path, directory: Path, flags: tuple[str, ...] = (), **settings: str
+    ) -> None:
         self.directory = directory
-        flags = (f"--{name}-address=unix:{directory / name}" for name in ("http", "grpc"))
+        flags = (*(f"--{name}-address=unix:{directory / name}" for name in ("http", "grpc")), *flags)
         words = triton.command("triton", *flags, "--http-port=1", "--grpc-port=1", "--allow-metrics=false")
         self._log = directory / "stderr"
         with self._log.open("wb") as log:
@@ -192,10 +194,12 @@ def start(triton: Triton) -> Iterator[Callable[..., Running]]:
     """`start(image)` runs its server until it is ready (`ready=False`: at once); ended with the test."""
     running: list[Running] = []
 
-    def run(image: Path, *, ready: bool = True, numpy: str = "", **settings: str) -> Running:
+    def run(
+        image: Path, *, ready: bool = True, numpy: str = "", flags: tuple[str, ...] = (), **settings: str
+    ) -> Running:
         server = triton.with_numpy(numpy) if numpy else triton
         # Not tmp_path: the path of a unix socket has at most 107 bytes.
-        running.append(Running(server, image, Path(tempfile.mkdtemp(prefix="mpack-test-")), **settings))
+        running.append(Running(server, image, Path(tempfile.mkdtemp(prefix="mpack-test-")), flags, **settings))
         if ready:
             running[-1].wait_ready()
         return running[-1]

@@ -1,7 +1,8 @@
 """`triton [FLAGS]`: process 1 of a Triton image. It starts the server, waits until it is ready, and ends with it.
 
 The server's log goes through as it is. SIGTERM and SIGINT end the server in order, with exit code 0. A server that does
-not become ready, or that dies, ends the container with another code, and the reason is the last of stderr.
+not become ready, or that dies, or that loses a model's process, ends the container with another code, and the reason is
+the last of stderr.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from mpack_runtime.triton.serving import Serving
 
 READY_TIMEOUT = 300
 _POLL = 0.05  # seconds between two looks whether the server is ready
+_LOOK = 1.0  # and whether it still has its models
+_LOST_GRACE = 2.0  # seconds for the requests of other models; a server that lost one waits in vain for its end
 
 
 def ready_timeout(env: Mapping[str, str]) -> int:
@@ -39,17 +42,10 @@ def launch(config: ModelConfig, flags: Sequence[str], settings: Settings) -> int
     timeout = ready_timeout(os.environ)
     with _Signals() as signals, TritonServer(serving.repository, _flags(settings, flags)) as server:
         server.start()
-        stopped = _until_ready(server, signals, timeout)
-        if stopped:
-            _stop(server, 1.0)  # nothing to finish yet
-        elif server.code is None:
-            where = listens(server.flags, "http") or listens(server.flags, "grpc")
-            print(f"{config.name} {config.version} is ready on {where}", file=sys.stderr, flush=True)
-            while not signals.stopped and server.poll() is None:
-                signals.wait(None)
-            stopped = signals.stopped
-            if stopped:
-                _stop(server, server.grace())
+        _watch(server, signals, timeout, f"{config.name} {config.version}")
+        stopped = signals.stopped
+        server.signal(signal.SIGTERM)
+        server.wait(_LOST_GRACE if not stopped else server.grace() if server.listening else 1.0)
     if stopped:
         return 0
     raise LoadFailure(server.failure())
@@ -59,21 +55,19 @@ def _flags(settings: Settings, given: Sequence[str]) -> tuple[str, ...]:
     return (*default_flags(settings, os.environ), *given)
 
 
-def _until_ready(server: TritonServer, signals: _Signals, timeout: int) -> bool:
-    """Returns when the server is ready or has ended; True if it is to stop. Raises LoadFailure after the timeout."""
-    until = time.monotonic() + timeout
-    while not signals.stopped and server.poll() is None and not server.ready():
-        if time.monotonic() > until and not server.listening:
+def _watch(server: TritonServer, signals: _Signals, timeout: int, what: str) -> None:
+    """Returns when the server has ended, is to stop, or has lost a model. Raises LoadFailure after the timeout."""
+    until, ready = time.monotonic() + timeout, False
+    while not signals.stopped and server.poll() is None and not server.lost():
+        if not ready and server.ready():
+            ready = True
+            where = listens(server.flags, "http") or listens(server.flags, "grpc")
+            print(f"{what} is ready on {where}", file=sys.stderr, flush=True)
+        if not server.listening and time.monotonic() > until:
             raise LoadFailure(
                 f"The models are not loaded after {timeout} seconds. MPACK_READY_TIMEOUT sets how many they may take."
             )
-        signals.wait(_POLL)
-    return signals.stopped
-
-
-def _stop(server: TritonServer, grace: float) -> None:
-    server.signal(signal.SIGTERM)
-    server.wait(grace)
+        signals.wait(_LOOK if server.listening else _POLL)
 
 
 class _Signals:
@@ -103,7 +97,7 @@ class _Signals:
     def _note(self, number: int, frame: object) -> None:
         self.stopped = self.stopped or number != signal.SIGCHLD
 
-    def wait(self, seconds: float | None) -> None:
+    def wait(self, seconds: float) -> None:
         """Until a signal comes, at most so long."""
         if select.select([self._reader], [], [], seconds)[0]:
             os.read(self._reader, 4096)

@@ -1,7 +1,7 @@
 """A tritonserver of our own: its command, its environment, its processes and their end. Standard library only.
 
 The server and the processes that it starts are one process group; whoever of them loses his parent becomes a child of
-ours, so that nobody is left behind.
+ours, so that nobody is left behind. Should we be killed, the server is told to end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from mpack_runtime.triton.regions import Regions
 SERVER = Path("/opt/tritonserver/bin/tritonserver")
 #: Seconds that requests may take to finish after SIGTERM; docker kills after 10.
 EXIT_TIMEOUT = 8
-_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+_PARENT_DEATH, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
 
 
 def find_server() -> Path:
@@ -54,7 +54,9 @@ class TritonServer:
             *(_socket_flags(self.scratch) if sockets else ()),
             *flags,
         )
-        self._ended = False
+        self._ended, self._alone = False, not sockets
+        self._dead: frozenset[int] = frozenset()
+        self._loss = ""
         self.code: int | None = None
         self.listening = self._was_ready = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +70,8 @@ class TritonServer:
 
     def start(self, extra: Mapping[str, str] | None = None) -> None:
         """Starts the server, with `extra` in its environment. Raises LoadFailure."""
-        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_SUBREAPER, 1, 0, 0, 0)
         try:
             self._process = subprocess.Popen(
                 [str(self._program), *self.flags],
@@ -76,6 +79,7 @@ class TritonServer:
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                preexec_fn=lambda: prctl(_PARENT_DEATH, signal.SIGTERM, 0, 0, 0),  # no other thread of ours yet
                 pass_fds=(self._regions.lock,),
             )
         except OSError as error:
@@ -119,7 +123,7 @@ class TritonServer:
                 rpc.connect(1.0).close()  # it listens when all models are loaded
                 status = 200
             else:
-                return False
+                status = 0  # nobody can ask it
         except (OSError, HTTPException):
             return False
         self.listening = True
@@ -127,6 +131,17 @@ class TritonServer:
         if self._was_ready and self._log is not None:
             self._log.ready()
         return status == 200
+
+    def lost(self) -> bool:
+        """True if a model's process was dead at this look and at the one before, at least a second apart. The Python
+        backend starts no other in its place, refuses every request, and the server still calls itself ready."""
+        if self._process is None or not self.listening:
+            return False
+        found = frozenset(pid for pid, state in children(self._process.pid) if state == "Z")
+        dead, self._dead = found & self._dead, found
+        for pid in sorted(dead)[:1]:
+            self._loss = f"A model's process in Triton's Python backend {_end_of(pid)}; Triton starts no other."
+        return bool(dead)
 
     def wait(self, seconds: float) -> int | None:
         """Waits for the server's end at most so long; its exit code."""
@@ -152,6 +167,8 @@ class TritonServer:
         self._ended = True
         if self._process is not None:
             self._end_group(self._process.pid)
+            if self._alone:
+                self._end_orphans()
         if self._log is not None:
             self._log.join()
         self._regions.remove()
@@ -168,21 +185,64 @@ class TritonServer:
             except ProcessLookupError:
                 return
 
+    def _end_orphans(self) -> None:
+        """Ends those that left the server's process group. All of ours are the server's: only for the launcher."""
+        until = time.monotonic() + 5.0
+        while time.monotonic() < until:
+            self.poll()
+            orphans = [pid for pid, _ in children(os.getpid())]
+            if not orphans:
+                return
+            for pid in orphans:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
     def failure(self) -> str:
         """Why the server did not become ready or did not go on, in sentences; call it after `end`."""
+        if self._loss:
+            return self._loss
         code, early = self.code, None if self._was_ready else self._log
         hints = list(early.hints) if early is not None else []
         if early is not None and early.failures:
             sentences = [f"The model {name} does not load: {_sentence(why)}" for name, why in early.failures.items()]
         elif code is not None and code < 0:
-            name = signal.Signals(-code).name
-            sentences = [] if hints else [f"The Triton server was killed by {name}{_KILLED.get(name, '')}."]
+            sentences = [] if hints else [f"The Triton server was killed by {_name(-code)}."]
         elif early is not None and early.faults:
             sentences = [f"Triton does not start: {_sentence(early.faults[0])}"]
         else:
             sentences = [] if hints else [f"The Triton server ended with exit code {code}."]
         sentences += hints
         return "\n".join(sentences)
+
+
+def children(parent: int) -> Iterator[tuple[int, str]]:
+    """A process's children: their ids and states (Z: dead, and not yet asked for by the parent)."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, above = path.read_bytes().rpartition(b")")[2].split()[:2]
+        except (OSError, ValueError):  # gone by now
+            continue
+        if int(above) == parent:
+            yield int(path.parent.name), state.decode()
+
+
+def _end_of(pid: int) -> str:
+    """How a dead process ended, as far as the kernel tells (0: it does not)."""
+    try:
+        status = int(Path(f"/proc/{pid}/stat").read_bytes().split()[-1])
+    except (OSError, ValueError):
+        status = 0
+    if status & 0x7F:
+        return f"was killed by {_name(status & 0x7F)}"
+    return f"ended with exit code {status >> 8}" if status else "ended"
+
+
+def _name(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"{name}{_KILLED.get(name, '')}"
 
 
 def _socket_flags(directory: Path) -> tuple[str, ...]:
