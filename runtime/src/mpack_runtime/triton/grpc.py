@@ -96,6 +96,8 @@ class Connection:
             elif isinstance(event, h2.events.DataReceived):
                 answer.data += event.data
                 self._http.acknowledge_received_data(event.flow_controlled_length or 0, stream)
+            elif isinstance(event, h2.events.StreamReset) and "grpc-status" in answer.headers:
+                answer.ended = True  # it does not want the rest of the request
             elif isinstance(event, h2.events.StreamReset):
                 raise ConnectionError(f"the server reset the call ({event.error_code})")
             elif isinstance(event, h2.events.StreamEnded):
@@ -115,7 +117,7 @@ class _Answer:
     def message(self) -> bytes:
         status = self.headers.get("grpc-status", "")
         if status != "0":
-            number = int(status) if status.isdigit() else 2
+            number = int(status) if status.isascii() and status.isdigit() else 2
             words = unquote(self.headers.get("grpc-message", "")) or f"HTTP status {self.headers.get(':status')}"
             raise GrpcFailure(_NAMES.get(number, f"status {number}"), words)
         if len(self.data) < 5 or self.data[0] != 0 or struct.unpack(">I", self.data[1:5])[0] != len(self.data) - 5:

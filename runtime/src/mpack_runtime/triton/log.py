@@ -6,9 +6,9 @@ import os
 import re
 import threading
 
-_FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<reason>.*?)\"?\s*$")
+_FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<reason>.*)")
 _STATUS = re.compile(r"^(Internal|Invalid argument|Unavailable|Not found|Unsupported|Unknown|Already exists)(: | - )")
-_FAULT = re.compile(r"^(?:E\d{4} .*?\] |error: |\S*tritonserver: )\"?(.*?)\"?$")
+_FAULT = re.compile(r"^(?:E\d{4} .*?\] |\S+ E .*?\] |error: |\S*tritonserver: |(?=The server cannot listen ))(.*)")
 #: What a line of the log asks of whoever starts the container.
 _HINTS = (
     (
@@ -22,8 +22,10 @@ _HINTS = (
 )
 #: Errors that say nothing, or say again what an earlier line said.
 _NOISE = re.compile(r"CudaDriverHelper|failed to load all models|CUDA|Failed to initialize NUMA|^usage", re.IGNORECASE)
+_INFORMATION = re.compile(r"^(?:I\d{4}|\S+ I) ")
 _CHUNK = 1 << 16
-_LINE = 1 << 20
+_LINE = 1 << 16  # bytes of a line that are read
+_REASON = 2000  # characters of a reason: those of Kubernetes's last words
 
 
 class Log:
@@ -63,24 +65,27 @@ class Log:
         if not self._reading:
             return
         *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[-_LINE:]
+        self._rest = rest[:_LINE]
         for line in lines:
-            self.line(line.decode(errors="replace"))
+            self.line(line[:_LINE].decode(errors="replace"))
 
     def line(self, line: str) -> None:
         """Reads one line of the log."""
         found = _FAILED.search(line)
         if found:
             self.failures[f"{found['model']} {found['version']}"] = _reason(found["reason"])
-        elif (fault := _FAULT.match(line)) and not _NOISE.search(fault[1]):
+        elif not self.faults and (fault := _FAULT.match(line)) and not _NOISE.search(fault[1]):
             self.faults.append(_reason(fault[1]))
-        self.hints.update((hint, None) for pattern, hint in _HINTS if pattern.search(line))
+        if not _INFORMATION.match(line):
+            self.hints.update((hint, None) for pattern, hint in _HINTS if pattern.search(line))
 
 
 def _reason(text: str) -> str:
     """The sentence in front of the stack trace, without the status that the server puts before it."""
-    text = text.replace("\\n", "\n").replace('\\"', '"').split("\n\nAt:")[0]
+    text = text.strip().removesuffix('"').removeprefix('"').replace("\\n", "\n").replace('\\"', '"')
+    text = text.split("\n\nAt:")[0]
     text = _STATUS.sub("", " ".join(text.split()))
     if text.rstrip(".").endswith("is not healthy"):
         text = text.rstrip(".") + ": the model's process ended while it loaded (was there too little memory?)"
-    return re.sub(r"^LoadFailure: ", "", text)
+    text = re.sub(r"^LoadFailure: ", "", text)
+    return text if len(text) <= _REASON else f"{text[:_REASON]}…"

@@ -17,7 +17,8 @@ from pathlib import Path
 from mpack_runtime.errors import LoadFailure
 
 ROOT = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
-_NAME, _LOCK = "mpack-triton-", "lock"
+_NAME, _ID, _LOCK = "mpack-triton-", "[0-9a-f]" * 12, "lock"
+_LONGEST = 60  # bytes of a place for unix sockets, whose whole paths have at most 107
 
 
 class Regions:
@@ -45,6 +46,8 @@ class Regions:
 
     def _writable(self) -> Path:
         for place in self._places[:-1]:
+            if len(os.fsencode(place)) > _LONGEST:
+                continue
             try:
                 return Path(tempfile.mkdtemp(prefix=self.prefix, dir=place))
             except OSError:
@@ -53,7 +56,7 @@ class Regions:
 
     def _remove_stale(self, root: Path) -> None:
         """Removes the files of starts whose processes are all gone."""
-        for path in root.glob(f"{_NAME}*-{_LOCK}"):
+        for path in root.glob(f"{_NAME}{_ID}-{_LOCK}"):
             try:
                 lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except OSError:  # another user's, or gone by now
