@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
+import threading
+import time
 from pathlib import Path
+from typing import Any, cast
 
+import h2.config
+import h2.connection
+import h2.events
 import numpy as np
 import pytest
 from mpack_runtime.cli.arguments import split_flags
@@ -13,6 +20,8 @@ from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, LoadFailure, ModelFailure
 from mpack_runtime.triton import protobuf
 from mpack_runtime.triton.address import Address, default_flags, listens
+from mpack_runtime.triton.check import _compare as compare
+from mpack_runtime.triton.grpc import Connection
 from mpack_runtime.triton.health import given_flags
 from mpack_runtime.triton.log import Log
 from mpack_runtime.triton.regions import Regions
@@ -129,19 +138,95 @@ def test_the_log_tells_which_model_fails_and_why() -> None:
     assert "--tmpfs /tmp" in next(iter(tmp.hints))
 
 
+ISO = "2026-11-21T08:40:00Z "
+
+
+@pytest.mark.parametrize(
+    ("line", "failures", "faults", "hints"),
+    [
+        (f'{ISO}E 7 a.cc:1] "failed to start it"\n', {}, ["failed to start it"], 0),
+        (f"{ISO}E 7 a.cc:1] \"failed to load 'm' version 1: Internal: gone\"\n", {"m 1": "gone"}, [], 0),
+        ("The server cannot listen to both at 0.0.0.0:1\n", {}, ["The server cannot listen to both at 0.0.0.0:1"], 0),
+        ('I1121 1 7 a.cc:1] "Registered the shared memory region x"\n', {}, [], 0),
+        (f'{ISO}I 7 a.cc:1] "Registered the shared memory region x"\n', {}, [], 0),
+        ("error: one\nerror: two\n", {}, ["one"], 0),
+        (f"failed to load 'm' version 1: {'x' * 3000}\n", {"m 1": "x" * 2000 + "…"}, [], 0),
+        (f"{'x' * 70000}\n{'y' * 70000}", {}, [], 0),
+        (f"failed to load 'm' version 1: y{' ' * 60000}x\n", {"m 1": "y x"}, [], 0),
+    ],
+)
+def test_any_line_of_the_log_is_read_at_once(line: str, failures: Any, faults: list[str], hints: int) -> None:
+    """Both of Triton's formats, what only informs, and lines and spaces without end."""
+    began = time.monotonic()
+    log = read(line)
+    assert (log.failures, log.faults, len(log.hints)) == (failures, faults, hints)
+    assert time.monotonic() - began < 1
+
+
 def test_shared_memory_of_the_living_stays(tmp_path: Path) -> None:
     """A free lock is a dead owner's; a held one, and what is not ours, is left alone."""
-    (tmp_path / "mpack-triton-dead-lock").touch()
-    (tmp_path / "mpack-triton-dead-region").touch()
-    (tmp_path / "triton_python_backend_shm_region_1").touch()
-    living = tmp_path / "mpack-triton-alive-lock"
+    (tmp_path / "mpack-triton-0123456789ab-lock").touch()
+    (tmp_path / "mpack-triton-0123456789ab-region").touch()
+    others = {"triton_python_backend_shm_region_1", "mpack-triton-*-lock", "mpack-triton-x-lock"}
+    for name in others:
+        (tmp_path / name).touch()
+    living = tmp_path / "mpack-triton-ba9876543210-lock"
     with living.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         regions = Regions(tmp_path)
         (tmp_path / f"{regions.prefix}region").touch()
         there = {path.name for path in tmp_path.iterdir()}
-        assert "mpack-triton-dead-lock" not in there and "mpack-triton-dead-region" not in there
+        assert not [name for name in there if "0123456789ab" in name]
         regions.remove()
-    assert {path.name for path in tmp_path.iterdir()} == {living.name, "triton_python_backend_shm_region_1"}
+    assert {path.name for path in tmp_path.iterdir()} == {living.name, *others}
     with pytest.raises(LoadFailure, match="--shm-size"):
         Regions(tmp_path / "none")
+
+
+def test_infinities_are_not_missing_values() -> None:
+    """The self-check's compare: JSON has one null for all three, V2's raw numbers have not."""
+    tensors = {text: [V2Tensor("y", "FP64", np.array([[float(text)]]))] for text in ("nan", "inf", "-inf", "1")}
+    for left, expected in tensors.items():
+        for right, got in tensors.items():
+            assert (compare(expected, got, 1e-6)[1] is None) == (left == right)
+
+
+class Refusing(threading.Thread):
+    """The other end of a gRPC connection: answers a status at the first frame of data, and wants no more."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(daemon=True)
+        self.ours, self._theirs = socket.socketpair()
+        self._status = status
+
+    def connect(self, timeout: float) -> socket.socket:
+        self.ours.settimeout(timeout)
+        return self.ours
+
+    def run(self) -> None:
+        http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        http.initiate_connection()
+        while True:
+            for event in http.receive_data(self._theirs.recv(1 << 16)):
+                if isinstance(event, h2.events.DataReceived) and event.stream_id is not None:
+                    headers = [(":status", "200"), ("grpc-status", self._status), ("grpc-message", "too%20long")]
+                    http.send_headers(event.stream_id, headers if self._status else headers[:1], end_stream=False)
+                    http.reset_stream(event.stream_id)
+                    self._theirs.sendall(http.data_to_send())
+                    return
+            self._theirs.sendall(http.data_to_send())
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("8", "RESOURCE_EXHAUSTED over gRPC: too long"), ("", "reset the call"), ("²", "UNKNOWN over gRPC: too long")],
+)
+def test_a_status_before_the_request_is_whole_is_told(status: str, words: str) -> None:
+    """The reset behind it is not the reason."""
+    server = Refusing(status)
+    server.start()
+    connection = Connection(cast(Any, server), 10)
+    with pytest.raises(ModelFailure, match=words):
+        connection.call("ModelInfer", b"x" * 1_000_000)
+    connection.close()
+    server.join(10)
