@@ -9,15 +9,6 @@ KNOWN = frozenset(
         *("identity", "repeat", "square", "fil", "dali", "tensorrtllm", "vllm"),
     )
 )
-PLATFORMS = {
-    "ensemble": "ensemble",
-    "tensorrt_plan": "tensorrt",
-    "tensorflow_graphdef": "tensorflow",
-    "tensorflow_savedmodel": "tensorflow",
-    "onnxruntime_onnx": "onnxruntime",
-    "pytorch_libtorch": "pytorch",
-    "caffe2_netdef": "caffe2",
-}
 #: Backend -> the names that it takes for the model in a version directory, file or directory.
 FILES = {
     "python": ("model.py",),

@@ -31,9 +31,10 @@ import difflib
 from collections.abc import Callable, Sequence
 
 from mpack.artifact.model import Finding
+from mpack.artifact.triton_layout import PLATFORMS
 from mpack.errors import InputError
 
-from .backends import COMPLETING, FILES, KNOWN, PLATFORMS
+from .backends import COMPLETING, FILES, KNOWN
 from .check_ensemble import check_ensemble
 from .check_tensors import check_tensors
 from .faults import MAX_FAULTS, Fault, Report, Subject, listed

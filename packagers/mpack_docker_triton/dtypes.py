@@ -23,10 +23,6 @@ _NUMBERS = {
 }
 _TEXT = ("str", "string", "bytes", "object")
 _COLUMNS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
-_NAMES = {datatype: dtype for dtype, datatype in _NUMBERS.items()} | {"BYTES": "str", "STRING": "str"}
-
-#: Every V2 type, BYTES last.
-V2_TYPES = (*_NUMBERS.values(), "BYTES")
 
 
 def v2_of_dtype(dtype: str) -> str:
@@ -42,11 +38,6 @@ def v2_of_dtype(dtype: str) -> str:
 def v2_of_column(kind: str) -> str:
     """The V2 type of an MLflow column type; text, binary, datetime and any are BYTES."""
     return _COLUMNS.get(kind, "BYTES")
-
-
-def dtype_of_v2(datatype: str) -> str:
-    """The NumPy name of a V2 type (BYTES: str; STRING, as KServe's schema writes it, too). KeyError for others."""
-    return _NAMES[datatype]
 
 
 def config_type(datatype: str) -> str:

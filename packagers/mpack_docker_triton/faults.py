@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from mpack.artifact.triton_layout import PLATFORMS
 from mpack.signature import Signature
 
-from .backends import FILES, PLATFORMS
+from .backends import FILES
 from .positions import Node, Path, Positions, field_name
 from .schema import Message
 

@@ -16,6 +16,9 @@ from mpack.contents import Contents, Source, sha256_bytes
 #: Kinds of layers, in image order: what changes least comes first.
 LAYER_KINDS = ("base", "dependencies", "runtime", "bytecode", "model", "config")
 
+#: Kinds of base images: with a Python; with a Python and tritonserver.
+BASE_KINDS = ("python", "triton")
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -158,6 +161,10 @@ class BaseWish:
     kind: str = "python"
     needs: tuple[str, ...] = ()
     preferred: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in BASE_KINDS:
+            raise ValueError(f"base kind {self.kind!r} is not one of {', '.join(BASE_KINDS)}")
 
     def to_json(self) -> dict[str, Any]:
         return {

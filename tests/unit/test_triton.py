@@ -227,3 +227,14 @@ def test_fixtures(fixture: str, tmp_path: Path) -> None:
     assert sample is not None
     asked = [item for item in expect["requests"] if item["request"]["inputs"] == sample.request["inputs"]]
     assert [{"outputs": item["outputs"]} for item in asked] == [sample.expected]
+
+
+def test_two_pythons_are_told(tmp_path: Path) -> None:
+    conda = "dependencies: [python={}]"
+    files = {"a/config.pbtxt": PYTHON, "a/1/model.py": "", "b/config.pbtxt": PYTHON, "b/1/model.py": ""}
+    files |= {"a/conda.yaml": conda.format("3.11.2"), "b/conda.yaml": conda.format("3.9")}
+    description = read(tmp_path / "two", files)
+    assert description.python == "3.11.2"
+    assert [item.path for item in description.findings if "asks for Python 3.9" in item.message] == ["b/conda.yaml"]
+    again = read(tmp_path / "one", files | {"b/conda.yaml": conda.format("3.11")})
+    assert not [item for item in again.findings if "asks for Python" in item.message]

@@ -179,10 +179,18 @@ def _environment(tree: Tree, folders: tuple[str, ...]) -> CondaEnv:
         if path is None:
             continue
         found = parse_conda(decode(tree.read(path), path), path, tree, folder)
+        if python and found.python and _minor(found.python) != _minor(python):
+            message = f"it asks for Python {found.python}; all models of an image share one, {python}"
+            findings.append(Finding("warning", message, path))
         python = python or found.python
         requirements |= {item.line: item for item in found.requirements}
         findings += found.findings
     return CondaEnv(python, tuple(requirements.values()), tuple(findings))
+
+
+def _minor(version: str) -> str:
+    """ "3.11.7" -> "3.11"."""
+    return ".".join(version.split(".")[:2])
 
 
 def _is_code(path: str) -> bool:

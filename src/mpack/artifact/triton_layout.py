@@ -47,7 +47,8 @@ SEED_KINDS = KINDS[:7]
 #: Names that no other format has, so that they tell a Triton model without a config beside.
 TRITON_ONLY = frozenset({"model.plan", "model.graphdef", "model.netdef"})
 _BACKENDS = frozenset(kind.backend for kind in KINDS)
-_PLATFORMS = {
+#: What config.pbtxt may say as `platform` -> the backend.
+PLATFORMS = {
     "ensemble": "ensemble",
     "tensorrt_plan": "tensorrt",
     "tensorflow_graphdef": "tensorflow",
@@ -70,7 +71,8 @@ def triton_name(text: str, where: str = "The model's name") -> str:
     raise InputError(
         "artifact-invalid",
         f"{where}, {shown!r}, cannot be a Triton model's: Model name must be valid URL path segment.",
-        f"Use letters, digits, '.', '_' and '-', not a '.' at the start, at most {_MAX_NAME} characters.",
+        f"Use letters, digits, '.', '_' and '-', not a '.' at the start, at most {_MAX_NAME} characters; "
+        "mpack.toml beside the artifact can set another name.",
     )
 
 
@@ -91,14 +93,14 @@ def triton_version(text: str, where: str = "The model's version") -> str:
         raise InputError(
             "artifact-invalid",
             f"{where}, {shown!r}, has no digit: Model version must be numeric.",
-            "Give a version like 1 or 1.2 in the manifest.",
+            "Give a version like 1 or 1.2 in the manifest or in mpack.toml.",
         )
     digits = digits.lstrip("0") or "0"
     if not is_version(digits):
         raise InputError(
             "artifact-invalid",
             f"{where}, {shown!r}, makes a number above {MAX_VERSION}, which is Triton's largest.",
-            "Give a shorter version in the manifest.",
+            "Give a shorter version in the manifest or in mpack.toml.",
         )
     return digits
 
@@ -188,7 +190,7 @@ def backend_of(facts: Mapping[str, str], kinds: list[Kind]) -> str | None:
     """The backend that a config names, else that of the first model file; None where neither tells."""
     if "ensemble_scheduling" in facts or facts.get("platform") == "ensemble":
         return "ensemble"
-    named = facts.get("backend") or _PLATFORMS.get(facts.get("platform", ""))
+    named = facts.get("backend") or PLATFORMS.get(facts.get("platform", ""))
     return named or (kinds[0].backend if kinds else None)
 
 

@@ -111,12 +111,20 @@ def test_what_triton_cannot_name_or_carry_is_refused(signature: Signature, word:
         generate("m", "python", signature)
 
 
-def test_types_go_both_ways() -> None:
-    for datatype in dtypes.V2_TYPES:
-        assert dtypes.v2_of_dtype(dtypes.dtype_of_v2(datatype)) == datatype
-        assert dtypes.v2_of_config(dtypes.config_type(datatype)) == datatype
-    assert dtypes.v2_of_dtype("bfloat16") == "BF16"
-    assert dtypes.config_type("BYTES") == "TYPE_STRING"
+@pytest.mark.parametrize(
+    ("dtype", "datatype", "written"),
+    [
+        *((f"{sign}int{bits}", f"{sign}INT{bits}".upper(), "") for sign in ("", "u") for bits in (8, 16, 32, 64)),
+        *((f"float{bits}", f"FP{bits}", "") for bits in (16, 32, 64)),
+        ("bool", "BOOL", ""),
+        ("bfloat16", "BF16", ""),
+        *((text, "BYTES", "TYPE_STRING") for text in ("str", "bytes", "object", "datetime64[ns]")),
+    ],
+)
+def test_types(dtype: str, datatype: str, written: str) -> None:
+    assert dtypes.v2_of_dtype(dtype) == datatype
+    assert dtypes.config_type(datatype) == (written or f"TYPE_{datatype}")
+    assert dtypes.v2_of_config(dtypes.config_type(datatype)) == datatype
 
 
 VECTOR = Signature((Tensor("x", "float32", (-1,)),), (Tensor("y", "float32", (-1, 3)),))
