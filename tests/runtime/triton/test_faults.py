@@ -15,7 +15,8 @@ import pytest
 from mpack_runtime.triton.grpc import GrpcFailure
 from mpack_runtime.triton.v2 import V2Tensor
 
-from .test_server import CONFIG, COUNT, PLAIN, SIGNATURE, alive, ask, checked, leftovers, wait_until
+from .test_self_check import checked
+from .test_server import CONFIG, COUNT, PLAIN, SIGNATURE, alive, ask, leftovers, wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -1,8 +1,7 @@
-"""The real tritonserver with numpy 2: types, merged requests, errors, start, end and self-check."""
+"""The real tritonserver with numpy 2: types, merged requests, errors, start and end."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -123,17 +122,6 @@ input [{name: "alcohol" data_type: TYPE_FP64 dims: [1]}]
 input [{name: "grape" data_type: TYPE_STRING dims: [1] optional: true}]
 output [{name: "rows" data_type: TYPE_INT64 dims: [1]}]
 """
-DECLARED = {
-    "m": {
-        "inputs": [
-            {"name": "alcohol", "datatype": "FP64", "shape": [-1, 1]},
-            {"name": "grape", "datatype": "BYTES", "shape": [-1, 1]},
-        ],
-        "outputs": [{"name": "rows", "datatype": "INT64", "shape": [-1, 1]}],
-    }
-}
-SAMPLE = {"request": {"columns": ["alcohol", "grape"], "data": [[1.0, None], [2.0, "né"]]}, "expected": None}
-EXPECTED = {"prediction": [2, 2], "columns": ["rows"]}
 PLAIN = CONFIG.replace(CONFIG.split("\n")[2], "")
 
 
@@ -184,15 +172,6 @@ def test_what_the_client_did_wrong_is_told_over_grpc(image: Any, start: Any) -> 
         assert unknown.value.code == "NOT_FOUND"
     finally:
         grpc.close()
-
-
-def test_outputs_that_nobody_declared_are_the_answers(triton: Any, image: Any) -> None:
-    """Auto-completion asks the model its sample; the self-check sees the same."""
-    config = CONFIG.split("output")[0].replace(CONFIG.split("\n")[2], "")
-    signature = {**SIGNATURE, "outputs": []}
-    made = image(entry=COUNT, config=config, signature=signature, sample=SAMPLE, declared=DECLARED)
-    done = triton.run(made, "self-check")
-    assert json.loads(done.stdout)["reason"] is None and done.returncode == 0
 
 
 def leftovers() -> set[str]:
@@ -328,80 +307,3 @@ def test_health_asks_the_server(triton: Any, image: Any, tmp_path: Path) -> None
         assert server.wait(10) == 0
     after = triton.run(made, "health", **settings)
     assert after.returncode == 1 and "does not answer" in after.stderr
-
-
-def checked(triton: Any, made: Path, *words: str) -> tuple[int, dict[str, Any]]:
-    done = triton.run(made, "self-check", *words)
-    assert done.stdout.count("\n") == 1, done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
-def test_the_self_check_passes(triton: Any, image: Any) -> None:
-    """Against the expected answer, without one against the model itself; --modules has those of the stub."""
-    before = leftovers()
-    made = image(
-        entry=COUNT, config=PLAIN, signature=SIGNATURE, declared=DECLARED, sample={**SAMPLE, "expected": EXPECTED}
-    )
-    code, report = checked(triton, made, "--modules")
-    assert (code, report["status"], report["against"], report["rows"]) == (0, "passed", "expected", 2), report
-    assert {path.rsplit("/", 1)[1] for path in report["modules"]} >= {"entry.py", "triton_python_backend_utils.py"}
-    code, report = checked(triton, image(entry=COUNT, config=PLAIN, signature=SIGNATURE, sample=SAMPLE))
-    assert (code, report["against"], report["reason"]) == (0, "load", None)
-    assert not leftovers() - before
-
-
-WRONG_NAME = json.loads(json.dumps(DECLARED).replace('"rows"', '"quality"'))
-WRONG_TYPE = json.loads(json.dumps(DECLARED).replace("FP64", "FP32"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"declared": WRONG_NAME}, "m: the server's HTTP metadata name the outputs rows; declared are quality."),
-        ({"declared": WRONG_TYPE}, "show the input alcohol as FP64 [-1, 1]; declared is FP32 [-1, 1]."),
-        (
-            {"sample": {**SAMPLE, "expected": {"prediction": [2, 3]}}},
-            "prediction['rows'][1][0]: expected 3 within 1e-06, got 2",
-        ),
-        ({"entry": "def init(): raise OSError('gone')\n"}, "OSError: gone"),
-        ({"sample": {"request": {"data": [[1, "boom"]]}}}, "the grapes are off"),
-        ({"config": PLAIN.replace("INT64", "BOOL"), "declared": {}}, "2 cannot be BOOL without loss"),
-        ({"config": PLAIN.replace("rows", "other")}, "m: the server's HTTP metadata name the outputs other"),
-    ],
-)
-def test_the_self_check_fails_with_the_reason(triton: Any, image: Any, changes: Any, reason: str) -> None:
-    """Exit code 4, one line of JSON."""
-    base = {"entry": COUNT, "config": PLAIN, "signature": SIGNATURE, "declared": DECLARED, "sample": SAMPLE}
-    code, report = checked(triton, image(**{**base, **changes}))
-    assert (code, report["status"]) == (4, "failed") and reason in report["reason"], report
-
-
-NATIVE = """
-import numpy as np
-import triton_python_backend_utils as utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        arrays = [np.from_dlpack(request.inputs()[0]) for request in requests]
-        return [utils.InferenceResponse([utils.Tensor.from_dlpack("y", 2 * array)]) for array in arrays]
-"""
-
-
-@pytest.mark.parametrize(
-    ("data", "code", "reason"),
-    [([2.0, 4.0], 0, None), ([2.0, 5.0], 4, "prediction['y'][0][1]: expected 5.0 within 1e-06, got 4.0")],
-)
-def test_the_self_check_of_a_model_that_triton_loads(
-    triton: Any, image: Any, data: list[float], code: int, reason: str | None
-) -> None:
-    """Sample and expected answer are V2's own."""
-    config = 'max_batch_size: 4\ninput [{name: "x" data_type: TYPE_FP32 dims: [2]}]\n'
-    sample = {
-        "request": {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]},
-        "expected": {"outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": data}]},
-    }
-    made = image(
-        config=config + config[18:].replace("input", "output").replace("x", "y"), model_py=NATIVE, sample=sample
-    )
-    found, report = checked(triton, made)
-    assert (found, report["reason"], report["against"]) == (code, reason, "expected"), report

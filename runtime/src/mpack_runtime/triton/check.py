@@ -12,26 +12,25 @@ import os
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TextIO
 
 import numpy as np
-import orjson
 
 from mpack_runtime import selfcheck
 from mpack_runtime.config import ModelConfig, Sample
 from mpack_runtime.errors import BadRequest, LoadFailure, ModelFailure, RuntimeFault
-from mpack_runtime.frame import Array, Inputs, Prediction
+from mpack_runtime.frame import Array, Inputs
 from mpack_runtime.selfcheck import Report
 from mpack_runtime.service import Service
-from mpack_runtime.signature import Signature
-from mpack_runtime.triton import inputs, outputs
+from mpack_runtime.triton import outputs
 from mpack_runtime.triton.address import listens
 from mpack_runtime.triton.client import GrpcClient, HttpClient, Metadata
 from mpack_runtime.triton.grpc import GrpcFailure
 from mpack_runtime.triton.launch import ready_timeout
 from mpack_runtime.triton.model import MODULES_FILE
 from mpack_runtime.triton.process import TritonServer
+from mpack_runtime.triton.question import Question, ask, expected
 from mpack_runtime.triton.serving import Serving
 from mpack_runtime.triton.spec import Spec
 from mpack_runtime.triton.v2 import V2Tensor
@@ -55,18 +54,6 @@ def check(config: ModelConfig, out: TextIO, *, modules: bool = False) -> int:
         report = replace(report, modules=tuple(sorted(sources.union(selfcheck.imported_sources()))))
     print(report.line(), file=out)
     return report.exit_code
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to ask. `proof` False: made-up values, whose refusal proves nothing."""
-
-    model: str
-    tensors: tuple[V2Tensor, ...]
-    outputs: tuple[str, ...] = ()
-    rows: int | None = None
-    asked: Inputs | None = None
-    proof: bool = True
 
 
 def _run(config: ModelConfig, sources: set[str] | None) -> Report:
@@ -105,7 +92,7 @@ def _ask(config: ModelConfig, serving: Serving, service: Service | None, server:
     try:
         _check_models(serving, http, grpc)
         try:
-            question = _question(config, serving, service)
+            question = ask(config, serving, service, grpc.metadata)
         except BadRequest as error:
             return Report("passed", "load", reason=f"The sample cannot be sent over V2: {error.message}")
         if question is None:
@@ -163,27 +150,6 @@ def _listed(names: Any) -> str:
     return ", ".join(names) or "(none)"
 
 
-def _question(config: ModelConfig, serving: Serving, service: Service | None) -> Question | None:
-    """The sample, or made-up values, as a V2 request; None if nothing is known to ask. Raises BadRequest."""
-    if service is None:
-        request = config.sample.request if config.sample else None
-        if request is None:
-            return None
-        tensors = tuple(V2Tensor.from_json(item) for item in request["inputs"])
-        wanted = tuple(str(item["name"]) for item in request.get("outputs") or ())
-        rows = tensors[0].shape[0] if tensors and tensors[0].shape else None
-        return Question(str(request.get("model_name") or serving.model), tensors, wanted, rows)
-    request = service.sample.request if service.sample else None
-    proof = request is not None
-    request = request if proof else service.example()
-    if request is None:
-        return None
-    asked = service.decode(orjson.dumps(request))
-    declared = config.signature or Signature()
-    tensors = tuple(V2Tensor.of(name, array) for name, array in inputs.encode(asked, declared).items())
-    return Question(serving.model, tensors, (), asked.rows, asked, proof)
-
-
 def _check_answer(question: Question, metadata: Metadata, answer: Sequence[V2Tensor]) -> None:
     """The answer is as the metadata promise. Raises ModelFailure."""
     promised = {spec.name: spec for spec in metadata.outputs}
@@ -227,7 +193,7 @@ def _judge(
     """Compares the answer with what is expected, or with the model's own."""
     rows = question.rows
     if sample is not None and sample.expected is not None:
-        difference, reason = _compare(_expected(service, sample, metadata), answer, sample.tolerance)
+        difference, reason = _compare(expected(service, sample, metadata), answer, sample.tolerance)
         if reason is None:
             return Report("passed", "expected", difference, rows)
         if sample.output_file is not None:
@@ -243,24 +209,6 @@ def _judge(
         reason = f"The server's answer is not the one that the model gives when it is asked directly: {reason}"
         return Report("failed", "load", difference, rows, reason)
     return Report("passed", "load", rows=rows)
-
-
-def _expected(service: Service | None, sample: Sample, metadata: Metadata) -> list[V2Tensor]:
-    """The expected answer as V2 tensors. Raises ModelFailure where the outputs cannot hold it."""
-    expected = sample.expected
-    if service is None:
-        try:
-            return [V2Tensor.from_json(item) for item in expected["outputs"]]
-        except (BadRequest, KeyError, TypeError) as error:
-            raise ModelFailure(f'The expected answer is not of the form {{"outputs": […]}}: {error}') from error
-    if not (isinstance(expected, dict) and "prediction" in expected):
-        expected = {"prediction": expected}
-    columns = expected.get("columns") or service.signature.output_names
-    try:
-        made = outputs.encode(Prediction(expected["prediction"], tuple(columns)), metadata.outputs, exact=False)
-    except ModelFailure as error:
-        raise ModelFailure(f"The expected answer does not fit the model's outputs: {error.message}") from error
-    return [V2Tensor.of(*item) for item in made.items()]
 
 
 def _compare(

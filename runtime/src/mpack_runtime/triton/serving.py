@@ -4,8 +4,8 @@
                 "native": false, "models": ["wine"],
                 "declared": {"wine": {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}], "outputs": []}}}
 
-`model` is the one that the sample is for; `native`: Triton alone loads it, and the sample is a V2 request. An empty
-side of `declared` is not known before the server runs.
+`model` is the one that a sample without a name is for, null where several could be; `native`: Triton alone loads
+it. An empty side of `declared` is not known before the server runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Serving:
     """The repository and what is in it; `declared` has inputs and outputs by model."""
 
     repository: Path
-    model: str
+    model: str | None
     version: str
     native: bool
     models: tuple[str, ...]
@@ -42,7 +42,7 @@ class Serving:
         try:
             return cls(
                 repository=Path(data["repository"]),
-                model=str(data["model"]),
+                model=None if data["model"] is None else str(data["model"]),
                 version=str(data["version"]),
                 native=bool(data["native"]),
                 models=tuple(map(str, data["models"])),
