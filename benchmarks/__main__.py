@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import throughput
+from benchmarks import load, throughput
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.figures import OURS, Figures, machine
@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         with Bench.opened(chosen.repeat, chosen.bases) as bench:
             about = machine(bench.docker.client_version, bench.docker.server_version)
             wanted = chosen.scenes or [*SCENES, THROUGHPUT]
+            if THROUGHPUT in wanted:
+                load.program()
             tables = []
             if building := [scene for scene in wanted if scene in SCENES]:
                 tables.append(_building(bench, building, chosen.without))

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
 
 from benchmarks.bench import ROOT, Bench, run, say
 from benchmarks.figures import RATE, Figures
-from benchmarks.load import Load, Road, load, program
+from benchmarks.load import Load, Road, load
 from benchmarks.mlserver import MODEL, MlServer
 from benchmarks.scenes import running, until_ready
 from benchmarks.subjects import COLD, Mpack, Serving
@@ -54,7 +54,6 @@ def throughput(bench: Bench, figures: Figures, base: str | None) -> None:
 
     `base` is MLServer's base image, None to leave it out.
     """
-    program()
     sample = _sample()
     servers = list(_servers(bench, sample[0], base))
     for number in range(bench.repeat):
