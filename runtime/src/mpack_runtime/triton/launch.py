@@ -44,6 +44,8 @@ def launch(config: ModelConfig, flags: Sequence[str], settings: Settings) -> int
         server.start()
         _watch(server, signals, timeout, f"{config.name} {config.version}")
         stopped = signals.stopped
+        if not server.listening:
+            server.ready()  # it may listen since the last look
         server.signal(signal.SIGTERM)
         server.wait(_LOST_GRACE if not stopped else server.grace() if server.listening else 1.0)
     if stopped:
