@@ -177,8 +177,8 @@ def _flags(arguments: TritonArguments, made: Repository) -> tuple[str, ...]:
         control = (f"--model-control-mode={arguments.modelControl}",)
     if arguments.modelControl == "explicit":
         control += tuple(f"--load-model={name}" for name in made.models)
-    ports = (f"--http-port={arguments.httpPort}", f"--grpc-port={arguments.grpcPort}")
-    return (*ports, *metrics, *control, *LOG_FLAGS[arguments.logLevel])
+    grpc = f"--grpc-port={arguments.grpcPort}"  # HTTP's is MPACK_PORT, so that `docker run -e` can change it
+    return (grpc, *metrics, *control, *LOG_FLAGS[arguments.logLevel])
 
 
 def _base(artifact: Artifact, arguments: TritonArguments, made: Repository) -> BaseWish:
