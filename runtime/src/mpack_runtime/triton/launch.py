@@ -46,8 +46,7 @@ def launch(config: ModelConfig, flags: Sequence[str], settings: Settings) -> int
         stopped = signals.stopped
         if not server.listening:
             server.ready()  # it may listen since the last look
-        server.signal(signal.SIGTERM)
-        server.wait(_LOST_GRACE if not stopped else server.grace() if server.listening else 1.0)
+        server.finish(_LOST_GRACE if not stopped else server.grace() if server.listening else 1.0)
     if stopped:
         return 0
     raise LoadFailure(server.failure())

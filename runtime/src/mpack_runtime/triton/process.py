@@ -143,15 +143,24 @@ class TritonServer:
             self._loss = f"A model's process in Triton's Python backend {_end_of(pid)}; Triton starts no other."
         return bool(dead)
 
-    def wait(self, seconds: float) -> int | None:
-        """Waits for the server's end at most so long; its exit code."""
-        until = time.monotonic() + seconds
+    def finish(self, seconds: float) -> None:
+        """Tells the server to end and waits for it at most so long. It answers all requests, then ends its models'
+        processes, and looks only once a second whether they are gone: after that it is not waited for."""
+        self.signal(signal.SIGTERM)
+        models, until = self._models(), time.monotonic() + seconds
         while self.poll() is None and time.monotonic() < until:
+            if models and not self._models():
+                time.sleep(0.1)  # the last answer's way through the socket
+                self.signal(signal.SIGKILL)
+                return
             time.sleep(0.02)
-        return self.code
+
+    def _models(self) -> list[int]:
+        """The processes of models that live."""
+        return [pid for pid, state in children(self._process.pid) if state != "Z"] if self._process else []
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the server alone."""
+        """Sends a signal to the server alone, if it runs."""
         if self._process is not None and self.poll() is None:
             os.kill(self._process.pid, number)
 
