@@ -25,7 +25,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	@bash scripts/with-engine.sh $(BIN)/python -m benchmarks
+	@bash scripts/with-engine.sh --load $(BIN)/python -m benchmarks
 
 # Makes fixtures/models anew, in an environment of its own.
 fixtures: $(STAMP)

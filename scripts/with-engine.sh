@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Runs a command with a docker engine and mpack's system tools at hand: installs what is missing (as root, on Debian), starts
 # dockerd where none answers, and stops what it started.
-# usage: with-engine.sh [--browser] COMMAND...
+# usage: with-engine.sh [--browser | --load] COMMAND...
 set -euo pipefail
 packages=()
 need() { command -v "$1" >/dev/null || packages+=("$2"); }
-browser=
-if [ "${1:-}" = --browser ]; then browser=1; shift; fi
+more=
+case "${1:-}" in --browser | --load) more=$1; shift ;; esac
 
 need dockerd docker.io
 need runc runc
 need mmdebstrap mmdebstrap
 [ -x /usr/bin/docker ] || command -v docker >/dev/null || packages+=(docker.io)
-if [ -n "$browser" ]; then
+if [ "$more" = --load ]; then need h2load nghttp2-client; fi
+if [ "$more" = --browser ]; then
   need chromium chromium
   need docker-registry docker-registry
   need htpasswd apache2-utils

@@ -4,8 +4,8 @@
                 "native": false, "models": ["wine"],
                 "declared": {"wine": {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}], "outputs": []}}}
 
-`model` is the one that a sample without a name is for, null where several could be; `native`: Triton alone loads
-it. An empty side of `declared` is not known before the server runs.
+`model` is the one that a sample without a name is for, and `version` its directory, both null where several could be;
+`native`: Triton alone loads it. An empty side of `declared` is not known before the server runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Serving:
 
     repository: Path
     model: str | None
-    version: str
+    version: str | None
     native: bool
     models: tuple[str, ...]
     declared: Mapping[str, Sides]
@@ -43,7 +43,7 @@ class Serving:
             return cls(
                 repository=Path(data["repository"]),
                 model=None if data["model"] is None else str(data["model"]),
-                version=str(data["version"]),
+                version=None if data["version"] is None else str(data["version"]),
                 native=bool(data["native"]),
                 models=tuple(map(str, data["models"])),
                 declared={
