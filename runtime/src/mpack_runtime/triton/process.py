@@ -6,6 +6,7 @@ ours, so that nobody is left behind. Should we be killed, the server is told to 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -57,6 +58,7 @@ class TritonServer:
         self._ended, self._alone = False, not sockets
         self._dead: frozenset[int] = frozenset()
         self._loss = ""
+        self._environments: set[Path] = set()
         self.code: int | None = None
         self.listening = self._was_ready = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -70,6 +72,7 @@ class TritonServer:
 
     def start(self, extra: Mapping[str, str] | None = None) -> None:
         """Starts the server, with `extra` in its environment. Raises LoadFailure."""
+        self._environments = _environments()
         prctl = ctypes.CDLL(None).prctl
         prctl(_SUBREAPER, 1, 0, 0, 0)
         try:
@@ -181,6 +184,9 @@ class TritonServer:
         if self._log is not None:
             self._log.join()
         self._regions.remove()
+        for path in _environments() - self._environments:
+            with contextlib.suppress(OSError):  # not empty, or another user's
+                path.rmdir()
 
     def _end_group(self, group: int) -> None:
         for number, seconds in ((signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
@@ -222,6 +228,12 @@ class TritonServer:
             sentences = [] if hints else [f"The Triton server ended with exit code {code}."]
         sentences += hints
         return "\n".join(sentences)
+
+
+def _environments() -> set[Path]:
+    """The Python backend's directories for environments that it would unpack: empty, for ours is there already. A
+    server that is killed leaves its own."""
+    return set(Path("/tmp").glob("python_env_*"))  # noqa: S108
 
 
 def children(parent: int) -> Iterator[tuple[int, str]]:
