@@ -64,6 +64,7 @@ CODES: dict[str, str] = {
     "disk-unwritable": "A file or directory that mpack must write cannot be written.",
     "store-corrupt": "The image store or a cache holds damaged content.",
     "download-failed": "An artifact URL cannot be fetched.",
+    "image-unreadable": "An image to compare is not sound, or holds more than mpack compares.",
     "image-unknown": "No image of that name is in the store, the engine or a registry.",
     # verification
     "verification-failed": "The image's self-check failed or answered otherwise than expected.",
