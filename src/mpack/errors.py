@@ -8,6 +8,8 @@
     └── InternalError       exit 70   a bug of ours
     (interrupted)           exit 130  Ctrl-C; not an MpackError
 
+`mpack diff` ends with 1 where the images differ, as diff(1) does, and therefore with no InputError.
+
 Raised low, printed once (by `mpack.cli`). A message says what was tried, on what and why it failed; the hint says what
 to do. `code` is a stable word for programs and a heading in docs/reference/errors.md.
 """

@@ -35,17 +35,16 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[FieldChange
 
 
 def config_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an image's configuration but its layers, the base first; values of any form, for it is foreign."""
-    found = {key: value for key, value in config.items() if key not in ("config", "rootfs")}
+    """The fields of an image's configuration but its layers: the base first, the history last; values of any form."""
+    found = {key: value for key, value in config.items() if key not in ("config", "history", "rootfs")}
     runtime = config.get("config")
-    if not isinstance(runtime, dict):
-        return {**found, "config": runtime} if runtime else found
-    for key, value in runtime.items():
+    for key, value in (runtime if isinstance(runtime, dict) else {"config": runtime}).items():
         if key in _MAPS and (entries := _entries(value)) is not None:
             found |= {f"{_MAPS[key]}.{name}": item for name, item in entries.items()}
         else:
             found[_NAMES.get(key, key.lower())] = value
-    return {name: found.pop(label) for label, name in _BASE.items() if label in found} | found
+    base = {name: found.pop(label) for label, name in _BASE.items() if label in found}
+    return {**base, **found, "history": config.get("history")}
 
 
 def _entries(value: Any) -> dict[str, Any] | None:
