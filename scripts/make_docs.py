@@ -51,7 +51,7 @@ def errors_page() -> str:
     """Every error code with its line, and the exit codes."""
     rows = [
         ("0", "done"),
-        (str(InputError.exit_code), "the input is at fault: artifact, pins, manifest"),
+        (str(InputError.exit_code), "the input is at fault: artifact, pins, manifest; `mpack diff`: the images differ"),
         (str(UsageError.exit_code), "wrong usage: unknown option, packager, argument"),
         (str(EnvironmentFault.exit_code), "the environment is at fault: engine, index, auth, network, disk"),
         (str(VerificationError.exit_code), "verification failed: nothing tagged, pushed or written"),

@@ -8,6 +8,8 @@
     └── InternalError       exit 70   a bug of ours
     (interrupted)           exit 130  Ctrl-C; not an MpackError
 
+`mpack diff` ends with 1 where the images differ, as diff(1) does, and therefore with no InputError.
+
 Raised low, printed once (by `mpack.cli`). A message says what was tried, on what and why it failed; the hint says what
 to do. `code` is a stable word for programs and a heading in docs/reference/errors.md.
 """
@@ -64,6 +66,7 @@ CODES: dict[str, str] = {
     "disk-unwritable": "A file or directory that mpack must write cannot be written.",
     "store-corrupt": "The image store or a cache holds damaged content.",
     "download-failed": "An artifact URL cannot be fetched.",
+    "image-unreadable": "An image to compare is not sound, or holds more than mpack compares.",
     "image-unknown": "No image of that name is in the store, the engine or a registry.",
     # verification
     "verification-failed": "The image's self-check failed or answered otherwise than expected.",

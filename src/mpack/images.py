@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.engine import Docker
-from mpack.errors import EnvironmentFault
+from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.image import OciImage
+from mpack.oci.load import Loaded, read_archive, read_oci_directory
 from mpack.oci.store import Store
 from mpack.registry.pull import pull
 from mpack.registry.reference import parse_reference
+
+#: What stands before the path of an image in a file, as in `--output`.
+FILES = ("oci", "oci-archive", "docker-archive")
 
 
 def find_image(
@@ -41,6 +47,64 @@ def find_image(
         f"There is no image {reference} in {places}.",
         "`mpack images` and `docker images` list them; a registry's image is named with the registry's host.",
     )
+
+
+@dataclass(frozen=True)
+class OpenImage:
+    """An image whose bytes are in the store. `digest` is its manifest's, None where its source keeps no manifest;
+    `listed` is False for what was only copied here."""
+
+    image: OciImage
+    digest: str | None
+    listed: bool
+
+
+def open_image(
+    reference: str,
+    store: Store,
+    docker: Docker | None,
+    platform: str,
+    say: Callable[[str], None] = lambda text: None,
+) -> OpenImage:
+    """As `find_image`, for reading layers; also oci:DIR, oci-archive:FILE and docker-archive:FILE with one image in it.
+
+    The caller holds a lease of the store. Raises as `find_image`, and InputError base-unsuitable for a file.
+    """
+    kind, _, path = reference.partition(":")
+    if kind in FILES and path:
+        image = _from_file(reference, kind, Path(path), store)
+        return OpenImage(image, None if kind == "docker-archive" else image.digest, False)
+    found = find_image(reference, store, docker, platform, say)
+    if found.digest is not None:
+        return OpenImage(store.image(found.digest), found.digest, store.find_record(found.digest) is not None)
+    known = store.find(found.id)
+    if known is not None:
+        return OpenImage(known, None, True)
+    assert docker is not None
+    say(f"copying {reference} from docker")
+    with docker.save(found.id) as archive:
+        [loaded] = read_archive(store, archive, f"docker's image {reference}")
+    return OpenImage(loaded.image, None, False)
+
+
+def _from_file(reference: str, kind: str, path: Path, store: Store) -> OciImage:
+    """The one image of a layout or archive."""
+    loaded = read_oci_directory(store, path) if kind == "oci" else _read_archive(reference, path, store)
+    images = {item.image.digest: item.image for item in loaded}
+    if len(images) != 1:
+        raise InputError(
+            "base-unsuitable", f"{reference} holds {len(images)} images, not one.", "Copy the one image out of it."
+        )
+    return images.popitem()[1]
+
+
+def _read_archive(reference: str, path: Path, store: Store) -> list[Loaded]:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise InputError("base-unsuitable", f"{reference} cannot be read: {error.strerror}.") from error
+    with stream:
+        return read_archive(store, stream, reference)
 
 
 def _names_a_registry(reference: str) -> bool:

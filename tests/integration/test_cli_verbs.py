@@ -1,4 +1,4 @@
-"""The other verbs as processes: verify, plan, export, images, rm, doctor."""
+"""The other verbs as processes: verify, diff, plan, export, images, rm, doctor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,23 @@ def test_wrong_answer(mpack: Any, built: dict[str, Any], lock: Path, wrong: Path
     again = mpack("verify", kept[0], "--json", code=4)
     assert json.loads(again.stdout.splitlines()[0])["status"] == "failed"
     mpack("rm", kept[0])
+
+
+def test_diff(
+    mpack: Any, built: dict[str, Any], lock: Path, tmp_path: Path, remove_image: Callable[[str], None]
+) -> None:
+    """A port alone differs in the configuration and in no layer; the engine's copy is the same image as a layout's."""
+    other, layout = "mpack-test-diff:1", tmp_path / "layout"
+    remove_image(other)
+    outputs = ("-t", other, "-o", "docker", "-o", f"oci:{layout}")
+    mpack("build", INVOICES, "-a", "port=8080", "--no-verify", "--lock", lock, *outputs)
+    found = json.loads(mpack("diff", IMAGE, other, "--json", code=1).stdout)
+    assert {layer["status"] for layer in found["layers"]} == {"same"} and len(found["layers"]) == len(built["layers"])
+    assert {change["field"]: change["new"] for change in found["configuration"]}["env.MPACK_PORT"] == "8080"
+    assert mpack("diff", IMAGE, built["id"]).stdout == f"same ({built['digest']})\n"
+    done = mpack("diff", other, f"oci:{layout}", MPACK_HOME=str(tmp_path / "home"))
+    assert "by image id" in done.stdout and f"copying {other} from docker" in done.stderr
+    mpack("rm", other)
 
 
 def test_plan(mpack: Any, built: dict[str, Any], lock: Path) -> None:

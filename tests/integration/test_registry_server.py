@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from mpack.bases import Bases
+from mpack.cli.main import run
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.layer import Entry
@@ -216,6 +217,28 @@ def test_index_and_platforms(plain: Server, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is for linux/arm64, not for linux/amd64") as caught:
         Bases(ours, None, say=lambda _: None).inspect(f"{plain.host}/multi:arm64", "linux/amd64")
     assert caught.value.code == "base-unsuitable"
+
+
+def test_diff(
+    plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two tags of a registry are pulled and compared, and nothing of them is kept."""
+    theirs = Store(tmp_path / "theirs")
+    images = {tag: make_image(theirs, python=f"3.10.{tag}") for tag in "45"}
+    for tag, image in images.items():
+        plain.push("compared", image, tag)
+    monkeypatch.setenv("MPACK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(SystemExit) as caught:
+        run(["diff", f"{plain.host}/compared:4", f"{plain.host}/compared:5", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert caught.value.code == 1
+    assert [found[side]["digest"] for side in "ab"] == [image.digest for image in images.values()]
+    (layer,) = found["layers"]
+    assert [(item["path"], set(item)) for item in layer["changed"]] == [
+        ("/usr/local/bin/python3.10", {"path", "content"})
+    ]
+    assert not any(Store.default().directory.iterdir())
 
 
 def test_unknown_image(plain: Server, tmp_path: Path) -> None:

@@ -10,6 +10,42 @@ from typing import IO
 from mpack.errors import InputError
 from mpack.oci.image import OciImage
 
+#: Bytes of an extended header, which holds a name or attributes; records of global ones, which apply to every entry.
+MAX_HEADER = 1 << 20
+MAX_GLOBAL = 100
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_AT_THE_END = (tarfile.EOFHeaderError, tarfile.EmptyHeaderError)  # type: ignore[attr-defined]
+
+
+class _Header(tarfile.TarInfo):
+    """Refuses what tarfile would take into memory whatever its size, or take for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Header:
+        try:
+            return super().fromtarfile(archive)
+        except _AT_THE_END:
+            raise
+        except (tarfile.HeaderError, ValueError, OverflowError, RecursionError) as error:
+            raise tarfile.ReadError(f"a header is damaged ({error})") from error
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED and not 0 <= self.size <= MAX_HEADER:
+            raise tarfile.ReadError(f"an extended header has {self.size} bytes")
+        if len(archive.pax_headers) > MAX_GLOBAL:
+            raise tarfile.ReadError(f"its global headers have {len(archive.pax_headers)} records")
+        proceed = super()._proc_member  # type: ignore[misc]
+        member: tarfile.TarInfo = proceed(archive)
+        if member.size < 0:
+            raise tarfile.ReadError("an entry has a negative size")
+        return member
+
 
 def layer_members(image: OciImage, number: int) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None, tuple[str, ...]]]:
     """Every entry of a layer in order: its header, its content (regular files, to be read at once), its path's parts.
@@ -17,7 +53,7 @@ def layer_members(image: OciImage, number: int) -> Iterator[tuple[tarfile.TarInf
     Raises InputError base-unsuitable for a path with ".." and for what is no tar; EnvironmentFault for a damaged blob.
     """
     with closing(image.open_layer(number)) as stream, tar_faults(image, number):
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
             for member in archive:
                 # tarfile would keep every header
                 archive.members = []  # type: ignore[attr-defined]
