@@ -21,6 +21,7 @@ VERBS = {
     "plan": ("mpack.cli.plan", "Print the image plan (or, with --spec, the image spec) as JSON."),
     "export": ("mpack.cli.export", "Write a Dockerfile and a self-contained build context."),
     "verify": ("mpack.cli.verify", "Run an image's self-check in a sandbox."),
+    "push": ("mpack.cli.push", "Push an image to registries."),
     "packagers": ("mpack.cli.packagers", "List the packagers, or show one packager's arguments and targets."),
     "base": ("mpack.cli.base", "Build and list base images and dependency-cache images."),
     "images": ("mpack.cli.images", "List the images of the store."),
