@@ -137,10 +137,30 @@ def test_resumes_at_the_byte(fake: FakeRegistry, store: Store) -> None:
     assert_whole(fake, image)
 
 
-def test_one_request_where_pieces_are_refused(fake: FakeRegistry, store: Store) -> None:
-    """A registry without PATCH gets a blob whole by PUT."""
+@pytest.mark.parametrize("skip", range(4))
+def test_a_lost_answer(fake: FakeRegistry, store: Store, skip: int) -> None:
+    """A blob that had arrived when the connection broke is not sent again, in whichever order the blobs went."""
     image = make(store)
-    fake.pieces = False
+    fake.faults = [Fault("PUT", "/blobs/", skip=skip)]
+    send(fake, image)
+    assert fake.faults[0].times == 0 and fake.sent() == image.size - image.manifest_size
+    assert_whole(fake, image)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Fault("PATCH", status=405),
+        Fault("PATCH", status=400),
+        Fault("PATCH", status=202, headers={"Range": "0-0"}),
+        Fault("PATCH", status=202, headers={"Range": "0-99999999"}),
+    ],
+    ids=lambda answer: f"{answer.status}{answer.headers.get('Range', '')}",
+)
+def test_one_request_where_pieces_are_refused(fake: FakeRegistry, store: Store, answer: Fault) -> None:
+    """A registry that takes no pieces, or says nonsense of them, gets a blob whole by PUT."""
+    image = make(store)
+    fake.faults = [Fault(**{**vars(answer), "times": 1000})]
     send(fake, image)
     assert_whole(fake, image)
     assert len(fake.asked("PATCH")) == 1

@@ -171,7 +171,8 @@ def in_parallel(task: Callable[[T], R], items: Sequence[T], stop: threading.Even
         stop.set()
         deadline = time.monotonic() + _PATIENCE
         for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():  # an interrupt may come before all have been started
+                thread.join(max(0.0, deadline - time.monotonic()))
         raise
     return [results[number] for number in range(len(items))]
 

@@ -115,7 +115,7 @@ class Uploader:
             self._connection.sleep(way.wait)
             if self.has(blob):
                 return  # it had arrived; only the answer was lost
-            way.place, way.offset = self._where(way.place) if self._in_pieces(blob) else ("", 0)
+            way.place, way.offset = self._where(way) if self._in_pieces(blob) else ("", 0)
 
     def _arrived(self, way: _Way) -> bool:
         """Sends what is left; False where it broke off and is worth another attempt after `way.wait` seconds."""
@@ -129,14 +129,14 @@ class Uploader:
                 if not self._in_pieces(blob) or way.offset == blob.size:
                     break
                 response = self._patch(way)
-                if response.status_code in _NO_PIECES:
-                    response.close()
-                    self._pieces, way.place = False, ""
-                elif response.status_code not in _TAKEN:
+                if response.status_code not in _TAKEN | _NO_PIECES:
                     return self._later(way, response)
+                response.close()
+                received = _received(response, self._end(way))
+                if response.status_code in _NO_PIECES or not way.offset < received <= blob.size:
+                    self._pieces, way.place = False, ""
                 else:
-                    way.place, way.offset = _location(response, way.place), _received(response, self._end(way))
-                    response.close()
+                    way.place, way.offset = _location(response, way.place), received
             response = self._put(way)
             if response.status_code not in _TAKEN:
                 return self._later(way, response)
@@ -188,14 +188,15 @@ class Uploader:
         content = _Body(blob, start, blob.size, self._stop) if start < blob.size else b""
         return self._connection.once("PUT", target, headers, content=content, timeout=COMMIT_TIMEOUT)
 
-    def _where(self, place: str) -> tuple[str, int]:
+    def _where(self, way: _Way) -> tuple[str, int]:
         """Where an upload that broke off goes on, and from which byte; ("", 0) if the registry has given it up."""
-        if not place:
+        if not way.place:
             return "", 0
-        with closing(self._connection.request("GET", place, "Asking how far an upload came")) as response:
-            if response.status_code not in (200, 204):
+        with closing(self._connection.request("GET", way.place, "Asking how far an upload came")) as response:
+            received = _received(response, 0)
+            if response.status_code not in (200, 204) or received > way.blob.size:
                 return "", 0
-            return _location(response, place), _received(response, 0)
+            return _location(response, way.place), received
 
     def _cancel(self, place: str) -> None:
         """Gives up an upload that is not needed. A registry that does not do so forgets it in time."""

@@ -50,8 +50,8 @@ class Seen:
 
 
 class FakeRegistry:
-    """`host` is where it listens. Switches: `pieces` (takes PATCH), `resumes` (keeps what came before a reset),
-    `confirms` (says the manifest's digest), `token_uses` (asks for a bearer token that is good for so many requests).
+    """`host` is where it listens. `resumes`: keeps what came before a reset; `confirms`: says the manifest's digest;
+    `token_uses`: asks for a bearer token that is good for so many requests.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class FakeRegistry:
         self.uploads: dict[str, bytearray] = {}
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
-        self.pieces = self.resumes = self.confirms = True
+        self.resumes = self.confirms = True
         self.token_uses: int | None = None
         self.tokens: dict[str, int] = {}
         self.numbers = itertools.count()
@@ -177,11 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _upload(
         self, repository: str, name: str, upload: bytearray, query: dict[str, list[str]], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        if self.command == "PATCH":
-            if not self.fake.pieces:
-                return 405, {}, _error("UNSUPPORTED")
-            if self.headers["Content-Range"] != f"{len(upload)}-{len(upload) + len(body) - 1}":
-                return 416, {}, b""
+        if self.command == "PATCH" and self.headers["Content-Range"] != f"{len(upload)}-{len(upload) + len(body) - 1}":
+            return 416, {}, b""
         upload += body
         place = {"Location": f"/v2/{repository}/blobs/uploads/{name}?state=a%3Db", "Range": f"0-{len(upload) - 1}"}
         if self.command != "PUT":
