@@ -13,7 +13,7 @@ from mpack.oci.image import OciImage
 from mpack.oci.load import Loaded, read_archive, read_oci_directory
 from mpack.oci.store import Store
 from mpack.registry.pull import pull
-from mpack.registry.reference import parse_reference
+from mpack.registry.reference import names_registry, parse_reference
 
 #: What stands before the path of an image in a file, as in `--output`.
 FILES = ("oci", "oci-archive", "docker-archive")
@@ -39,7 +39,7 @@ def find_image(
         return BuiltImage(
             found["Id"], f"{found['Os']}/{found['Architecture']}", "docker", "docker", layers, int(found["Size"])
         )
-    if _names_a_registry(reference):
+    if names_registry(reference):
         return stored_image(pull(parse_reference(reference), platform, store, say=say))
     places = "the store" if docker is None else "the store and the container engine"
     raise EnvironmentFault(
@@ -47,6 +47,20 @@ def find_image(
         f"There is no image {reference} in {places}.",
         "`mpack images` and `docker images` list them; a registry's image is named with the registry's host.",
     )
+
+
+def locate(
+    reference: str, store: Store, platform: str, say: Callable[[str], None] = lambda text: None
+) -> tuple[BuiltImage, Docker | None]:
+    """As `find_image`, with the engine that answers; an image of the store is found without asking for one."""
+    image = store.find(reference)
+    if image is not None:
+        return stored_image(image), None
+    try:
+        docker: Docker | None = Docker.find()
+    except EnvironmentFault:
+        docker = None
+    return find_image(reference, store, docker, platform, say), docker
 
 
 @dataclass(frozen=True)
@@ -105,12 +119,6 @@ def _read_archive(reference: str, path: Path, store: Store) -> list[Loaded]:
         raise InputError("base-unsuitable", f"{reference} cannot be read: {error.strerror}.") from error
     with stream:
         return read_archive(store, stream, reference)
-
-
-def _names_a_registry(reference: str) -> bool:
-    """True for HOST/NAME where the first part can only be a host: it has a dot or a port, or is localhost."""
-    host, slash, _ = reference.partition("/")
-    return bool(slash) and ("." in host or ":" in host or host == "localhost")
 
 
 def stored_image(image: OciImage) -> BuiltImage:

@@ -248,6 +248,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
             lock = write_lock(request, resolution.entry)
             outputs = write_outputs(targets, image, name, workshop, progress)
     warn_of_relaxed(resolution.plan, verification, progress)
+    image = with_pushed_digest(image, targets, outputs)
     return BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
 
 
@@ -290,6 +291,14 @@ def write_outputs(
                 progress.warn(f"written before writing to {target} failed: {', '.join(written)}")
             raise
     return tuple(written)
+
+
+def with_pushed_digest(image: BuiltImage, targets: Sequence[Target], outputs: Sequence[str]) -> BuiltImage:
+    """The image with the manifest digest that a push gave it, where an engine built it."""
+    pushed = [
+        output.rpartition("@")[2] for target, output in zip(targets, outputs, strict=True) if target.kind == "registry"
+    ]
+    return replace(image, digest=pushed[0]) if image.digest is None and pushed else image
 
 
 def build_verified(

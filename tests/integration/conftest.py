@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mpack.oci.store import Store
+from mpack.testing.registryserver import RegistryServer, registry_server
 
 ROOT = Path(__file__).parents[2]
 BASE = "mpack-base:python3.11"
@@ -164,3 +165,27 @@ def model(place: Path) -> Path:
     """A model of some bytes, which mpack inspects as any other."""
     source = ROOT / "fixtures" / "models" / "onnx-two-inputs" / "scores.onnx"
     return Path(shutil.copy(source, place / "scores.onnx"))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """A registry without TLS and without password."""
+    with registry_server(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """A registry with TLS under a CA of its own and a password."""
+    with registry_server(tmp_path_factory.mktemp("secured"), secured=True) as server:
+        yield server
+
+
+@pytest.fixture
+def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No credentials of this machine's user; no proxy between the test and loopback."""
+    directory = tmp_path / "docker"
+    directory.mkdir()
+    monkeypatch.setenv("DOCKER_CONFIG", str(directory))
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    return directory

@@ -6,14 +6,9 @@ import base64
 import hashlib
 import json
 import os
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 
 from mpack.bases import Bases
@@ -25,114 +20,9 @@ from mpack.oci.store import Store
 from mpack.registry import parse_reference
 from mpack.registry.pull import pull
 from mpack.spec import BaseWish
+from mpack.testing.registryserver import PASSWORD, USER, RegistryServer, registry_server
 
-pytestmark = pytest.mark.integration
-USER, PASSWORD = "tester", "p:ss wörd"
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running docker-registry."""
-
-    port: int
-    ca: Path | None = None
-    auth: tuple[str, str] | None = None
-    log: Path = Path()
-
-    @property
-    def host(self) -> str:
-        return f"localhost:{self.port}"
-
-    def http(self) -> httpx.Client:
-        base = f"{'https' if self.ca else 'http'}://{self.host}"
-        return httpx.Client(base_url=base, verify=_context(self.ca), auth=self.auth, trust_env=False)
-
-    def push(self, repository: str, image: OciImage, tag: str = "1") -> None:
-        """Uploads blobs and manifest by the distribution API."""
-        with self.http() as http:
-            for digest in (image.id, *(layer.digest for layer in image.layers)):
-                place = http.post(f"/v2/{repository}/blobs/uploads/").headers["location"]
-                with image.blobs.open(digest) as stream:
-                    sent = http.put(place, params={**httpx.URL(place).params, "digest": digest}, content=stream.read())
-                assert sent.status_code == 201, sent.text
-            self.put(repository, tag, image.blobs.read(image.digest), str(image.manifest["mediaType"]), http)
-
-    def put(self, repository: str, tag: str, manifest: bytes, kind: str, http: httpx.Client) -> None:
-        sent = http.put(f"/v2/{repository}/manifests/{tag}", content=manifest, headers={"Content-Type": kind})
-        assert sent.status_code == 201, sent.text
-
-
-def _context(ca: Path | None) -> object:
-    import ssl
-
-    return ssl.create_default_context(cafile=str(ca)) if ca else False
-
-
-def start(directory: Path, **environment: str) -> tuple[subprocess.Popen[bytes], int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = directory / "config.yml"
-    http = f"http: {{addr: 'localhost:{port}'}}"
-    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n{http}\n")
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["docker-registry", "serve", str(config)], env={**os.environ, **environment}, stdout=log, stderr=log
-        )
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process, port
-        time.sleep(0.1)
-    process.kill()
-    pytest.fail((directory / "log").read_text())
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A registry without TLS and without password."""
-    process, port = start(tmp_path_factory.mktemp("registry"))
-    yield Server(port)
-    process.terminate()
-    process.wait()
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A registry with TLS under a CA of its own and a password."""
-    directory = tmp_path_factory.mktemp("secured")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "ca.pem"),
-        ],
-        cwd=directory,
-        check=True,
-        capture_output=True,
-    )
-    users = subprocess.run(["htpasswd", "-Bbn", USER, PASSWORD], check=True, capture_output=True).stdout
-    (directory / "htpasswd").write_bytes(users)
-    process, port = start(
-        directory,
-        REGISTRY_HTTP_TLS_CERTIFICATE=str(directory / "ca.pem"),
-        REGISTRY_HTTP_TLS_KEY=str(directory / "key.pem"),
-        REGISTRY_AUTH="htpasswd",
-        REGISTRY_AUTH_HTPASSWD_REALM="test",
-        REGISTRY_AUTH_HTPASSWD_PATH=str(directory / "htpasswd"),
-    )
-    yield Server(port, directory / "ca.pem", (USER, PASSWORD), directory / "log")
-    process.terminate()
-    process.wait()
-
-
-@pytest.fixture(autouse=True)
-def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No credentials of this machine's user; no proxy between the test and loopback."""
-    directory = tmp_path / "docker"
-    directory.mkdir()
-    monkeypatch.setenv("DOCKER_CONFIG", str(directory))
-    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
-    return directory
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("docker_config")]
 
 
 def make_image(store: Store, *, python: str = "3.10.4", architecture: str = "amd64") -> OciImage:
@@ -157,7 +47,7 @@ def make_image(store: Store, *, python: str = "3.10.4", architecture: str = "amd
     return store.put_image(canonical_json(config), (layer,))
 
 
-def test_pull_and_inspect(plain: Server, tmp_path: Path) -> None:
+def test_pull_and_inspect(plain: RegistryServer, tmp_path: Path) -> None:
     """`python:X.Y-slim` from a registry: pulled once, byte for byte, its Python and packages read from its files."""
     image = make_image(Store(tmp_path / "theirs"))
     plain.push("library/python", image, "3.10-slim")
@@ -172,7 +62,7 @@ def test_pull_and_inspect(plain: Server, tmp_path: Path) -> None:
     assert dict(again.packages(base)) == {"pip": "23.0"}
 
 
-def test_locked_base_is_pulled_by_digest(plain: Server, tmp_path: Path) -> None:
+def test_locked_base_is_pulled_by_digest(plain: RegistryServer, tmp_path: Path) -> None:
     """A lock's base comes by its digest although the tag has moved; one that is nowhere is named."""
     theirs = Store(tmp_path / "theirs")
     old, new = make_image(theirs), make_image(theirs)
@@ -187,7 +77,7 @@ def test_locked_base_is_pulled_by_digest(plain: Server, tmp_path: Path) -> None:
     assert caught.value.code == "base-unavailable"
 
 
-def test_index_and_platforms(plain: Server, tmp_path: Path) -> None:
+def test_index_and_platforms(plain: RegistryServer, tmp_path: Path) -> None:
     """From an index the platform's image is taken; a platform that is not there is refused with those that are."""
     store = Store(tmp_path / "theirs")
     images = {name: make_image(store, architecture=name) for name in ("amd64", "arm64")}
@@ -220,7 +110,7 @@ def test_index_and_platforms(plain: Server, tmp_path: Path) -> None:
 
 
 def test_diff(
-    plain: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plain: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two tags of a registry are pulled and compared, and nothing of them is kept."""
     theirs = Store(tmp_path / "theirs")
@@ -241,7 +131,7 @@ def test_diff(
     assert not any(Store.default().directory.iterdir())
 
 
-def test_unknown_image(plain: Server, tmp_path: Path) -> None:
+def test_unknown_image(plain: RegistryServer, tmp_path: Path) -> None:
     """A base that is nowhere: every place is named, exit 3."""
     with pytest.raises(
         EnvironmentFault, match=r"the store does not have it, no docker engine answers\. The registry has no"
@@ -258,7 +148,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 
 def test_private_ca_and_password(
-    secured: Server, tmp_path: Path, docker_config: Path, monkeypatch: pytest.MonkeyPatch
+    secured: RegistryServer, tmp_path: Path, docker_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TLS under a private CA (SSL_CERT_FILE) with a password from Docker's config.json; each missing is told apart."""
     image = make_image(Store(tmp_path / "theirs"))
@@ -278,25 +168,21 @@ def test_private_ca_and_password(
             with pytest.raises(EnvironmentFault, match="refuses access"):
                 pull(reference, "linux/amd64", store)
     assert pull(reference, "linux/amd64", store).digest == image.digest
-    assert PASSWORD not in secured.log.read_text()
+    assert PASSWORD not in secured.log
 
 
 def test_damaged_registry_content(tmp_path: Path) -> None:
     """A blob that the registry's disk has damaged is refused and leaves nothing in the store."""
     directory = tmp_path / "registry"
     directory.mkdir()
-    process, port = start(directory)
-    try:
+    with registry_server(directory) as server:
         image = make_image(Store(tmp_path / "theirs"))
-        Server(port).push("x", image)
+        server.push("x", image)
         name = image.layers[0].digest.removeprefix("sha256:")
         [blob] = (directory / "data").rglob(f"sha256/{name[:2]}/{name}/data")
         blob.write_bytes(bytes(blob.stat().st_size))
         store = Store(tmp_path / "ours")
         with pytest.raises(EnvironmentFault, match="damaged"):
-            pull(parse_reference(f"localhost:{port}/x:1"), "linux/amd64", store)
+            pull(parse_reference(f"{server.host}/x:1"), "linux/amd64", store)
         assert store.records() == [] and not store.has(image.layers[0].digest)
         assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in store.directory.iterdir())
-    finally:
-        process.terminate()
-        process.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from mpack.pipeline import (
     packager_faults,
     require_targets,
     warn_of_relaxed,
+    with_pushed_digest,
     write_lock,
     write_outputs,
 )
@@ -68,6 +69,21 @@ def test_the_first_output_failing_tells_of_none() -> None:
     with pytest.raises(EnvironmentFault):
         write_outputs([FakeTarget("oci", fails=True)], IMAGE, "a:1", HERE, progress)
     assert progress.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("digest", "kinds", "told"),
+    [
+        (None, ("docker", "registry", "registry"), "sha256:b"),
+        (None, ("docker", "store"), None),
+        ("sha256:2", ("registry",), "sha256:2"),
+    ],
+)
+def test_a_push_tells_the_digest(digest: str | None, kinds: tuple[str, ...], told: str | None) -> None:
+    """An image that an engine built has the manifest digest of its first push; another keeps its own."""
+    outputs = [f"localhost/x@sha256:{letter}" for letter in "abc"[: len(kinds)]]
+    targets = [FakeTarget(kind) for kind in kinds]
+    assert with_pushed_digest(replace(IMAGE, digest=digest), targets, outputs).digest == told
 
 
 def test_outputs_that_a_packager_does_not_allow() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mpack.oci.load import read_archive, read_oci_directory
 from mpack.oci.store import Store
 from mpack.targets import default_outputs, parse_output
 from mpack.targets.docker import load_image
+from mpack.testing.fakeregistry import FakeRegistry, Fault
 from mpack.testing.tiny import tiny_base
 
 
@@ -57,7 +59,10 @@ def rest(directory: Path) -> list[str]:
         ("oci:", "not an output"),
         ("docker:x", "not an output"),
         ("zip:x.zip", "not an output"),
-        ("registry:host/x:1", "does not push to registries"),
+        ("registry:", "not an output"),
+        ("registry:wine:1", "which registry"),
+        ("registry:team/wine:1", "which registry"),
+        (f"registry:localhost/x@sha256:{'0' * 64}", "under a tag"),
         ("oci-archive:/nowhere/at/all.tar", "is not a directory"),
         ("docker-archive:/", "is a directory"),
         ("oci:/etc", "no OCI layout"),
@@ -72,6 +77,7 @@ def test_what_is_no_output(text: str, why: str) -> None:
 def test_outputs_and_defaults(tmp_path: Path) -> None:
     """Every output is printed as it was written; without an engine the store is the default."""
     texts = ["docker", "store", *(f"{kind}:{tmp_path}/x" for kind in ("oci", "oci-archive", "docker-archive"))]
+    texts.append("registry:localhost:5000/team/wine:1")
     targets = [parse_output(text) for text in texts]
     assert [str(target) for target in targets] == texts
     assert [target.kind for target in targets] == [text.partition(":")[0] for text in texts]
@@ -114,6 +120,49 @@ def test_oci_directory(store: Store, tmp_path: Path) -> None:
     }
     assert rest(out) == ["layout"]
     assert parse_output(f"oci:{out}/layout").kind == "oci"
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRegistry]:
+    """A registry in memory; no credentials and no proxy of this machine's user."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with FakeRegistry().serving() as fake:
+        yield fake
+
+
+def test_registry_target(store: Store, registry: FakeRegistry) -> None:
+    """A push is told by digest, and the store knows the image by its name and by the registry's."""
+    image = make(store)
+    target = parse_output(f"registry:{registry.host}/team/wine:1")
+    assert target.write(image, "wine:1", store, None) == f"{registry.host}/team/wine@{image.digest}"
+    [record] = [item for item in store.records() if item.digest == image.digest]
+    assert set(record.names) == {"wine:1", f"{registry.host}/team/wine:1"}
+    assert registry.manifests["team/wine", "1"] == store.read(image.digest or "")
+
+
+def test_a_failed_push_gives_no_name(store: Store, registry: FakeRegistry) -> None:
+    """A refused push leaves the store without the registry's name, and the registry without a manifest."""
+    registry.faults = [Fault("PUT", "/manifests/", status=403)]
+    with pytest.raises(EnvironmentFault, match="refuses a push"):
+        parse_output(f"registry:{registry.host}/wine:1").write(make(store), "wine:1", store, None)
+    assert store.find("wine:1") and not store.find(f"{registry.host}/wine:1") and registry.manifests == {}
+
+
+def test_push_verb(store: Store, registry: FakeRegistry) -> None:
+    """`mpack push` prints a line a reference, says what it sent, and leaves a base a base."""
+    image = make(store)
+    store.tag(image.digest or "", "wine:1")
+    names = [f"{registry.host}/{name}" for name in ("a/wine:1", "b/wine:2")]
+    done = run("push", "wine:1", *names)
+    assert done.stdout.split() == [f"{name.rpartition(':')[0]}@{image.digest}" for name in names]
+    assert "sent 3 blobs" in done.stderr and "2 were mounted" in done.stderr
+    told = json.loads(run("push", image.id, names[0], "--json").stdout)
+    assert told == {"id": image.id, "digest": image.digest, "outputs": [f"{registry.host}/a/wine@{image.digest}"]}
+    run("push", "tiny-base:1", f"{registry.host}/bases/tiny:1")
+    assert [record.role for record in store.records() if "tiny-base:1" in record.names] == ["base"]
+    with pytest.raises(UsageError, match="which registry"):
+        run("push", "wine:1", names[0], "wine:1")
 
 
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive", "oci"])

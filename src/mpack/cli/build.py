@@ -28,7 +28,7 @@ from mpack.cli.options import artifact_options, build_request, plan_options
     "outputs",
     multiple=True,
     metavar="TARGET",
-    help="docker, store, oci:DIR, oci-archive:FILE, docker-archive:FILE; repeatable.  "
+    help="docker, store, oci:DIR, oci-archive:FILE, docker-archive:FILE, registry:REF; repeatable.  "
     "[default: docker if an engine answers, else store]",
 )
 @click.option(

@@ -22,6 +22,7 @@ VERBS = {
     "export": ("mpack.cli.export", "Write a Dockerfile and a self-contained build context."),
     "verify": ("mpack.cli.verify", "Run an image's self-check in a sandbox."),
     "diff": ("mpack.cli.diff", "Say why two images differ: configuration, packages, layers, files."),
+    "push": ("mpack.cli.push", "Push an image to registries."),
     "packagers": ("mpack.cli.packagers", "List the packagers, or show one packager's arguments and targets."),
     "base": ("mpack.cli.base", "Build and list base images and dependency-cache images."),
     "images": ("mpack.cli.images", "List the images of the store."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,45 +23,59 @@ CLIENT_ID = "mpack"
 class Authenticator:
     """Holds the Authorization header of one registry. Credentials are looked up only when the registry asks."""
 
-    def __init__(self, http: httpx.Client, reference: Reference, config_dir: Path | None = None) -> None:
+    def __init__(
+        self, http: httpx.Client, reference: Reference, config_dir: Path | None = None, actions: str = "pull"
+    ) -> None:
         self._http = http
         self._reference = reference
         self._config_dir = config_dir
+        self._actions = actions
         self._header = ""
+        #: Whose credentials were used, for messages: no password is in it.
+        self.identity = "without credentials"
 
     def headers(self) -> dict[str, str]:
         """The headers to add to a request."""
         return {"Authorization": self._header} if self._header else {}
 
-    def answer(self, response: httpx.Response) -> bool:
-        """Prepares the header that a 401 asks for; False where there is nothing new to try."""
+    def answer(self, response: httpx.Response) -> str:
+        """The Authorization header that a 401 asks for, kept for later requests; "" where there is nothing new to try.
+
+        A token that has expired is answered with a challenge too, and is replaced.
+        """
         if response.url.host != self._reference.api_host.rsplit(":", 1)[0].strip("[]"):
-            return False  # a redirect's target asks: the registry's credentials are none of its business
-        before = self._header
+            return ""  # a redirect's target asks: the registry's credentials are none of its business
+        header = ""
         credentials = find_credentials(self._reference.credential_key, self._config_dir)
+        if credentials:
+            self.identity = f"as user {credentials.user!r}" if credentials.user else "with an identity token"
         for challenge in response.headers.get_list("www-authenticate"):
             scheme, _, rest = challenge.partition(" ")
             parameters = {a or c: b or d for a, b, c, d in _PARAMETER.findall(rest)}
             if scheme.lower() == "bearer" and "realm" in parameters:
-                self._header = "Bearer " + self._token(parameters, credentials)
+                header = "Bearer " + self._token(parameters, credentials)
                 break
             if scheme.lower() == "basic" and credentials and credentials.password:
-                self._header = basic(credentials)
+                header = basic(credentials)
                 break
-        return self._header not in ("", before)
+        if header in ("", response.request.headers.get("authorization", "")):
+            return ""
+        self._header = header
+        return header
 
     def _token(self, parameters: dict[str, str], credentials: Credentials | None) -> str:
         realm = parameters["realm"]
         what = f"Asking for a token for {self._reference.name}"
         if not realm.startswith("https://") and not (realm.startswith("http://") and self._reference.is_loopback):
             raise self._failed(f"the registry names a token service without TLS ({realm})")
-        scope = parameters.get("scope") or f"repository:{self._reference.repository}:pull"
-        query = {"service": parameters.get("service", ""), "scope": scope}
+        wanted = f"repository:{self._reference.repository}:{self._actions}"
+        scopes = merge_scopes([wanted, *parameters.get("scope", "").split()])
+        query: dict[str, str | list[str]] = {"service": parameters.get("service", ""), "scope": scopes}
 
         def attempt() -> httpx.Response:
             if credentials and credentials.identity_token:
                 form = {"grant_type": "refresh_token", "refresh_token": credentials.identity_token}
-                return self._http.post(realm, data={**query, **form, "client_id": CLIENT_ID})
+                return self._http.post(realm, data={**query, "scope": " ".join(scopes), **form, "client_id": CLIENT_ID})
             headers = {"Authorization": basic(credentials)} if credentials and credentials.password else {}
             return self._http.get(realm, params=query, headers=headers)
 
@@ -80,6 +95,15 @@ class Authenticator:
             f"The registry {self._reference.registry} cannot be asked for {self._reference}: {why}.",
             f"Run `docker login {self._reference.registry}`, or check the name.",
         )
+
+
+def merge_scopes(scopes: Iterable[str]) -> list[str]:
+    """Scopes "type:name:action,…", each resource once with all of its actions, in order."""
+    merged: dict[str, dict[str, None]] = {}
+    for scope in scopes:
+        resource, _, actions = scope.rpartition(":")
+        merged.setdefault(resource, {}).update(dict.fromkeys(actions.split(",")))
+    return [f"{resource}:{','.join(actions)}" for resource, actions in merged.items()]
 
 
 def basic(credentials: Credentials) -> str:

@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mpack.errors import EnvironmentFault, InputError
-from mpack.registry.auth import Authenticator
+from mpack.registry.connection import Connection
+from mpack.registry.faults import refused
 from mpack.registry.reference import Reference
-from mpack.registry.transport import ATTEMPTS, is_transient, make_http, pause, retrying, unreachable
+from mpack.registry.transport import ATTEMPTS, is_transient, pause, unreachable
 
 if TYPE_CHECKING:
     import httpx
@@ -66,10 +67,8 @@ class RegistryClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._reference = reference
-        self._http = http or make_http(reference.registry)
-        self._auth = Authenticator(self._http, reference, config_dir)
+        self._connection = Connection(reference, config_dir=config_dir, http=http, sleep=sleep)
         self._sleep = sleep
-        self._root = ""
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -77,7 +76,7 @@ class RegistryClient:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._http.close()
+        self._connection.close()
 
     def resolve(self, platform: str) -> Resolved:
         """The manifest for `platform` ("linux/amd64", "linux/arm64/v8").
@@ -136,7 +135,7 @@ class RegistryClient:
     def _stream(self, descriptor: Descriptor, offset: int, what: str) -> Iterator[bytes]:
         path = f"/v2/{self._reference.repository}/blobs/{descriptor.digest}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._get(path, headers, what)
+        response = self._connection.request("GET", path, what, headers)
         try:
             if response.status_code not in (200, 206):
                 response.read()
@@ -154,7 +153,7 @@ class RegistryClient:
     def _manifest(self, target: str) -> tuple[str, str, bytes]:
         what = f"Asking {self._reference.registry} for {self._reference.repository} ({target})"
         path = f"/v2/{self._reference.repository}/manifests/{target}"
-        response = self._get(path, {"Accept": ACCEPT}, what)
+        response = self._connection.request("GET", path, what, {"Accept": ACCEPT})
         try:
             raw = _read_limited(response, self._reference)
         finally:
@@ -170,35 +169,6 @@ class RegistryClient:
             raise _refused(self._reference, f"it sends {digest} when asked for {target}")
         media_type = _parse(raw, self._reference).get("mediaType") or response.headers.get("content-type", "")
         return str(media_type).partition(";")[0].strip(), digest, raw
-
-    def _get(self, path: str, headers: dict[str, str], what: str) -> httpx.Response:
-        """A streamed answer; after a 401 the request is repeated once with what the challenge asks for."""
-        if not self._root:
-            self._root = self._find_root()
-
-        def attempt() -> httpx.Response:
-            request = self._http.build_request("GET", self._root + path, headers={**headers, **self._auth.headers()})
-            return self._http.send(request, stream=True)
-
-        response = retrying(attempt, what, sleep=self._sleep)
-        if response.status_code == 401 and self._auth.answer(response):
-            response.close()
-            response = retrying(attempt, what, sleep=self._sleep)
-        return response
-
-    def _find_root(self) -> str:
-        """https://host; http://host only on loopback and only where TLS is not spoken at all."""
-        import httpx
-
-        secure = f"https://{self._reference.api_host}"
-        if not self._reference.is_loopback:
-            return secure
-        try:
-            self._http.get(f"{secure}/v2/", timeout=5.0)
-        except httpx.TransportError as error:
-            if "CERTIFICATE" not in str(error):
-                return f"http://{self._reference.api_host}"
-        return secure
 
 
 def choose_platform(index: dict[str, Any], platform: str, reference: Reference) -> str:
@@ -260,7 +230,6 @@ def _reason(response: httpx.Response, what: str) -> str:
 
 
 def _refused(reference: Reference, why: str) -> EnvironmentFault:
-    hint = "Run `docker login` for this registry." if "refuses access" in why else "Try again, or ask who runs it."
-    return EnvironmentFault(
-        "registry-failed", f"The registry {reference.registry} failed for {reference}: {why}.", hint
-    )
+    if "refuses access" in why:
+        return refused(reference, why, "Run `docker login` for this registry.")
+    return refused(reference, why)

@@ -87,6 +87,12 @@ def parse_reference(text: str) -> Reference:
     return Reference(registry, path, tag or (None if digest else "latest"), digest or None)
 
 
+def names_registry(text: str) -> bool:
+    """True for HOST/NAME where the first part can only be a host: it has a dot or a port, or is localhost."""
+    host, slash, _ = text.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")
+
+
 def _split_host(path: str) -> tuple[str, str]:
     host, slash, rest = path.partition("/")
     if not slash or not (any(mark in host for mark in ".:") or host == "localhost" or host != host.lower()):

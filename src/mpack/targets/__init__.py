@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mpack.engine import Docker
     from mpack.oci.store import Store
 
-KINDS = ("docker", "store", "oci:DIR", "oci-archive:FILE", "docker-archive:FILE")
+KINDS = ("docker", "store", "oci:DIR", "oci-archive:FILE", "docker-archive:FILE", "registry:REF")
 
 
 class Target(Protocol):
@@ -23,17 +23,21 @@ class Target(Protocol):
 
     @property
     def kind(self) -> str:
-        """docker, store, oci, oci-archive or docker-archive."""
+        """docker, store, oci, oci-archive, docker-archive or registry."""
 
     def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
         """Writes the image under `name` ("name:tag"), whole or not at all; returns the reference to print.
 
-        Raises EnvironmentFault engine-unavailable, engine-failed, disk-full, disk-unwritable or store-corrupt.
+        Raises EnvironmentFault engine-unavailable, engine-failed, registry-failed, disk-full, disk-unwritable or
+        store-corrupt.
         """
 
 
 def parse_output(text: str) -> Target:
-    """An `--output` as a target. Raises UsageError for what is none, and for a place that cannot take an image."""
+    """An `--output` as a target.
+
+    Raises UsageError for what is none and for a place that cannot take an image, InputError image-name-invalid.
+    """
     from mpack.targets import files
     from mpack.targets.docker import DockerTarget
 
@@ -42,12 +46,10 @@ def parse_output(text: str) -> Target:
         return DockerTarget()
     if not colon and kind == "store":
         return files.StoreTarget()
-    if kind == "registry":
-        raise UsageError(
-            "usage",
-            f"The output {text} cannot be written: this version of mpack does not push to registries.",
-            "Use --output docker and `docker push`, or --output oci:DIR and any tool that copies OCI layouts.",
-        )
+    if kind == "registry" and place:
+        from mpack.targets.registry import RegistryTarget
+
+        return RegistryTarget.parse(place)
     made: dict[str, type[files.OciDirectory | files.OciArchive | files.DockerArchive]] = {
         "oci": files.OciDirectory,
         "oci-archive": files.OciArchive,

@@ -120,18 +120,21 @@ class DockerArchive(_Archive):
 
 def stored(image: BuiltImage, name: str, store: Store, docker: Docker | None) -> OciImage:
     """The image in the store under its name; one that an engine built is saved out of it first."""
-    if image.digest is not None and image.location == "store":
-        found = store.image(image.digest)
-    else:
-        from mpack.oci.load import read_archive
-
-        engine = docker or Docker.find()
-        with store.lease(), engine.save(image.id) as archive:
-            found = read_archive(store, archive, f"The image {image.id} as docker saves it")[0].image
-            store.add_image(found, [with_tag(name)])
-        return found
-    store.add_image(found, [with_tag(name)])
+    with store.lease():
+        found = fetched(image, store, docker)
+        store.add_image(found, [with_tag(name)])
     return found
+
+
+def fetched(image: BuiltImage, store: Store, docker: Docker | None) -> OciImage:
+    """The image in the store; one that an engine has is saved out of it, but not listed. The caller holds a lease."""
+    if image.digest is not None and image.location == "store":
+        return store.image(image.digest)
+    from mpack.oci.load import read_archive
+
+    engine = docker or Docker.find()
+    with engine.save(image.id) as archive:
+        return read_archive(store, archive, f"The image {image.id} as docker saves it")[0].image
 
 
 def _check_parent(path: Path) -> None:

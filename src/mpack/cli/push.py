@@ -1,0 +1,37 @@
+"""`mpack push IMAGE REF…`: an image goes in, its name by digest at each registry comes out."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("push")
+@click.argument("image")
+@click.argument("references", nargs=-1, required=True, metavar="REF...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(image: str, references: tuple[str, ...], as_json: bool) -> None:
+    """Push IMAGE (of the store, the engine or the registry that it names) to registries.
+
+    REF is HOST[:PORT]/NAME[:TAG]; credentials are Docker's (`docker login`).
+    """
+    from mpack.images import locate
+    from mpack.oci.store import Store
+    from mpack.sandbox import this_platform
+    from mpack.targets.files import fetched
+    from mpack.targets.registry import RegistryTarget
+
+    targets = [RegistryTarget.parse(reference) for reference in references]
+    store, outputs = Store.default(), []
+    with store.lease():
+        found, docker = locate(image, store, this_platform(), lambda text: click.echo(text, err=True))
+        oci = fetched(found, store, docker)
+        for target in targets:
+            pushed = target.push(oci, store)
+            outputs.append(target.named(pushed))
+            click.echo(f"{target.reference}: {pushed}", err=True)
+            if not as_json:
+                click.echo(outputs[-1])
+    if as_json:
+        click.echo(json.dumps({"id": oci.id, "digest": oci.digest, "outputs": outputs}))

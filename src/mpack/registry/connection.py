@@ -1,0 +1,138 @@
+"""Requests to one registry: where its API is, its challenges, repetition. Threads may share a connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from mpack.registry.auth import Authenticator
+from mpack.registry.faults import refused
+from mpack.registry.reference import Reference
+from mpack.registry.transport import make_http, retrying
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class Connection:
+    """A context manager. `actions` are the rights to ask a token service for: "pull" or "pull,push"."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        actions: str = "pull",
+        config_dir: Path | None = None,
+        http: httpx.Client | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.reference = reference
+        self.sleep = sleep
+        self._http = http or make_http(reference.registry)
+        self._auth = Authenticator(self._http, reference, config_dir, actions)
+        self._root = ""
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    @property
+    def identity(self) -> str:
+        """Whose credentials the registry got, for messages: "as user 'me'", "without credentials"."""
+        return self._auth.identity
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        what: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        content: bytes | None = None,
+    ) -> httpx.Response:
+        """An answer whose body is not read yet, repeated with back-off; only for what may be asked twice.
+
+        `target` is a path of the API or what a Location header said. Raises EnvironmentFault registry-failed.
+        """
+        return retrying(lambda: self.once(method, target, headers, content=content), what, sleep=self.sleep)
+
+    def once(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        content: bytes | Iterable[bytes] | None = None,
+        timeout: float = 30.0,
+    ) -> httpx.Response:
+        """An answer whose body is not read yet; after a 401 asked once more, with what the challenge asks for.
+
+        `timeout` is the seconds to wait for the answer. Raises httpx.TransportError.
+        """
+        import httpx
+
+        url, own = self._url(target)
+
+        def send(authorization: Mapping[str, str]) -> httpx.Response:
+            request = self._http.build_request(
+                method,
+                url,
+                headers={**(headers or {}), **authorization},
+                content=content,
+                timeout=httpx.Timeout(30.0, connect=15.0, read=timeout),
+            )
+            return self._http.send(request, stream=True)
+
+        response = send(self._auth.headers() if own else {})
+        if response.status_code == 401 and own and (header := self._auth.answer(response)):
+            response.close()
+            response = send({"Authorization": header})
+        return response
+
+    def _url(self, target: str) -> tuple[httpx.URL, bool]:
+        """The URL, and whether it is the registry's own, so that credentials may go there.
+
+        A registry behind a proxy that ends TLS may name itself with http; it is asked as before all the same.
+        """
+        import httpx
+
+        root = httpx.URL(self.root)
+        url = root.join(target)
+        if url.host == root.host:
+            if (url.scheme, root.scheme) == ("http", "https") and url.port in (None, root.port):
+                url = url.copy_with(scheme="https", port=root.port)
+            if (url.scheme, url.port) == (root.scheme, root.port):
+                return url, True
+        if url.scheme != "https" and not self.reference.is_loopback:
+            raise refused(self.reference, f"it names a place without TLS ({url.scheme}://{url.netloc.decode()})")
+        return url, False
+
+    @property
+    def root(self) -> str:
+        """https://host; http://host only on loopback and only where TLS is not spoken at all."""
+        if not self._root:
+            self._root = self._find_root()
+        return self._root
+
+    def _find_root(self) -> str:
+        import httpx
+
+        secure = f"https://{self.reference.api_host}"
+        if not self.reference.is_loopback:
+            return secure
+        try:
+            self._http.get(f"{secure}/v2/", timeout=5.0)
+        except httpx.TransportError as error:
+            if "CERTIFICATE" not in str(error):
+                return f"http://{self.reference.api_host}"
+        return secure

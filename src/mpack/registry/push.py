@@ -1,0 +1,197 @@
+"""Pushing an image of the store: blobs in parallel, the manifest last, when all it names is there."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mpack.errors import EnvironmentFault, InputError
+from mpack.oci.image import OciImage
+from mpack.oci.store import Store
+from mpack.registry.client import ACCEPT, OCI_MANIFEST
+from mpack.registry.connection import Connection
+from mpack.registry.faults import push_refused, refused
+from mpack.registry.reference import Reference, names_registry, parse_reference
+from mpack.registry.upload import PIECE, Blob, Stopped, Uploader
+
+if TYPE_CHECKING:
+    import httpx
+
+THREADS = 4
+#: Seconds that threads get to end after a failure; one that waits for the registry is left behind.
+_PATIENCE = 2.0
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did: the manifest's digest, blobs by how they came, and the bytes of those that were sent."""
+
+    digest: str
+    there: int
+    mounted: int
+    sent: int
+    sent_bytes: int
+
+    def __str__(self) -> str:
+        sent = f"sent {self.sent} blobs, {self.sent_bytes / 1e6:.1f} MB"
+        return f"{sent}; {self.there} were there, {self.mounted} were mounted from other repositories"
+
+
+def push(
+    image: OciImage,
+    reference: Reference,
+    store: Store,
+    *,
+    config_dir: Path | None = None,
+    http: httpx.Client | None = None,
+    sleep: Callable[[float], None] | None = None,
+    piece: int = PIECE,
+) -> Pushed:
+    """Pushes an image of the store under the reference's tag. The caller holds a lease of the store.
+
+    Until the last step the registry has no new image, so a push that breaks off leaves none that is broken. `sleep`
+    takes seconds, `piece` is the bytes of a request. Raises EnvironmentFault registry-failed or store-corrupt.
+    """
+    stop = threading.Event()
+
+    def nap(seconds: float) -> None:
+        if sleep is None:
+            stop.wait(seconds)
+        else:
+            sleep(seconds)
+        if stop.is_set():
+            raise Stopped
+
+    with Connection(reference, actions="pull,push", config_dir=config_dir, http=http, sleep=nap) as connection:
+        uploader = Uploader(connection, stop, piece)
+        config, *layers = _blobs(image, store)
+        # The first blob alone: it settles how to log in, before several threads would ask for that.
+        first = uploader.has(config)
+        if not first:
+            uploader.send(config)
+        there = in_parallel(uploader.has, layers, stop)
+        wanted = [blob for blob, found in zip(layers, there, strict=True) if not found]
+        lenders = mount_sources(store, image, reference, {blob.digest for blob in wanted}) if wanted else {}
+
+        def bring(blob: Blob) -> bool:
+            """True if it was mounted, False if it was sent."""
+            if uploader.mount(blob, lenders[blob.digest]):
+                return True
+            uploader.send(blob)
+            return False
+
+        mounted = in_parallel(bring, wanted, stop)
+        digest = put_manifest(connection, image)
+    sent = [blob for blob, lent in zip(wanted, mounted, strict=True) if not lent] + ([] if first else [config])
+    return Pushed(digest, sum(there) + first, sum(mounted), len(sent), sum(blob.size for blob in sent))
+
+
+def put_manifest(connection: Connection, image: OciImage) -> str:
+    """Sends the manifest under the tag; returns its digest, which the registry must confirm."""
+    reference = connection.reference
+    raw = image.blobs.read(image.digest)
+    path = f"/v2/{reference.repository}/manifests"
+    what = f"Sending the manifest {image.digest}"
+    headers = {"Content-Type": str(image.manifest.get("mediaType", OCI_MANIFEST))}
+    response = connection.request("PUT", f"{path}/{reference.target}", what, headers, content=raw)
+    with closing(response):
+        if response.status_code not in (200, 201, 202, 204):
+            raise push_refused(reference, response, what, connection.identity)
+        answered = response.headers.get("docker-content-digest", "")
+    if not answered:
+        with closing(connection.request("HEAD", f"{path}/{image.digest}", what, {"Accept": ACCEPT})) as response:
+            answered = image.digest if response.status_code == 200 else f"HTTP {response.status_code}"
+    if answered != image.digest:
+        raise refused(reference, f"it has stored {answered[:80]!r} where {image.digest} was sent")
+    return image.digest
+
+
+def mount_sources(store: Store, image: OciImage, reference: Reference, digests: Iterable[str]) -> dict[str, list[str]]:
+    """Repositories of the same registry that may have a blob: those by whose names the store has images with it.
+
+    An image that was pushed or pulled has its name in the store. The base's repository comes last, for it is known by
+    a label only. The registry decides: a name proves nothing.
+    """
+    found: dict[str, list[str]] = {digest: [] for digest in digests}
+    for record in store.records():
+        repositories = _repositories(record.names, reference)
+        if not repositories:
+            continue
+        try:
+            layers = {layer.digest for layer in store.image(record.digest).layers}
+        except EnvironmentFault:
+            continue  # a damaged image lends nothing
+        for digest in layers & found.keys():
+            found[digest] += repositories
+    base = _repositories([image.labels.get("org.opencontainers.image.base.name", "")], reference)
+    return {digest: list(dict.fromkeys([*names, *base])) for digest, names in found.items()}
+
+
+def in_parallel(task: Callable[[T], R], items: Sequence[T], stop: threading.Event) -> list[R]:
+    """The task's results in order, of THREADS threads. The first failure, or an interrupt, sets `stop` and is raised.
+
+    The threads do not keep the process alive: Ctrl-C need not wait for a registry that does not answer.
+    """
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
+    for number in range(len(items)):
+        waiting.put(number)
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                number = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                ended.put((number, task(items[number]), None))
+            except BaseException as error:
+                ended.put((number, None, error))
+                return
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(items)))]
+    results: dict[int, R] = {}
+    try:
+        for thread in threads:
+            thread.start()
+        while len(results) < len(items):
+            number, result, error = ended.get()
+            if error is not None:
+                raise error
+            results[number] = result  # type: ignore[assignment]
+    except BaseException:
+        stop.set()
+        deadline = time.monotonic() + _PATIENCE
+        for thread in threads:
+            if thread.is_alive():  # an interrupt may come before all have been started
+                thread.join(max(0.0, deadline - time.monotonic()))
+        raise
+    return [results[number] for number in range(len(items))]
+
+
+def _blobs(image: OciImage, store: Store) -> list[Blob]:
+    """The configuration, then each layer once."""
+    sizes = {image.id: int(image.manifest["config"]["size"])}
+    sizes.update((layer.digest, layer.size) for layer in image.layers)
+    return [Blob(digest, size, store.path(digest)) for digest, size in sizes.items()]
+
+
+def _repositories(names: Iterable[str], reference: Reference) -> list[str]:
+    """The repositories among image names that are of the reference's registry, other than its own."""
+    found = []
+    for name in names:
+        try:
+            other = parse_reference(name) if names_registry(name) else None
+        except InputError:
+            continue  # a label may say anything
+        if other and other.registry == reference.registry and other.repository != reference.repository:
+            found.append(other.repository)
+    return found

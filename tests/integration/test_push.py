@@ -1,0 +1,229 @@
+"""Pushing to Debian's docker-registry: what arrives, what is not sent again, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpack.engine import Docker
+from mpack.errors import EnvironmentFault
+from mpack.images import stored_image
+from mpack.oci.compose import append_layers
+from mpack.oci.image import OciImage
+from mpack.oci.layer import Layer, bytes_entries
+from mpack.oci.store import Store
+from mpack.registry import parse_reference
+from mpack.registry.pull import pull
+from mpack.registry.push import Pushed, push
+from mpack.targets.docker import load_image
+from mpack.testing.processes import watched_processes
+from mpack.testing.registryserver import PASSWORD, USER, RegistryServer, registry_server
+from mpack.testing.tiny import tiny_base
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("docker_config")]
+
+BIG = 5 << 20
+PIECE = 1 << 20
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "store")
+
+
+def dependencies(store: Store) -> Layer:
+    """A layer of five megabytes that do not compress."""
+    return store.write_layer(bytes_entries({"/opt/big": os.urandom(BIG)}), kind="dependencies")
+
+
+def make(store: Store, layer: Layer, text: str) -> OciImage:
+    """An image of a base, the dependencies, and a small layer of its own."""
+    model = store.write_layer(bytes_entries({"/opt/model": text.encode()}), kind="model")
+    image = append_layers(store, tiny_base(store), [layer, model], runtime={})
+    store.add_image(image)
+    return image
+
+
+def send(store: Store, image: OciImage, name: str) -> Pushed:
+    """Pushes in pieces of a megabyte, without waiting after faults."""
+    return push(image, parse_reference(name), store, sleep=lambda seconds: None, piece=PIECE)
+
+
+def log_in(directory: Path, host: str, password: str = PASSWORD) -> None:
+    """What `docker login` leaves."""
+    value = base64.b64encode(f"{USER}:{password}".encode()).decode()
+    (directory / "config.json").write_text(json.dumps({"auths": {host: {"auth": value}}}))
+
+
+def test_push_and_pull_back(plain: RegistryServer, store: Store, tmp_path: Path) -> None:
+    """The image comes back with the same digest; a second push of it sends no byte of a blob."""
+    image = make(store, dependencies(store), "one")
+    name = f"{plain.host}/team/wine:1"
+    pushed = send(store, image, name)
+    assert (pushed.digest, pushed.sent) == (image.digest, 4) and '"PATCH /v2/team/wine' in plain.log
+    assert pull(parse_reference(name), "linux/amd64", Store(tmp_path / "ours")).digest == image.digest
+    writes = plain.blob_writes()
+    assert writes >= BIG // PIECE
+    assert send(store, image, name).there == send(store, image, f"{plain.host}/team/wine:best").there == 4
+    assert plain.blob_writes() == writes
+
+
+def test_a_second_model_sends_no_dependencies(plain: RegistryServer, store: Store, tmp_path: Path) -> None:
+    """In another repository the base and the dependencies are mounted: its own layer and configuration are sent."""
+    layer = dependencies(store)
+    first, second = make(store, layer, "first"), make(store, layer, "second")
+    send(store, first, f"{plain.host}/one/wine:1")
+    store.add_image(first, [f"{plain.host}/one/wine:1"])
+    writes, mounts = plain.blob_writes(), plain.mounts()
+    pushed = send(store, second, f"{plain.host}/two/beer:1")
+    assert (pushed.sent, pushed.mounted) == (2, 2) and pushed.sent_bytes < 2000
+    assert (plain.blob_writes() - writes, plain.mounts() - mounts) == (2, 2)
+    pulled = pull(parse_reference(f"{plain.host}/two/beer:1"), "linux/amd64", Store(tmp_path / "ours"))
+    assert pulled.digest == second.digest
+
+
+def test_password_and_private_ca(
+    secured: RegistryServer, mpack: Any, tmp_path: Path, docker_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mpack push` with a private CA and Docker's credentials; each that is missing is told, the password never is."""
+    home = tmp_path / "home"
+    store = Store(home / "data" / "store")
+    image = make(store, dependencies(store), "one")
+    name = f"{secured.host}/team/wine:1"
+
+    def run(code: int, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = mpack("--debug", "push", image.digest, name, code=code, MPACK_HOME=str(home), **environment)
+        assert PASSWORD not in done.stdout + done.stderr
+        assert base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode() not in done.stdout + done.stderr
+        return done
+
+    trusted = {"SSL_CERT_FILE": str(secured.ca)}
+    assert "SSL_CERT_FILE" in run(3).stderr
+    assert "refuses a push without credentials" in run(3, **trusted).stderr
+    log_in(docker_config, secured.host, "wrong")
+    assert f"refuses a push as user '{USER}'" in run(3, **trusted).stderr
+    assert store.find(name) is None
+    log_in(docker_config, secured.host)
+    with watched_processes() as seen:
+        done = run(0, **trusted)
+    assert done.stdout == f"{secured.host}/team/wine@{image.digest}\n" and "sent 4 blobs" in done.stderr
+    assert not [line for line in seen if PASSWORD in line] and PASSWORD not in secured.log
+    monkeypatch.setenv("SSL_CERT_FILE", str(secured.ca))
+    assert pull(parse_reference(name), "linux/amd64", Store(tmp_path / "ours")).digest == image.digest
+    assert store.resolve(name).digest == image.digest
+
+
+@contextmanager
+def cutting(port: int, after: int, times: int) -> Iterator[str]:
+    """A way to the registry that cuts the first `times` connections that carried more than `after` bytes to it."""
+    left = [times]
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def carry(source: socket.socket, sink: socket.socket, counted: bool) -> None:
+        done = 0
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                done += len(data)
+                if counted and left[0] and done > after:
+                    left[0] -= 1
+                    break
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client = listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", port))
+                for pair in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=carry, args=pair, daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"localhost:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+    assert left == [0], "nothing was cut"
+
+
+def test_cut_connections(plain: RegistryServer, store: Store, tmp_path: Path) -> None:
+    """Connections cut in mid-blob: the image arrives whole all the same."""
+    image = make(store, dependencies(store), "one")
+    with cutting(plain.port, 2_500_000, 3) as host:
+        assert send(store, image, f"{host}/cut/wine:1").digest == image.digest
+    reference = parse_reference(f"{plain.host}/cut/wine:1")
+    assert pull(reference, "linux/amd64", Store(tmp_path / "ours")).digest == image.digest
+
+
+def test_full_registry(store: Store, tmp_path: Path) -> None:
+    """A registry whose disk is full: the error says so, and there is no manifest."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True)
+    assert mounted.returncode == 0, f"this test mounts a small disk, as root: {mounted.stderr.decode()}"
+    try:
+        image = make(store, dependencies(store), "one")
+        with registry_server(small) as server:
+            with pytest.raises(EnvironmentFault, match="its disk is full") as caught:
+                send(store, image, f"{server.host}/full/wine:1")
+            assert caught.value.code == "registry-failed" and "make room" in caught.value.hint
+            with pytest.raises(EnvironmentFault, match="has no image"):
+                pull(parse_reference(f"{server.host}/full/wine:1"), "linux/amd64", Store(tmp_path / "ours"))
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("builder", ["embedded", "docker"])
+def test_build_to_a_registry(
+    builder: str,
+    plain: RegistryServer,
+    mpack: Any,
+    engine: str,
+    echo: dict[str, str],
+    model: Path,
+    tmp_path: Path,
+    remove_image: Any,
+) -> None:
+    """`-o registry:REF` prints a name by digest, which docker pulls and runs; with the docker builder too."""
+    place = f"{plain.host}/echo/{builder}"
+    options = ("-p", "echo", "-a", "greeting=Hello", "--builder", builder, "-t", f"mpack-test-push:{builder}")
+    remove_image(f"mpack-test-push:{builder}")
+    built = mpack.json("build", model, *options, "-o", f"registry:{place}:1", "--lock", tmp_path / "lock", **echo)
+    assert built["outputs"] == [f"{place}@{built['digest']}"]
+    remove_image(built["outputs"][0])
+    subprocess.run([engine, "pull", built["outputs"][0]], capture_output=True, check=True)
+    done = subprocess.run([engine, "run", "--rm", built["outputs"][0]], capture_output=True, text=True)
+    assert done.stdout == "Hello scores 0\nscores.onnx\n", done.stderr
+    mpack("rm", f"mpack-test-push:{builder}", f"{place}:1")
+
+
+@pytest.mark.docker
+def test_push_of_an_engines_image(plain: RegistryServer, store: Store, mpack: Any, engine: str, tmp_path: Path) -> None:
+    """An image that only the engine has is pushed too, with the same configuration."""
+    image = make(store, dependencies(store), "engine")
+    docker = Docker.find()
+    load_image(docker, store, stored_image(image), ["mpack-test-push:engine"])
+    try:
+        name = f"{plain.host}/engine/wine:1"
+        done = mpack("push", "mpack-test-push:engine", name, MPACK_HOME=str(tmp_path / "home"))
+    finally:
+        docker.remove(image.id)
+    pulled = pull(parse_reference(name), "linux/amd64", Store(tmp_path / "ours"))
+    assert done.stdout == f"{plain.host}/engine/wine@{pulled.digest}\n" and pulled.id == image.id
