@@ -23,7 +23,7 @@ from mpack.oci.layer import bytes_entries
 from mpack.oci.store import Store
 from mpack.registry import parse_reference
 from mpack.registry.auth import merge_scopes
-from mpack.registry.push import Pushed, in_parallel, push
+from mpack.registry.push import THREADS, Pushed, in_parallel, push
 from mpack.testing.fakeregistry import FakeRegistry, Fault
 from mpack.testing.tiny import tiny_base
 
@@ -93,6 +93,8 @@ def test_push_and_push_again(fake: FakeRegistry, store: Store) -> None:
     assert fake.sent() == pushed.sent_bytes == total
     assert {item.size for item in fake.asked("PATCH")} == {PIECE, image.layers[1].size % PIECE}
     assert fake.seen[-1].method == "PUT" and fake.seen[-1].path == "/v2/team/wine/manifests/1"
+    # One that asks for TLS and is refused, then no more than there are threads.
+    assert fake.connections <= 1 + THREADS < len(fake.seen)
     again = send(fake, image)
     assert (again.sent, again.sent_bytes, again.there) == (0, 0, 4) and fake.sent() == total
 

@@ -135,7 +135,7 @@ class RegistryClient:
     def _stream(self, descriptor: Descriptor, offset: int, what: str) -> Iterator[bytes]:
         path = f"/v2/{self._reference.repository}/blobs/{descriptor.digest}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._connection.request("GET", path, what, headers)
+        response = self._connection.request("GET", path, what, headers, stream=True)
         try:
             if response.status_code not in (200, 206):
                 response.read()
@@ -153,7 +153,7 @@ class RegistryClient:
     def _manifest(self, target: str) -> tuple[str, str, bytes]:
         what = f"Asking {self._reference.registry} for {self._reference.repository} ({target})"
         path = f"/v2/{self._reference.repository}/manifests/{target}"
-        response = self._connection.request("GET", path, what, {"Accept": ACCEPT})
+        response = self._connection.request("GET", path, what, {"Accept": ACCEPT}, stream=True)
         try:
             raw = _read_limited(response, self._reference)
         finally:

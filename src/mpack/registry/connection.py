@@ -16,6 +16,9 @@ from mpack.registry.transport import make_http, retrying
 if TYPE_CHECKING:
     import httpx
 
+#: Bytes of an answer that is no blob and no manifest.
+BODY_LIMIT = 64 << 10
+
 
 class Connection:
     """A context manager. `actions` are the rights to ask a token service for: "pull" or "pull,push"."""
@@ -59,12 +62,15 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         *,
         content: bytes | None = None,
+        stream: bool = False,
     ) -> httpx.Response:
-        """An answer whose body is not read yet, repeated with back-off; only for what may be asked twice.
+        """As `once`, repeated with back-off; only for what may be asked twice.
 
-        `target` is a path of the API or what a Location header said. Raises EnvironmentFault registry-failed.
+        Raises EnvironmentFault registry-failed where no attempt got an answer.
         """
-        return retrying(lambda: self.once(method, target, headers, content=content), what, sleep=self.sleep)
+        return retrying(
+            lambda: self.once(method, target, headers, content=content, stream=stream), what, sleep=self.sleep
+        )
 
     def once(
         self,
@@ -74,10 +80,13 @@ class Connection:
         *,
         content: bytes | Iterable[bytes] | None = None,
         timeout: float = 30.0,
+        stream: bool = False,
     ) -> httpx.Response:
-        """An answer whose body is not read yet; after a 401 asked once more, with what the challenge asks for.
+        """The answer; after a 401 asked once more, with what the challenge asks for.
 
-        `timeout` is the seconds to wait for the answer. Raises httpx.TransportError.
+        `target` is a path of the API or what a Location header said, `timeout` the seconds to wait for the answer. The
+        beginning of the body is read, so that the connection serves again; with `stream` the caller reads and closes.
+        Raises httpx.TransportError.
         """
         import httpx
 
@@ -91,7 +100,8 @@ class Connection:
                 content=content,
                 timeout=httpx.Timeout(30.0, connect=15.0, read=timeout),
             )
-            return self._http.send(request, stream=True)
+            response = self._http.send(request, stream=True)
+            return response if stream else _read(response)
 
         response = send(self._auth.headers() if own else {})
         if response.status_code == 401 and own and (header := self._auth.answer(response)):
@@ -136,3 +146,20 @@ class Connection:
             if "CERTIFICATE" not in str(error):
                 return f"http://{self.reference.api_host}"
         return secure
+
+
+def _read(response: httpx.Response) -> httpx.Response:
+    """The answer with the beginning of its body in memory."""
+    import httpx
+
+    data = b""
+    try:
+        for block in response.iter_bytes():
+            data += block
+            if len(data) > BODY_LIMIT:
+                break
+    finally:
+        response.close()
+    headers = httpx.Headers(response.headers)
+    headers.pop("content-encoding", None)  # it is decoded
+    return httpx.Response(response.status_code, headers=headers, content=data, request=response.request)

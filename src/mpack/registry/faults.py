@@ -12,8 +12,7 @@ from mpack.registry.reference import Reference
 if TYPE_CHECKING:
     import httpx
 
-#: Bytes of an error's body that are read, and characters of a registry's reason that are shown.
-BODY_LIMIT = 64 << 10
+#: Characters of a registry's reason.
 SHOWN = 200
 _NO_SPACE = re.compile(r"no space left|\"Err\":\s*28\b|disk (is )?full|quota", re.IGNORECASE)
 
@@ -25,23 +24,6 @@ def refused(reference: Reference, why: str, hint: str = "Try again, or ask who r
     )
 
 
-def body(response: httpx.Response) -> str:
-    """The beginning of an answer's body, which is closed; "" where it breaks off."""
-    import httpx
-
-    data = b""
-    try:
-        for block in response.iter_bytes():
-            data += block
-            if len(data) > BODY_LIMIT:
-                break
-    except httpx.HTTPError:
-        pass
-    finally:
-        response.close()
-    return data[:BODY_LIMIT].decode("utf-8", "replace")
-
-
 def codes(text: str) -> list[str]:
     """The error codes in a body of the distribution API: ["NAME_UNKNOWN"]; [] in any other."""
     return [code for code, _ in _errors(text)]
@@ -49,7 +31,7 @@ def codes(text: str) -> list[str]:
 
 def push_refused(reference: Reference, response: httpx.Response, what: str, identity: str) -> EnvironmentFault:
     """The error for an answer that ends a push. `identity` says whose credentials the registry got."""
-    status, text = response.status_code, body(response)
+    status, text = response.status_code, response.text
     said = "; ".join(f"{code}: {message}" if message else code for code, message in _errors(text))
     why = f"{what} ended with HTTP {status}" + (f" ({said[:SHOWN]})" if said else "")
     host = reference.registry

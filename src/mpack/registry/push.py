@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -102,13 +101,12 @@ def put_manifest(connection: Connection, image: OciImage) -> str:
     what = f"Sending the manifest {image.digest}"
     headers = {"Content-Type": str(image.manifest.get("mediaType", OCI_MANIFEST))}
     response = connection.request("PUT", f"{path}/{reference.target}", what, headers, content=raw)
-    with closing(response):
-        if response.status_code not in (200, 201, 202, 204):
-            raise push_refused(reference, response, what, connection.identity)
-        answered = response.headers.get("docker-content-digest", "")
+    if response.status_code not in (200, 201, 202, 204):
+        raise push_refused(reference, response, what, connection.identity)
+    answered = response.headers.get("docker-content-digest", "")
     if not answered:
-        with closing(connection.request("HEAD", f"{path}/{image.digest}", what, {"Accept": ACCEPT})) as response:
-            answered = image.digest if response.status_code == 200 else f"HTTP {response.status_code}"
+        response = connection.request("HEAD", f"{path}/{image.digest}", what, {"Accept": ACCEPT})
+        answered = image.digest if response.status_code == 200 else f"HTTP {response.status_code}"
     if answered != image.digest:
         raise refused(reference, f"it has stored {answered[:80]!r} where {image.digest} was sent")
     return image.digest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -82,12 +81,10 @@ class Uploader:
     def has(self, blob: Blob) -> bool:
         """True if the repository has the blob."""
         what = f"Asking for {blob.digest}"
-        with closing(self._connection.request("HEAD", f"{self._path}/{blob.digest}", what)) as response:
-            if response.status_code == 404:
-                return False
-            if response.status_code != 200:
-                raise self._refused(response, what)
-            return True
+        response = self._connection.request("HEAD", f"{self._path}/{blob.digest}", what)
+        if response.status_code not in (200, 404):
+            raise self._refused(response, what)
+        return response.status_code == 200
 
     def mount(self, blob: Blob, repositories: Sequence[str]) -> bool:
         """True if the registry took the blob from another of its repositories; a refusal is no error."""
@@ -97,7 +94,6 @@ class Uploader:
                 response = self._connection.request("POST", f"{self._path}/uploads/?{query}", "Mounting a blob")
             except EnvironmentFault:
                 return False  # a token for that repository may be refused; the upload says what else is wrong
-            response.close()
             if response.status_code == 201:
                 return True
             if response.status_code == 202:
@@ -131,7 +127,6 @@ class Uploader:
                 response = self._patch(way)
                 if response.status_code not in _TAKEN | _NO_PIECES:
                     return self._later(way, response)
-                response.close()
                 received = _received(response, self._end(way))
                 if response.status_code in _NO_PIECES or not way.offset < received <= blob.size:
                     self._pieces, way.place = False, ""
@@ -140,7 +135,6 @@ class Uploader:
             response = self._put(way)
             if response.status_code not in _TAKEN:
                 return self._later(way, response)
-            response.close()
             return True
         except httpx.TransportError as error:
             if way.failed() >= ATTEMPTS or not is_transient(error):
@@ -151,7 +145,6 @@ class Uploader:
     def _later(self, way: _Way, response: httpx.Response) -> Literal[False]:
         """Notes a refusal that may pass; raises for one that will not."""
         if way.failed() < ATTEMPTS and response.status_code in _PASSING:
-            response.close()
             way.wait = pause(way.failures, response.headers)
             return False
         fault = push_refused(self._reference, response, way.what, self._connection.identity)
@@ -167,11 +160,10 @@ class Uploader:
 
     def _begin(self, what: str) -> str:
         """Where a new upload goes."""
-        with closing(self._connection.request("POST", f"{self._path}/uploads/", what)) as response:
-            place = str(response.headers.get("location", ""))
-            if response.status_code != 202 or not place:
-                raise self._refused(response, what)
-            return str(response.url.join(place))
+        response = self._connection.request("POST", f"{self._path}/uploads/", what)
+        if response.status_code != 202 or "location" not in response.headers:
+            raise self._refused(response, what)
+        return _location(response, "")
 
     def _patch(self, way: _Way) -> httpx.Response:
         """Sends the next piece."""
@@ -192,18 +184,18 @@ class Uploader:
         """Where an upload that broke off goes on, and from which byte; ("", 0) if the registry has given it up."""
         if not way.place:
             return "", 0
-        with closing(self._connection.request("GET", way.place, "Asking how far an upload came")) as response:
-            received = _received(response, 0)
-            if response.status_code not in (200, 204) or received > way.blob.size:
-                return "", 0
-            return _location(response, way.place), received
+        response = self._connection.request("GET", way.place, "Asking how far an upload came")
+        received = _received(response, 0)
+        if response.status_code not in (200, 204) or received > way.blob.size:
+            return "", 0
+        return _location(response, way.place), received
 
     def _cancel(self, place: str) -> None:
         """Gives up an upload that is not needed. A registry that does not do so forgets it in time."""
         import httpx
 
         try:
-            self._connection.once("DELETE", place).close()
+            self._connection.once("DELETE", place)
         except (httpx.TransportError, EnvironmentFault):
             pass
 

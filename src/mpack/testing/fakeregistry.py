@@ -64,6 +64,7 @@ class FakeRegistry:
         self.resumes = self.confirms = True
         self.token_uses: int | None = None
         self.tokens: dict[str, int] = {}
+        self.connections = 0
         self.numbers = itertools.count()
         self.lock = threading.Lock()
 
@@ -112,6 +113,10 @@ class FakeRegistry:
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeRegistry
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.fake.connections += 1
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the test's output is the test's."""
