@@ -1,4 +1,4 @@
-"""Reading images from an OCI registry: the only network code for images."""
+"""Images from and to OCI registries: the only network code for images."""
 
 from __future__ import annotations
 
