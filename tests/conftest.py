@@ -173,3 +173,13 @@ def remove_image(engine: str) -> Iterator[Callable[[str], None]]:
 def assert_same() -> Callable[..., None]:
     """`assert_same(answer, expected)`: equal JSON, numbers within 1e-6."""
     return _assert_same
+
+
+@pytest.fixture
+def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No credentials of this machine's user; no proxy between the test and loopback."""
+    directory = tmp_path / "docker"
+    directory.mkdir()
+    monkeypatch.setenv("DOCKER_CONFIG", str(directory))
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    return directory

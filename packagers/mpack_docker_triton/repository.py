@@ -14,6 +14,7 @@ from mpack.errors import InputError
 from mpack.plan import RUNTIME
 from mpack.signature import Signature
 from mpack.spec import FileEntry
+from mpack_docker_triton.backends import FILES
 from mpack_docker_triton.check import Subject, check_repository
 from mpack_docker_triton.generate import DEFAULT_MAX_BATCH, apply, declared, generate
 from mpack_docker_triton.modelconfig import parse, write
@@ -32,13 +33,6 @@ sys.path.insert(0, "{RUNTIME}")
 
 from mpack_runtime.triton.model import TritonPythonModel  # noqa: E402, F401
 '''.encode()
-#: Backend -> the file name that it looks for in a version directory.
-FILE_NAMES = {
-    "onnxruntime": "model.onnx",
-    "pytorch": "model.pt",
-    "tensorflow": "model.savedmodel",
-    "openvino": "model.xml",
-}
 #: Bytes of all config.pbtxt of a repository together.
 MAX_CONFIGS = 4 << 20
 _MAX_CODE = 16 << 20
@@ -128,7 +122,7 @@ def native_repository(artifact: Artifact, arguments: TritonArguments) -> Reposit
     if kind == "triton":
         return _brought(artifact, arguments)
     backend = {"savedmodel": "tensorflow", "torchscript": "pytorch", "openvino": "openvino"}[kind]
-    return _single(artifact, arguments, backend, artifact.signature, _shipped(artifact, FILE_NAMES[backend]))
+    return _single(artifact, arguments, backend, artifact.signature, _shipped(artifact, FILES[backend][0]))
 
 
 def _single(

@@ -56,10 +56,7 @@ def locate(
     image = store.find(reference)
     if image is not None:
         return stored_image(image), None
-    try:
-        docker: Docker | None = Docker.find()
-    except EnvironmentFault:
-        docker = None
+    docker = Docker.answering()
     return find_image(reference, store, docker, platform, say), docker
 
 

@@ -17,7 +17,7 @@ from mpack.builders import Builder, BuiltImage
 from mpack.engine import Docker
 from mpack.env.index import IndexSettings
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
-from mpack.errors import EnvironmentFault, InputError, InternalError, MpackError, UsageError
+from mpack.errors import InputError, InternalError, MpackError, UsageError
 from mpack.naming import image_name, legal_reference, random_uuid
 from mpack.oci.store import Store
 from mpack.packager import Arguments, Packager
@@ -121,12 +121,7 @@ class Workshop:
     def of_this_machine(cls, *, need_docker: bool = False) -> Workshop:
         """Raises EnvironmentFault engine-unavailable when an engine is needed and none answers."""
         store = Store.default()
-        try:
-            docker: Docker | None = Docker.find()
-        except EnvironmentFault:
-            if need_docker:
-                raise
-            docker = None
+        docker = Docker.find() if need_docker else Docker.answering()
         return cls(store, docker, Bases(store, docker), IndexSettings.from_host())
 
 

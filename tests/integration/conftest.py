@@ -179,13 +179,3 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer
     """A registry with TLS under a CA of its own and a password."""
     with registry_server(tmp_path_factory.mktemp("secured"), secured=True) as server:
         yield server
-
-
-@pytest.fixture
-def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No credentials of this machine's user; no proxy between the test and loopback."""
-    directory = tmp_path / "docker"
-    directory.mkdir()
-    monkeypatch.setenv("DOCKER_CONFIG", str(directory))
-    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
-    return directory

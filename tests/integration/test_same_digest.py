@@ -117,7 +117,7 @@ def test_another_python(
     """mpack under the oldest and the newest other Python of this machine."""
     others = {minor: path for minor, path in interpreters.items() if minor != f"3.{sys.version_info[1]}"}
     if not others:
-        pytest.skip(f"only Python {', '.join(interpreters)} is installed, and there is no index to have another from")
+        pytest.skip(f"only Python {', '.join(interpreters)} is installed here; another one would show more")
     minors = sorted(others, key=lambda minor: int(minor.partition(".")[2]))
     mpack = installed(others[minors[0] if which == "oldest" else minors[-1]])
     result = build(arguments(mpack, ARTIFACT, reference.lock), base_home(f"home-{which}"), tmp_path)

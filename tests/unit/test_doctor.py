@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from mpack.cli import doctor
-from mpack.cli.doctor import LITTLE_DISK, MISSING, OK, WARN, Check, command
+from mpack.cli.doctor import LITTLE_DISK, MISSING, OK, WARN, Check
+from mpack.cli.main import mpack
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def program(home: Path, name: str, says: str) -> None:
 
 def test_bare_machine(home: Path) -> None:
     """Without engine, runc and apt everything is a warning with what to do, and builds are still possible."""
-    done = CliRunner().invoke(command, ["--json", "--offline"])
+    done = CliRunner().invoke(mpack, ["doctor", "--json", "--offline"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     status = {check["name"]: check["status"] for check in found["checks"]}
@@ -41,7 +42,7 @@ def test_bare_machine(home: Path) -> None:
 def test_text(home: Path) -> None:
     """One line a check, and under what does not work what to do."""
     program(home, "runc", "runc version 9")
-    lines = CliRunner().invoke(command, ["--offline"]).stdout.splitlines()
+    lines = CliRunner().invoke(mpack, ["doctor", "--offline"]).stdout.splitlines()
     assert "ok      runc        runc version 9" in lines
     place = next(number for number, line in enumerate(lines) if line.startswith("warn    podman"))
     assert lines[place + 1].strip() == "Install it to run images without docker."
@@ -50,7 +51,7 @@ def test_text(home: Path) -> None:
 def test_unwritable_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that cannot be written: nothing can be built, exit 3."""
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
-    done = CliRunner().invoke(command, ["--offline", "--json"])
+    done = CliRunner().invoke(mpack, ["doctor", "--offline", "--json"])
     assert done.exit_code == 3 and json.loads(done.stdout)["can_build"] is False
 
 

@@ -27,6 +27,7 @@ from mpack.registry.push import THREADS, Pushed, in_parallel, push
 from mpack.testing.fakeregistry import FakeRegistry, Fault
 from mpack.testing.tiny import tiny_base
 
+pytestmark = pytest.mark.usefixtures("docker_config")
 PIECE = 64 << 10
 BIG = 400_000
 
@@ -42,16 +43,6 @@ def fake() -> Iterator[FakeRegistry]:
 def store(tmp_path: Path) -> Store:
     """An empty store."""
     return Store(tmp_path / "store")
-
-
-@pytest.fixture(autouse=True)
-def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No credentials of this machine's user, no proxy."""
-    directory = tmp_path / "docker"
-    directory.mkdir()
-    monkeypatch.setenv("DOCKER_CONFIG", str(directory))
-    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
-    return directory
 
 
 def make(store: Store, text: str = "weights", label: str = "") -> OciImage:

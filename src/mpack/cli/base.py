@@ -54,6 +54,7 @@ def build(
     mpack base build --server triton --python 3.11
     mpack base build --deps conda.yaml -t packaging-model-cache:1.0.0
     """
+    from mpack.engine import Docker
     from mpack.errors import UsageError
     from mpack.sandbox import this_platform
     from mpack.spec import BaseWish
@@ -66,7 +67,7 @@ def build(
     else:
         wish = BaseWish(base, shell, packages, server or "python")
         name, image = _build_dependencies(deps, tag or DEPENDENCIES_NAME, wish, python, target)
-    docker = _find_docker()
+    docker = Docker.answering()
     if docker is not None:
         _load(docker, image, name)
     if as_json:
@@ -172,6 +173,7 @@ def _build_dependencies(
 ) -> tuple[str, OciImage]:
     from mpack.bases import Bases
     from mpack.bases.deps import build_dependency_image, read_dependencies
+    from mpack.engine import Docker
     from mpack.env.index import IndexSettings
     from mpack.naming import legal_reference
     from mpack.oci.store import Store
@@ -183,7 +185,7 @@ def _build_dependencies(
         click.echo(f"warning: {note}", err=True)
     image = build_dependency_image(
         store,
-        Bases(store, _find_docker()),
+        Bases(store, Docker.answering()),
         IndexSettings.from_host(),
         found,
         name=name,
@@ -193,16 +195,6 @@ def _build_dependencies(
         say=lambda text: click.echo(text, err=True),
     )
     return name, image
-
-
-def _find_docker() -> Docker | None:
-    from mpack.engine import Docker
-    from mpack.errors import EnvironmentFault
-
-    try:
-        return Docker.find()
-    except EnvironmentFault:
-        return None
 
 
 def _load(docker: Docker, image: OciImage, name: str) -> None:

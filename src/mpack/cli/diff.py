@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -41,15 +40,11 @@ def command(a: str, b: str, everything: bool, as_json: bool) -> None:
 def _compare(a: str, b: str) -> ImageDiff:
     from mpack.diff import Side, compare
     from mpack.engine import Docker
-    from mpack.errors import EnvironmentFault
     from mpack.images import open_image
     from mpack.oci.store import Store
     from mpack.sandbox import this_platform
 
-    store = Store.default()
-    docker = None
-    with suppress(EnvironmentFault):
-        docker = Docker.find()
+    store, docker = Store.default(), Docker.answering()
     copied = False
     try:
         with store.lease():

@@ -63,6 +63,14 @@ class Docker:
         return self.builder is not None
 
     @classmethod
+    def answering(cls) -> Docker | None:
+        """As `find`; None where no engine answers."""
+        try:
+            return cls.find()
+        except EnvironmentFault:
+            return None
+
+    @classmethod
     def find(cls) -> Docker:
         """The first client on PATH that reaches an engine, one that can build with BuildKit before others.
 

@@ -98,7 +98,7 @@ def put_manifest(connection: Connection, image: OciImage) -> str:
     reference = connection.reference
     raw = image.blobs.read(image.digest)
     path = f"/v2/{reference.repository}/manifests"
-    what = f"Sending the manifest {image.digest}"
+    what = f"Sending the manifest {image.digest} to {reference.registry}"
     headers = {"Content-Type": str(image.manifest.get("mediaType", OCI_MANIFEST))}
     response = connection.request("PUT", f"{path}/{reference.target}", what, headers, content=raw)
     if response.status_code not in (200, 201, 202, 204):

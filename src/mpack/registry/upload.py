@@ -80,7 +80,7 @@ class Uploader:
 
     def has(self, blob: Blob) -> bool:
         """True if the repository has the blob."""
-        what = f"Asking for {blob.digest}"
+        what = f"Asking {self._reference.registry} for {blob.digest}"
         response = self._connection.request("HEAD", f"{self._path}/{blob.digest}", what)
         if response.status_code not in (200, 404):
             raise self._refused(response, what)
@@ -106,7 +106,7 @@ class Uploader:
         Raises EnvironmentFault registry-failed or store-corrupt, and Stopped.
         """
         self._check(blob)
-        way = _Way(blob, f"Sending {blob.digest} ({blob.size / 1e6:.1f} MB)")
+        way = _Way(blob, f"Sending {blob.digest} ({blob.size / 1e6:.1f} MB) to {self._reference.registry}")
         while not self._arrived(way):
             self._connection.sleep(way.wait)
             if self.has(blob):

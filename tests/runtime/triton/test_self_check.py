@@ -116,6 +116,8 @@ OFF = "prediction['y'][0][1]: expected 5.0 within 1e-06, got 4.0"
         (({"inputs": {"x": [[1, 2]]}}, [[2, 5]]), 4, OFF),
         (({"data": [[1, 2, 3]]}, None), 4, "The sample is not a request that the model takes: "),
         (({"inputs": [two_numbers(1)]}, None), 4, "The sample is not a V2 request: "),
+        (({"inputs": [{"name": "x", "shape": [1, 2], "data": [1, 2]}]}, None), 4, "The sample is not a V2 request: "),
+        (({**ASKED, "outputs": ["y"]}, None), 4, "its outputs must be a list"),
         (({"model_name": "other", "data": [[1, 2]]}, None), 4, "other"),
     ],
 )

@@ -1,7 +1,7 @@
 """The model in Triton's Python backend: a generated model.py in the repository is
 
     import sys
-    sys.path.append("/opt/mpack/runtime")
+    sys.path.insert(0, "/opt/mpack/runtime")
     from mpack_runtime.triton.model import TritonPythonModel
 
 The backend's Python is isolated: it reads no PYTHONPATH, no locale and no PYTHONUTF8, so its texts, files and file

@@ -67,9 +67,9 @@ def _ask_native(request: Any, serving: Serving, metadata: Callable[[str], Metada
     if request is None and serving.model is None:
         return None
     model = _model(given.get("model_name"), serving)
-    if isinstance(given.get("inputs"), Sequence) and all(map(_is_v2, given["inputs"])):
+    if isinstance(given.get("inputs"), list) and any(map(_is_v2, given["inputs"])):
         tensors = tuple(map(_given, given["inputs"]))
-        wanted = tuple(str(item["name"]) for item in given.get("outputs") or ())
+        wanted = _names(given.get("outputs") or [])
         return Question(model, tensors, wanted, tensors[0].shape[0] if tensors and tensors[0].shape else None)
     declared = _signature(metadata(model).inputs)
     plain = {key: value for key, value in given.items() if key != "model_name"}
@@ -104,7 +104,15 @@ def _model(named: Any, serving: Serving) -> str:
 
 
 def _is_v2(item: Any) -> bool:
-    return isinstance(item, Mapping) and "datatype" in item
+    """True for what is meant as a V2 tensor, and for no record of a table with such columns by chance."""
+    return isinstance(item, Mapping) and len({"name", "datatype", "shape", "data"} & item.keys()) > 2
+
+
+def _names(items: Any) -> tuple[str, ...]:
+    """Of the outputs that a V2 request asks for."""
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) and "name" in item for item in items):
+        raise ModelFailure('The sample is not a V2 request: its outputs must be a list of {"name": …}.')
+    return tuple(str(item["name"]) for item in items)
 
 
 def _signature(specs: Sequence[Spec]) -> Signature:
