@@ -243,6 +243,8 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
             lock = write_lock(request, resolution.entry)
             outputs = write_outputs(targets, image, name, workshop, progress)
     warn_of_relaxed(resolution.plan, verification, progress)
+    for note in image.notes:
+        progress.warn(note)
     image = with_pushed_digest(image, targets, outputs)
     return BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
 

@@ -43,7 +43,7 @@ class FakeCompiler:
     files: Mapping[str, bytes] = field(default_factory=dict)
     asked: list[BuiltImage] = field(default_factory=list)
 
-    def compile(self, image: BuiltImage, bytecode: Bytecode) -> Mapping[str, bytes]:
+    def compile(self, image: BuiltImage, *_: object) -> Mapping[str, bytes]:
         """The files."""
         self.asked.append(image)
         return self.files
@@ -181,12 +181,12 @@ def test_second_build_reads_nothing(shop: Shop) -> None:
 
 def test_byte_code(shop: Shop) -> None:
     """Byte code stands between runtime and model; it is compiled once, in the image without it, which then goes."""
-    shop.compiler.files = {"/opt/mpack/runtime/__pycache__/a.cpython-311.pyc": b"code"}
+    shop.compiler.files = {"/usr/lib/real/__pycache__/mod.cpython-311.pyc": b"code"}
     draft = shop.build()
-    plan = replace(shop.plan, bytecode=Bytecode("3.11.2", ("/opt/mpack/runtime/a.py",)))
+    plan = replace(shop.plan, bytecode=Bytecode("3.11.2", ("/usr/lib/real/mod.py",)))
     image = shop.build(plan)
     assert kinds(image) == ["base", "runtime", "bytecode", "model", "config"]
-    assert shop.files(image)["/opt/mpack/runtime/__pycache__/a.cpython-311.pyc"] == b"code"
+    assert shop.files(image)["/usr/lib/real/__pycache__/mod.cpython-311.pyc"] == b"code"
     assert [asked.digest for asked in shop.compiler.asked] == [draft.digest]
     assert [item.digest for item in shop.store.records() if item.role == "image"] == [image.digest]
     again = shop.build(plan)
@@ -230,7 +230,7 @@ def test_nothing_is_left_of_a_failed_build(shop: Shop, monkeypatch: pytest.Monke
     """A build that breaks off while compiling lists no image and leaves no temporary file."""
     monkeypatch.setattr(shop.compiler, "compile", fail(error))
     with pytest.raises(type(error)):
-        shop.build(replace(shop.plan, bytecode=Bytecode("3.11.2", ("/opt/mpack/runtime/a.py",))))
+        shop.build(replace(shop.plan, bytecode=Bytecode("3.11.2", ("/usr/lib/real/mod.py",))))
     assert [item for item in shop.store.records() if item.role == "image"] == []
     assert list(shop.store.unfinished.iterdir()) == []
 

@@ -13,7 +13,7 @@ import pytest
 
 from mpack.contents import sha256_file
 from mpack.env.index import IndexSettings
-from mpack.env.install import install_venv
+from mpack.env.install import install
 from mpack.env.lock import lock_environment
 from mpack.env.wheels import download_wheels
 from mpack.errors import EnvironmentFault
@@ -55,7 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def build(index: IndexSettings, root: Path) -> Environment:
     """Lock, install and download, as a build and an export do."""
     environment = lock_environment([Requirement("app", "model")], python="3.11", platform="linux/amd64", index=index)
-    install_venv(environment, BASE, root / "venv", index=index)
+    install(environment, BASE, root / "venv", "venv", index=index)
     download_wheels(environment, root / "wheels", index=index)
     return environment
 
@@ -172,7 +172,7 @@ def test_a_wheel_at_a_fixed_address(links: Path, home: Path, tmp_path: Path) -> 
         environment = lock_environment(
             [Requirement(f"app @ {address}", "model")], python="3.11", platform="linux/amd64", index=index
         )
-        install_venv(environment, BASE, tmp_path / "venv", index=index)
+        install(environment, BASE, tmp_path / "venv", "venv", index=index)
         files = download_wheels(environment, tmp_path / "wheels", index=index)
     app, lib = environment.packages
     assert (app.source, app.url, len(app.hashes), lib.source) == ("url", address, 1, "index")

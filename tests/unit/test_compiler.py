@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +19,20 @@ from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler, cached_path
 
 IMAGE = BuiltImage("sha256:1", this_platform(), "embedded", "store", (), 0, "sha256:2")
+WORKPLACE = replace(IMAGE, id="sha256:3")
 SOURCES = Bytecode("3.11.2", ("/usr/lib/python3.11/a.py",))
 #: A cache that nothing can be written to: every compile is a real one.
 CACHE = CodeCache(Path("/dev/null/none"))
 COMPILED = "usr/lib/python3.11/__pycache__/a.cpython-311.pyc"
 
 
+def run(compiler: SandboxCompiler, image: BuiltImage, code: Bytecode, sha256: str = "0" * 64) -> Mapping[str, bytes]:
+    """Compiles; where a workplace is asked for, it is WORKPLACE."""
+    return compiler.compile(image, code, dict.fromkeys(code.sources, sha256), lambda missing: WORKPLACE)
+
+
 class FakeSandbox:
-    """A sandbox whose image writes one tar; counts how often it was opened."""
+    """A sandbox whose image writes one tar; keeps what it was opened with."""
 
     name = "fake"
 
@@ -38,22 +44,19 @@ class FakeSandbox:
                 info.size = 4
                 archive.addfile(info, io.BytesIO(b"code"))
         self.done = Completed(code, stream.getvalue(), "what went wrong")
-        self.opened = self.compiled = 0
-        self.sha256 = "0" * 64
+        self.opened: list[str] = []
+        self.compiled = 0
         self.stdin = b""
 
     @contextmanager
     def open(self, image: BuiltImage) -> Iterator[FakeSandbox]:
-        self.opened += 1
+        self.opened.append(image.id)
         yield self
 
     def run(
         self, args: Sequence[str], *, entrypoint: Sequence[str] = (), stdin: bytes = b"", timeout: float = 600
     ) -> Completed:
         self.stdin = stdin
-        if "--hashes" in args and self.done.returncode == 0:
-            lines = [f"{self.sha256} {source}" for source in stdin.decode().splitlines()]
-            return Completed(0, "\n".join(lines).encode(), "")
         self.compiled += 1
         return self.done
 
@@ -66,16 +69,16 @@ def test_cached_path() -> None:
 def test_compile() -> None:
     """The sources go in by stdin, the byte code comes out by absolute path."""
     sandbox = FakeSandbox([COMPILED])
-    assert SandboxCompiler(sandbox, CACHE).compile(IMAGE, SOURCES) == {"/" + COMPILED: b"code"}
-    assert sandbox.stdin == b"/usr/lib/python3.11/a.py"
+    assert run(SandboxCompiler(sandbox, CACHE), IMAGE, SOURCES) == {"/" + COMPILED: b"code"}
+    assert (sandbox.stdin, sandbox.opened) == (b"/usr/lib/python3.11/a.py", [WORKPLACE.id])
 
 
 def test_foreign_platform() -> None:
     """Byte code of an interpreter that does not run here is the machine's lack, with what to do."""
     sandbox = FakeSandbox([COMPILED])
     with pytest.raises(EnvironmentFault, match="linux/s390x") as caught:
-        SandboxCompiler(sandbox, CACHE).compile(replace(IMAGE, platform="linux/s390x"), SOURCES)
-    assert (caught.value.code, sandbox.opened) == ("sandbox-unavailable", 0)
+        run(SandboxCompiler(sandbox, CACHE), replace(IMAGE, platform="linux/s390x"), SOURCES)
+    assert (caught.value.code, sandbox.opened) == ("sandbox-unavailable", [])
     assert "--update-lock" in caught.value.hint
 
 
@@ -84,33 +87,33 @@ def test_an_open_box_is_used_again() -> None:
     sandbox = FakeSandbox([COMPILED])
     compiler = SandboxCompiler(sandbox, CACHE)
     with compiler.open(IMAGE):
-        compiler.compile(IMAGE, SOURCES)
-    assert sandbox.opened == 1
+        run(compiler, IMAGE, SOURCES)
+    assert sandbox.opened == [IMAGE.id]
 
 
 @pytest.mark.parametrize("name", ["etc/passwd", "../x.pyc", "usr/lib/python3.11/__pycache__/b.cpython-311.pyc"])
 def test_other_entries_are_refused(name: str) -> None:
     """The sandbox cannot slip in a file that was not asked for."""
     with pytest.raises(InternalError, match="odd entry"):
-        SandboxCompiler(FakeSandbox([name]), CACHE).compile(IMAGE, SOURCES)
+        run(SandboxCompiler(FakeSandbox([name]), CACHE), IMAGE, SOURCES)
 
 
 def test_one_file_twice_is_refused() -> None:
     """Nor one file twice."""
     with pytest.raises(InternalError, match="odd entry"):
-        SandboxCompiler(FakeSandbox([COMPILED, COMPILED]), CACHE).compile(IMAGE, SOURCES)
+        run(SandboxCompiler(FakeSandbox([COMPILED, COMPILED]), CACHE), IMAGE, SOURCES)
 
 
 def test_failure_shows_stderr() -> None:
     """A failing compile is a bug of ours and shows what the image said."""
     with pytest.raises(InternalError, match="what went wrong"):
-        SandboxCompiler(FakeSandbox([], 1), CACHE).compile(IMAGE, SOURCES)
+        run(SandboxCompiler(FakeSandbox([], 1), CACHE), IMAGE, SOURCES)
 
 
 def test_without_a_sandbox() -> None:
     """No sandbox at hand: exit 3, and what to do."""
     with pytest.raises(EnvironmentFault) as caught:
-        SandboxCompiler(None, CACHE).compile(IMAGE, SOURCES)
+        run(SandboxCompiler(None, CACHE), IMAGE, SOURCES)
     assert caught.value.code == "sandbox-unavailable"
     assert "--update-lock" in caught.value.hint
 
@@ -122,14 +125,13 @@ def test_what_was_compiled_once_is_taken_from_the_cache(tmp_path: Path) -> None:
     """The same source under the same base and interpreter is compiled once; another source, base or version anew."""
     sandbox, cache = FakeSandbox([COMPILED]), CodeCache(tmp_path)
     compiler = SandboxCompiler(sandbox, cache)
-    assert compiler.compile(BASED, SOURCES) == compiler.compile(BASED, SOURCES) == {"/" + COMPILED: b"code"}
+    assert run(compiler, BASED, SOURCES) == run(compiler, BASED, SOURCES) == {"/" + COMPILED: b"code"}
     assert sandbox.compiled == 1
-    compiler.compile(replace(BASED, layers=(BuiltLayer("sha256:other", "base"),)), SOURCES)
+    run(compiler, replace(BASED, layers=(BuiltLayer("sha256:other", "base"),)), SOURCES)
     assert sandbox.compiled == 2
-    compiler.compile(BASED, Bytecode("3.11.3", SOURCES.sources))
+    run(compiler, BASED, Bytecode("3.11.3", SOURCES.sources))
     assert sandbox.compiled == 3
-    sandbox.sha256 = "1" * 64
-    compiler.compile(BASED, SOURCES)
+    run(compiler, BASED, SOURCES, "1" * 64)
     assert sandbox.compiled == 4
 
 
@@ -137,10 +139,18 @@ def test_a_damaged_entry_is_none(tmp_path: Path) -> None:
     """Cut short or changed, an entry is compiled again and replaced; unused ones are pruned."""
     sandbox, cache = FakeSandbox([COMPILED]), CodeCache(tmp_path)
     compiler = SandboxCompiler(sandbox, cache)
-    compiler.compile(BASED, SOURCES)
-    (entry,) = tmp_path.glob("*/*")
-    entry.write_bytes(entry.read_bytes()[:-1])
-    assert compiler.compile(BASED, SOURCES) == {"/" + COMPILED: b"code"}
+    run(compiler, BASED, SOURCES)
+    cache.path.write_bytes(cache.path.read_bytes().replace(b"code", b"cod3"))
+    assert run(compiler, BASED, SOURCES) == {"/" + COMPILED: b"code"}
     assert sandbox.compiled == 2
-    assert (cache.prune(3600), cache.prune(-1)) == (0, 1)
-    assert not list(tmp_path.glob("*/*"))
+    assert (cache.prune(3600), cache.prune(-1), cache.prune(-1)) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 100, b"SQLite format 3\0" + b"x" * 5000])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, content: bytes) -> None:
+    """A file that is no database costs one compile, and is a cache again afterwards."""
+    sandbox, cache = FakeSandbox([COMPILED]), CodeCache(tmp_path)
+    cache.path.write_bytes(content)
+    for _ in range(3):
+        assert run(SandboxCompiler(sandbox, cache), BASED, SOURCES) == {"/" + COMPILED: b"code"}
+    assert sandbox.compiled < 3

@@ -257,7 +257,13 @@ def test_context(plan: ImagePlan, tmp_path: Path) -> None:
     job = json.loads((tmp_path / "build/job.json").read_text())
     assert job["destination"] == "/opt/mpack/venv"
     assert job["settings"] is None
-    assert {path.name for path in (tmp_path / "build").iterdir()} == {"job.json", "assemble.py", "uv", "wheels"}
+    assert {path.name for path in (tmp_path / "build").iterdir()} == {
+        "job.json",
+        "assemble.py",
+        "layout.py",
+        "uv",
+        "wheels",
+    }
     assert str(tmp_path) not in (tmp_path / "build/job.json").read_text() + (tmp_path / "Dockerfile").read_text()
 
 

@@ -14,13 +14,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from mpack.contents import Contents, sha256_file
-from mpack.env import assemble
+from mpack.env import assemble, layout
 from mpack.env.index import IndexSettings
-from mpack.env.install import assemble_job, install_error, install_site, install_venv
+from mpack.env.install import assemble_job, install, install_error
+from mpack.env.layout import lay_out
 from mpack.env.process import uv_binary
 from mpack.env.wheels import download_wheels
 from mpack.errors import EnvironmentFault, InputError
@@ -98,7 +100,7 @@ def digest(root: Path) -> str:
 def test_the_venv(wheels: list[Path], index: IndexSettings, tmp_path: Path) -> None:
     """Every file of the venv, and no other: data beside the packages, scripts for the image's interpreter."""
     target = tmp_path / "venv"
-    report = install_venv(environment(wheels), BASE, target, index=index)
+    report = install(environment(wheels), BASE, target, "venv", index=index)
     found = {str(path.relative_to(target)) for path in target.rglob("*") if not path.is_dir()}
     info = {f"{SITE}/{name}-1.0.dist-info/{file}" for name in ("app", "numpy", "wide") for file in INFO}
     assert found - info == {
@@ -128,7 +130,7 @@ INFO = ("INSTALLER", "METADATA", "RECORD", "WHEEL")
 def test_records_match_the_files(wheels: list[Path], index: IndexSettings, tmp_path: Path) -> None:
     """RECORD lists exactly the files that are there, sorted, with their sizes."""
     target = tmp_path / "venv"
-    install_venv(environment(wheels), BASE, target, index=index)
+    install(environment(wheels), BASE, target, "venv", index=index)
     listed = set()
     for record in sorted((target / SITE).glob("*/RECORD")):
         rows = list(csv.reader(record.read_text().splitlines()))
@@ -145,7 +147,7 @@ def test_records_match_the_files(wheels: list[Path], index: IndexSettings, tmp_p
 def test_modes_and_times(wheels: list[Path], index: IndexSettings, tmp_path: Path) -> None:
     """0755 for directories and executables, 0644 for the rest; every time is 0."""
     target = tmp_path / "venv"
-    install_venv(environment(wheels), BASE, target, index=index)
+    install(environment(wheels), BASE, target, "venv", index=index)
     executable = set()
     for path in [target, *target.rglob("*")]:
         assert path.lstat().st_mtime == 0
@@ -161,7 +163,7 @@ def test_modes_and_times(wheels: list[Path], index: IndexSettings, tmp_path: Pat
 def test_without_trimming_all_is_kept(wheels: list[Path], index: IndexSettings, tmp_path: Path) -> None:
     """trim=False leaves tests, headers and manuals in; byte code that a wheel brings still goes."""
     target = tmp_path / "venv"
-    install_venv(replace(environment(wheels), trim=False), BASE, target, index=index)
+    install(replace(environment(wheels), trim=False), BASE, target, "venv", index=index)
     for path in (f"{SITE}/numpy/tests/test_x.py", f"{SITE}/numpy/core.c", "share/man/man1/app.1", "include/app/app.h"):
         assert (target / path).is_file()
     assert not list(target.rglob("__pycache__"))
@@ -171,13 +173,13 @@ def test_what_the_base_has_is_not_installed(wheels: list[Path], index: IndexSett
     """A package of source "base" is left to the base."""
     both = environment(wheels[:2])
     packages = (replace(both.packages[0], source="base", hashes=()), both.packages[1])
-    install_venv(replace(both, packages=packages), BASE, tmp_path / "venv", index=index)
+    install(replace(both, packages=packages), BASE, tmp_path / "venv", "venv", index=index)
     assert not (tmp_path / "venv" / SITE / "app").exists() and (tmp_path / "venv" / SITE / "numpy").is_dir()
 
 
 def test_an_empty_environment_is_a_bare_venv(index: IndexSettings, tmp_path: Path) -> None:
     """No package, and still a venv to run in."""
-    install_venv(environment([]), replace(BASE, site_dirs=()), tmp_path / "venv", index=index)
+    install(environment([]), replace(BASE, site_dirs=()), tmp_path / "venv", "venv", index=index)
     found = {str(path.relative_to(tmp_path / "venv")) for path in (tmp_path / "venv").rglob("*")}
     assert found == {"bin", "lib", "lib/python3.11", SITE, "pyvenv.cfg"} | {
         f"bin/{name}" for name in ("python", "python3", "python3.11")
@@ -186,7 +188,7 @@ def test_an_empty_environment_is_a_bare_venv(index: IndexSettings, tmp_path: Pat
 
 def test_the_site_layout(wheels: list[Path], index: IndexSettings, tmp_path: Path) -> None:
     """For a base's own site directory: packages at the top, no scripts, no data, no venv."""
-    install_site(environment(wheels), BASE, tmp_path / "site", index=index)
+    install(environment(wheels), BASE, tmp_path / "site", "site", index=index)
     assert (tmp_path / "site" / "app" / "more.py").is_file()
     names = {path.name for path in (tmp_path / "site").iterdir()}
     assert names == {*(f"{n}-1.0.dist-info" for n in ("app", "numpy", "wide")), "app", "bin", "numpy", "wide"}
@@ -196,7 +198,7 @@ def test_the_site_layout(wheels: list[Path], index: IndexSettings, tmp_path: Pat
 def test_same_bytes_anywhere(wheels: list[Path], index: IndexSettings, tmp_path: Path) -> None:
     """Another directory, umask, locale, time zone, cache and way to run (as a build stage does): the same tree."""
     made = environment(wheels)
-    install_venv(made, BASE, tmp_path / "one", index=index)
+    install(made, BASE, tmp_path / "one", "venv", index=index)
     elsewhere = tmp_path / ("a rather long way off " * 8)
     job = assemble_job(
         made, BASE, str(elsewhere / "two"), uv=uv_binary(), interpreter=other_python(), options=index.uv_options()
@@ -228,7 +230,7 @@ def test_two_wheels_one_path(index: IndexSettings, tmp_path: Path) -> None:
         make_wheel(links, "zz", files={"shared/f.py": "z = 22\n", "shared/g.py": "same\n"}),
     ]
     for number in range(3):
-        report = install_venv(environment(paths), BASE, tmp_path / f"venv{number}", index=index)
+        report = install(environment(paths), BASE, tmp_path / f"venv{number}", "venv", index=index)
         assert (tmp_path / f"venv{number}" / SITE / "shared" / "f.py").read_text() == "z = 22\n"
         assert report.notes == ("shared/f.py is in aa and in zz: the one of zz is kept",)
 
@@ -240,7 +242,7 @@ def test_files_that_record_does_not_list(index: IndexSettings, tmp_path: Path) -
     wheel = make_wheel(tmp_path / "links", "loose")
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("loose/unlisted.py", "x = 1\n")
-    install_venv(environment([wheel]), BASE, tmp_path / "venv", index=index)
+    install(environment([wheel]), BASE, tmp_path / "venv", "venv", index=index)
     assert (tmp_path / "venv" / SITE / "loose" / "unlisted.py").is_file()
 
 
@@ -249,11 +251,11 @@ def test_wheels_of_the_artifact(wheels: list[Path], tmp_path: Path) -> None:
     locked = package(wheels[0], "artifact")
     made = Environment("3.11", "linux/amd64", (locked,))
     contents = Contents({locked.hashes[0].removeprefix("sha256:"): wheels[0]})
-    install_venv(made, BASE, tmp_path / "venv", index=IndexSettings(no_index=True), contents=contents)
+    install(made, BASE, tmp_path / "venv", "venv", index=IndexSettings(no_index=True), contents=contents)
     assert (tmp_path / "venv" / SITE / "app" / "more.py").is_file()
     assert not list((tmp_path / "venv").rglob("direct_url.json"))
     with pytest.raises(InputError, match="does not have") as caught:
-        install_venv(made, BASE, tmp_path / "other", index=IndexSettings(no_index=True))
+        install(made, BASE, tmp_path / "other", "venv", index=IndexSettings(no_index=True))
     assert caught.value.code == "lock-mismatch"
 
 
@@ -262,7 +264,7 @@ def test_a_hash_that_differs(wheels: list[Path], index: IndexSettings, tmp_path:
     made = environment(wheels[:1])
     wrong = replace(made.packages[0], hashes=("sha256:" + "0" * 64,))
     with pytest.raises(InputError) as caught:
-        install_venv(replace(made, packages=(wrong,)), BASE, tmp_path / "venv", index=index)
+        install(replace(made, packages=(wrong,)), BASE, tmp_path / "venv", "venv", index=index)
     assert caught.value.code in ("lock-mismatch", "requirements-unavailable")
     assert {path.name for path in tmp_path.iterdir()} == {"links"}
 
@@ -272,7 +274,7 @@ def test_a_wheel_that_is_gone(wheels: list[Path], index: IndexSettings, tmp_path
     made = environment(wheels[:1])
     gone = replace(made.packages[0], version="9.9")
     with pytest.raises(InputError, match="app") as caught:
-        install_venv(replace(made, packages=(gone,)), BASE, tmp_path / "venv", index=index)
+        install(replace(made, packages=(gone,)), BASE, tmp_path / "venv", "venv", index=index)
     assert caught.value.code == "requirements-unavailable"
 
 
@@ -291,13 +293,14 @@ def test_an_interrupted_installation_leaves_nothing(tmp_path: Path) -> None:
         code = f"""
 import sys; sys.path[:0] = {[str(Path(assemble.__file__).parents[2])]!r}
 from pathlib import Path
+from types import ModuleType
 from mpack.env.index import IndexSettings
-from mpack.env.install import install_venv
+from mpack.env.install import install
 from mpack.plan import BaseImage, Environment, LockedPackage
 made = Environment("3.11", "linux/amd64", (LockedPackage("app", "1.0", ("sha256:" + "0" * 64,)),))
 base = BaseImage("b", "d", "linux/amd64", "/usr/bin/python3", "3.11.2")
 index = IndexSettings(default="http://127.0.0.1:{port}/simple")
-install_venv(made, base, Path({str(tmp_path / "venv")!r}), index=index)
+install(made, base, Path({str(tmp_path / "venv")!r}), "venv", index=index)
 """
         env = {**os.environ, "UV_CACHE_DIR": str(tmp_path / "cache")}
         child = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True)
@@ -331,27 +334,28 @@ def test_downloads_are_checked(wheels: list[Path], index: IndexSettings, tmp_pat
     assert list((tmp_path / "wheels").iterdir()) == []
 
 
-def test_the_script_is_of_old_python_and_standard_library_only() -> None:
-    """assemble.py must run on a base's own Python: 3.8 syntax, no import beyond the standard library."""
-    source = Path(assemble.__file__).read_text("utf-8")
+@pytest.mark.parametrize("module", [assemble, layout], ids=["assemble", "layout"])
+def test_the_script_is_of_old_python_and_standard_library_only(module: ModuleType) -> None:
+    """What a build stage runs must do so on a base's own Python: 3.8 syntax, only the standard library and itself."""
+    source = Path(str(module.__file__)).read_text("utf-8")
     tree = ast.parse(source, feature_version=(3, 8))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names | {"__future__"}
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names | {"__future__", "layout", "mpack"}
 
 
 @pytest.mark.parametrize("outside", ["app/../../{}", "../{}", "{}"])
 def test_a_record_that_leads_outside(tmp_path: Path, outside: str) -> None:
-    """A RECORD line moves and overwrites no file of this machine, even if uv should leave such a line in."""
+    """A RECORD line brings no file of this machine into an image, even if uv should leave such a line in."""
     secret = tmp_path / "secret"
     secret.write_text("mine")
-    flat, made = tmp_path / "flat", tmp_path / "made"
+    flat = tmp_path / "flat"
     (flat / "app").mkdir(parents=True)
     (flat / "app" / "__init__.py").write_text("")
     (flat / "app-1.0.dist-info").mkdir()
     path = outside.format(secret if outside == "{}" else "secret")
     (flat / "app-1.0.dist-info" / "RECORD").write_text(f"app/__init__.py,,\n{path},sha256=x,4\n")
     python = {"version": "3.11.2", "path": "/usr/bin/python3.11", "site_dirs": []}
-    assemble._lay_out({"layout": "venv", "python": python, "trim": True}, str(flat), str(made))
-    assert secret.read_text() == "mine"
-    assert not [found for found in made.rglob("*") if found.name == "secret"]
+    items = lay_out({"layout": "venv", "python": python, "trim": True}, str(flat))["app"]
+    site = "lib/python3.11/site-packages"
+    assert [item.path for item in items] == [f"{site}/app/__init__.py", f"{site}/app-1.0.dist-info/RECORD"]

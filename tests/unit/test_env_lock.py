@@ -10,7 +10,7 @@ import pytest
 
 from mpack.contents import Contents, sha256_file
 from mpack.env.index import IndexSettings
-from mpack.env.install import install_venv
+from mpack.env.install import install
 from mpack.env.lock import lock_environment
 from mpack.errors import EnvironmentFault, InputError
 from mpack.plan import BaseImage, Environment
@@ -188,7 +188,7 @@ def test_git_is_pinned_to_the_commit(index: IndexSettings, tmp_path: Path) -> No
     assert environment.packages[1].url == f"git+{source.as_uri()}@{commit}"
     assert environment == lock(index, f"tool @ git+{source.as_uri()}@{commit}", allow_vcs=True)
     base = BaseImage("base", "sha256:0", "linux/amd64", "/usr/bin/python3.11", "3.11.2")
-    install_venv(environment, base, tmp_path / "venv", index=index)
+    install(environment, base, tmp_path / "venv", "venv", index=index)
     assert (tmp_path / "venv/lib/python3.11/site-packages/tool.py").read_text() == "x = 1\n"
 
 

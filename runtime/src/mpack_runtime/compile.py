@@ -5,8 +5,6 @@ Source paths come on stdin, one a line. The tar (uncompressed, sorted, no times,
 looks at the source again. Exit 1, with the reason on stderr and no complete tar, where a source is missing or does not
 compile.
 
-`--hashes` writes "SHA-256 path" lines of the sources instead: what a cache of compiled files is asked by.
-
 What `marshal` writes depends on how often each string is in use in the process. So the interpreter starts anew without
 site packages and with a fixed hash seed, and every file is compiled in a fork of that one state. Standard library only.
 """
@@ -27,9 +25,7 @@ PARALLEL = 2  # children at a time; one result in memory each
 
 
 def main() -> int:
-    """Compiles what stdin names to a tar on stdout, or writes the hashes of it."""
-    if sys.argv[1:] == ["--hashes"]:
-        return write_hashes(sys.stdin.read().splitlines())
+    """Compiles what stdin names to a tar on stdout."""
     if os.environ.get("PYTHONHASHSEED") != "0" or not sys.flags.no_site:
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100,PTH120 - pathlib adds state
         environment = {"PYTHONHASHSEED": "0", "PYTHONPATH": root}
@@ -38,20 +34,6 @@ def main() -> int:
     try:
         write_tar(paths, sys.stdout.buffer)
     except (OSError, ValueError) as error:
-        print(f"Byte code: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def write_hashes(paths: list[str]) -> int:
-    """One line a source: its SHA-256 in hexadecimal, a space, the path. Exit code 1 where one cannot be read."""
-    import hashlib
-
-    try:
-        for path in sorted({path for path in paths if path}):
-            with open(path, "rb") as stream:  # noqa: PTH123 - pathlib is slow to import
-                print(hashlib.sha256(stream.read()).hexdigest(), path)
-    except OSError as error:
         print(f"Byte code: {error}", file=sys.stderr)
         return 1
     return 0

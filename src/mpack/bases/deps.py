@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpack.env.index import IndexSettings
-from mpack.env.install import install_site
+from mpack.env.install import install
 from mpack.env.lock import lock_environment
 from mpack.errors import InputError
 from mpack.oci.compose import append_layers
@@ -75,7 +75,7 @@ def build_dependency_image(
 ) -> OciImage:
     """Locks, installs and lists the image under `name`. `python` is the user's consent to another minor version.
 
-    Raises what `Bases.pick`, `lock_environment` and `install_site` raise.
+    Raises what `Bases.pick`, `lock_environment` and `install` raise.
     """
     own = ".".join(dependencies.python.split(".")[:2]) if dependencies.python else None
     base = bases.pick(python or own, platform, wish)
@@ -124,7 +124,7 @@ def _add_packages(
     say(f"installing {len(environment.to_install)} packages")
     site = base.site_dirs[0]
     with store.scratch() as scratch:
-        install_site(environment, base, scratch / "site", index=index)
+        install(environment, base, scratch / "site", "site", index=index)
         entries = directory_entries(scratch / "site", site)
         files = read_files(below, lambda path: path.startswith(f"{site}/") and path.endswith(".dist-info/RECORD"))
         entries += hide_replaced(files, site, {package.name for package in environment.to_install}, entries)

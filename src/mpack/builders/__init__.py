@@ -34,7 +34,7 @@ class BuiltImage:
     """A finished, untagged image. `id` is the config digest ("sha256:…"), `digest` the OCI manifest digest or None.
 
     `location` is "store" (the local OCI store holds it under `digest`) or "docker" (the engine holds it under `id`).
-    Sizes are bytes; `size` is compressed, None where unknown.
+    Sizes are bytes; `size` is compressed, None where unknown. `notes` are what the user should know of the build.
     """
 
     id: str
@@ -45,6 +45,7 @@ class BuiltImage:
     size_unpacked: int
     digest: str | None = None
     size: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Builder(Protocol):

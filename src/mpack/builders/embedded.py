@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.builders.runtimeconfig import runtime_config
-from mpack.contents import Contents, sha256_file
+from mpack.builders.sources import Sources
+from mpack.builders.wheels import WheelLayers, venv_entries, venv_key
+from mpack.contents import Contents
 from mpack.oci.compose import append_layers
 from mpack.oci.image import OciImage, canonical_json
-from mpack.oci.layer import ENCODER, Directory, Entry, Layer, bytes_entries, directory_entries, tree_entries
-from mpack.oci.rootfs import read_files
+from mpack.oci.layer import ENCODER, Directory, Entry, Layer, bytes_entries, tree_entries
 from mpack.oci.store import Store
-from mpack.plan import VENV, BaseImage, Bytecode, ImagePlan
+from mpack.plan import BaseImage, Bytecode, ImagePlan
 from mpack.spec import LAYER_KINDS, FileTree
 
 if TYPE_CHECKING:
@@ -37,8 +37,14 @@ class BaseSource(Protocol):
 class Compiler(Protocol):
     """Makes byte code with an image's own interpreter."""
 
-    def compile(self, image: BuiltImage, bytecode: Bytecode) -> Mapping[str, bytes]:
-        """Absolute .pyc path -> bytes."""
+    def compile(
+        self,
+        image: BuiltImage,
+        bytecode: Bytecode,
+        hashes: Mapping[str, str],
+        workplace: Callable[[Sequence[str]], BuiltImage],
+    ) -> Mapping[str, bytes]:
+        """Absolute .pyc path -> bytes; see `mpack.sandbox.compiler`."""
 
 
 @dataclass(frozen=True)
@@ -57,44 +63,46 @@ class EmbeddedBuilder:
     def __init__(self, store: Store, bases: BaseSource, index: IndexSettings, compiler: Compiler) -> None:
         self._store = store
         self._bases = bases
-        self._index = index
+        self._wheels = WheelLayers(store, index)
         self._compiler = compiler
 
     def build(self, plan: ImagePlan, contents: Contents) -> BuiltImage:
         """The image, listed in the store without a name.
 
-        Raises InputError artifact-changed, and what `Bases.image`, `install_venv` and the compiler raise.
+        Raises InputError artifact-changed, and what `Bases.image`, `wheel_files` and the compiler raise.
         """
         with self._store.lease():
             base = self._bases.image(plan.base)
-            made = self._layers(plan, contents)
-            image = self._image(plan, base, made)
+            notes: list[str] = []
+            made = self._layers(plan, contents, notes)
             if plan.bytecode is not None and plan.bytecode.sources:
-                made = self._with_bytecode(plan.bytecode, base, made, image)
-                self._forget_draft(image)
-                image = self._image(plan, base, made)
+                made = self._with_bytecode(plan, plan.bytecode, base, made, contents)
+            image = self._image(plan, base, made)
             self._store.add_image(image)
-        return _built(image, base, made)
+        return replace(_built(image, base, made), notes=tuple(notes))
 
     # --- layers
 
-    def _layers(self, plan: ImagePlan, contents: Contents) -> list[_Made]:
+    def _layers(self, plan: ImagePlan, contents: Contents, notes: list[str]) -> list[_Made]:
         """All layers but byte code, in image order."""
         trees = sorted(plan.trees, key=lambda tree: LAYER_KINDS.index(tree.kind))
         # With everything in the base the venv is little more than its interpreter's link: no layer of its own.
         merged = None
-        if not plan.environment.to_install:
+        made: list[_Made] = []
+        if plan.environment.to_install:
+            dependencies = self._wheels.layers(plan, contents)
+            made = [_Made(layer, cached) for layer, cached in dependencies.layers]
+            notes += dependencies.notes
+        else:
             merged = next((tree for tree in trees if tree.kind == "runtime"), None)
-        made = [] if merged else [self._made("dependencies", venv_key(plan), lambda: self._venv(plan, contents))]
         for tree in trees:
             made.append(self._tree(plan, tree, contents, with_venv=tree is merged))
         return made
 
     def _tree(self, plan: ImagePlan, tree: FileTree, contents: Contents, *, with_venv: bool) -> _Made:
-        if with_venv:
-            key = {"venv": venv_key(plan), "tree": tree.to_json()}
-            return self._made(tree.kind, key, lambda: self._venv(plan, contents, tree))
-        return self._made(tree.kind, tree.to_json(), lambda: self._write(tree.kind, tree_entries(tree, contents)))
+        key: Any = {"venv": venv_key(plan), "tree": tree.to_json()} if with_venv else tree.to_json()
+        more = venv_entries(plan) if with_venv else []
+        return self._made(tree.kind, key, lambda: self._write(tree.kind, [*more, *tree_entries(tree, contents)]))
 
     def _made(self, kind: str, key: Any, write: Callable[[], Layer]) -> _Made:
         """The layer for what it is made from: out of the cache, or written now."""
@@ -109,38 +117,35 @@ class EmbeddedBuilder:
     def _write(self, kind: str, entries: Sequence[Entry], existing: Mapping[str, Directory] | None = None) -> Layer:
         return self._store.write_layer(entries, kind=kind, existing=existing)
 
-    def _venv(self, plan: ImagePlan, contents: Contents, tree: FileTree | None = None) -> Layer:
-        """Installs the environment and writes it as a layer, together with a tree if one is given."""
-        from mpack.env.install import install_venv
-
-        with self._store.scratch() as scratch:
-            target = scratch / "venv"
-            install_venv(plan.environment, plan.base, target, index=self._index, contents=contents)
-            entries = directory_entries(target, VENV)
-            if tree is None:
-                return self._write("dependencies", entries)
-            return self._write(tree.kind, [*entries, *tree_entries(tree, contents)])
-
-    def _with_bytecode(self, bytecode: Bytecode, base: OciImage, made: list[_Made], draft: OciImage) -> list[_Made]:
-        """The layers with byte code after the runtime; compiled in the image without it if no build did so before."""
+    def _with_bytecode(
+        self, plan: ImagePlan, bytecode: Bytecode, base: OciImage, made: list[_Made], contents: Contents
+    ) -> list[_Made]:
+        """The layers with byte code after the runtime; compiled if no build did so before."""
         lower = [item for item in made if LAYER_KINDS.index(item.layer.kind) < LAYER_KINDS.index("bytecode")]
         key = {
             "base": [layer.diff_id for layer in base.layers],
             "layers": [item.layer.diff_id for item in lower],
             "bytecode": bytecode.to_json(),
         }
-        compiled = self._made("bytecode", key, lambda: self._compiled(bytecode, draft, _built(draft, base, made)))
+        compiled = self._made("bytecode", key, lambda: self._compiled(plan, bytecode, base, made, contents))
         return [*lower, compiled, *made[len(lower) :]]
 
-    def _compiled(self, bytecode: Bytecode, draft: OciImage, built: BuiltImage) -> Layer:
-        files = self._compiler.compile(built, bytecode)
-        nodes = read_files(draft, lambda path: False)
+    def _compiled(
+        self, plan: ImagePlan, bytecode: Bytecode, base: OciImage, made: list[_Made], contents: Contents
+    ) -> Layer:
+        sources = Sources(self._store, self._wheels, plan, base, bytecode.sources, contents)
+        draft = self._image(plan, base, made)
+
+        def workplace(missing: Sequence[str]) -> BuiltImage:
+            layer = self._write("runtime", [*venv_entries(plan), *sources.entries(missing)], sources.directories)
+            some = [_Made(layer, False)]
+            return _built(self._image(plan, base, some), base, some)
+
+        files = self._compiler.compile(_built(draft, base, made), bytecode, sources.hashes, workplace)
+        self._forget_draft(draft)
         # Where a directory of the path is a link, a layer with that directory in it would replace the link.
-        placed = {nodes.place(path): data for path, data in files.items()}
-        existing = {
-            path: Directory(node.mode, node.uid, node.gid) for path, node in nodes.items() if node.kind == "directory"
-        }
-        return self._write("bytecode", bytes_entries(placed), existing)
+        placed = {sources.place(path): data for path, data in files.items()}
+        return self._write("bytecode", bytes_entries(placed), sources.directories)
 
     # --- images
 
@@ -153,20 +158,6 @@ class EmbeddedBuilder:
         record = self._store.find_record(draft.digest)
         if record is not None and not record.names:
             self._store.forget(draft.digest)
-
-
-def venv_key(plan: ImagePlan) -> dict[str, Any]:
-    """What the files of a venv depend on: packages, Python, trimming, and the program that lays them out."""
-    from mpack.env import assemble
-
-    base, environment = plan.base, plan.environment
-    return {
-        "packages": [package.to_json() for package in environment.to_install],
-        "platform": environment.platform,
-        "trim": environment.trim,
-        "python": [base.python, base.python_version, list(base.site_dirs)],
-        "program": sha256_file(Path(assemble.__file__)),
-    }
 
 
 def _built(image: OciImage, base: OciImage, made: Sequence[_Made]) -> BuiltImage:

@@ -2,8 +2,8 @@
 
 Dockerfile
 trees/<number>-<kind>/…     the plan's trees, as they stand under their targets
-build/job.json              what `assemble.py` (mpack.env.assemble) installs
-build/assemble.py, uv       and, with byte code, sources.json and compile_stage.py
+build/job.json              what `assemble.py` (mpack.env.assemble, with mpack.env.layout) installs
+build/{assemble,layout}.py  and uv; with byte code, sources.json and compile_stage.py
 build/wheels/               wheels that the stage cannot or shall not ask an index for
 """
 
@@ -125,7 +125,8 @@ def _write_build(plan: ImagePlan, contents: Contents, folder: Path, index: Index
         options=index.uv_options() if online else (),
     )
     _write(folder / "job.json", _json(job))
-    _write(folder / "assemble.py", _source("mpack.env.assemble"))
+    for name in ("assemble", "layout"):
+        _write(folder / f"{name}.py", _source(f"mpack.env.{name}"))
     shutil.copyfile(uv_for(plan.platform), folder / "uv")
     (folder / "uv").chmod(0o755)
     for wheel in wheels.iterdir():

@@ -1,8 +1,8 @@
 """Installs a locked environment with uv and makes its bytes the same on every machine.
 
-One file of standard library only (Python 3.8 and later): the host calls `assemble`, a docker build stage runs this file
-with the base's own Python, `python assemble.py JOB.json`, and the report comes on stdout. The job is JSON, made by
-`mpack.env.install.assemble_job`:
+Standard library only (Python 3.8 and later): the host calls `assemble`, a docker build stage runs this file, beside
+`layout.py`, with the base's own Python, `python assemble.py JOB.json`, and the report comes on stdout. The job is JSON,
+made by `mpack.env.install.assemble_job`:
 
     packages        [{"name", "version", "hashes": ["sha256:…"], "file": wheel in `wheels`, or null,
                       "url": address of a wheel that is on no index, or null}]
@@ -16,76 +16,43 @@ with the base's own Python, `python assemble.py JOB.json`, and the report comes 
     trim            leave out what TRIM names
     destination     directory to make; it must not exist or be empty
 
-What varies between machines and is therefore removed or rewritten: uv's lock and cache notes, REQUESTED,
-direct_url.json, byte code, the interpreter's path in scripts, the generated scripts themselves (they differ between
-versions of uv), the winner where two wheels bring one path (uv installs in parallel), modes (umask), times, and RECORD,
-which lists all that.
+Beside what `layout` removes or rewrites, these vary between machines and are made one: the winner where two wheels
+bring one path (uv installs in parallel), modes (umask) and times.
 """
 
 # os.path, not pathlib: this walks tens of thousands of files.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH112, PTH113, PTH114, PTH116, PTH117, PTH118, PTH120
-# ruff: noqa: PTH123, PTH208, PTH211, S103
+# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH112, PTH114, PTH116, PTH118, PTH120
+# ruff: noqa: PTH123, PTH211, S103
 
 from __future__ import annotations
 
-import base64
-import csv
-import hashlib
-import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import layout  # type: ignore[import-not-found]
+else:
+    from mpack.env import layout
+
 if TYPE_CHECKING:  # Python 3.8 cannot evaluate these; annotations are never evaluated here
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     Job = dict[str, Any]
     Run = Callable[[Sequence[str], Mapping[str, str], str], tuple[int, str]]
-    #: A row of RECORD: path, "sha256=…" or "", size or "".
-    Row = tuple[str, str, str]
 
-VENV = "/opt/mpack/venv"
-
-_HEAVY = "lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy statsmodels xgboost xgboost-cpu"
-#: The published rule of what is left out. `directories`, `suffixes` and `tests` hold inside the packages of
-#: `distributions`: of a directory of the last kind only modules stay that are no tests themselves, for packages import
-#: such helpers at run time (numpy 2.2: numpy._core.tests._natype). `paths` are prefixes in site-packages, by
-#: distribution; `data` are prefixes in the venv, for every distribution.
-TRIM: dict[str, Any] = {
-    "distributions": _HEAVY.split(),
-    "directories": ["include"],
-    "tests": ["tests"],
-    "suffixes": [".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".f", ".f90", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx"],
-    "paths": {
-        "onnx": ["onnx/backend/test/data", "onnx/test"],
-        "pyarrow": ["pyarrow/src"],
-        "torch": ["torch/include", "torch/share", "torch/test"],
-    },
-    "data": ["include", "share/applications", "share/doc", "share/icons", "share/jupyter", "share/man"],
-}
-
-#: Parts of a wheel's data scheme that belong beside site-packages in a venv. uv puts them into the target directory.
-_PREFIX_DIRS = ("bin", "etc", "include", "lib", "share")
-#: Files of a .dist-info directory that tell of the installing machine.
-_HOST_NOTES = ("REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json")
 #: Wheels that run nearly everywhere first; those for newer distributions (Debian bookworm's glibc) only if need be.
 #: Locking and installing go through these in the same order, so that both choose the same wheel.
 PLATFORMS = {
     "linux/amd64": ("x86_64-manylinux_2_28", "x86_64-manylinux_2_36"),
     "linux/arm64": ("aarch64-manylinux_2_28", "aarch64-manylinux_2_36"),
 }
-_SCRIPT = """#!{python}
-import sys
-from {module} import {name}
-if __name__ == "__main__":
-    sys.exit({call}())
-"""
 
 
 class AssembleError(Exception):
@@ -110,14 +77,11 @@ def assemble(job: Job, run: Run = run_plainly) -> dict[str, Any]:
     os.makedirs(os.path.dirname(destination), exist_ok=True)
     work = tempfile.mkdtemp(prefix=".mpack-assemble-", dir=os.path.dirname(destination))
     try:
-        flat = os.path.join(work, "flat")
-        os.mkdir(flat)
-        if job["packages"]:
-            _install(job, job["packages"], flat, work, run)
-        notes = _settle_conflicts(job, flat, work, run)
+        flat, made = os.path.join(work, "flat"), os.path.join(work, "made")
+        install(job, job["packages"], flat, run)
+        notes = _settle_conflicts(job, flat, run)
         before = _size(flat)
-        made = os.path.join(work, "made")
-        _lay_out(job, flat, made)
+        _make(job, flat, made)
         _normalise(made)
         size, files = _size(made), sum(len(names) for _, _, names in os.walk(made))
         os.rename(made, destination)
@@ -126,8 +90,14 @@ def assemble(job: Job, run: Run = run_plainly) -> dict[str, Any]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _install(job: Job, packages: Sequence[Job], target: str, work: str, run: Run) -> None:
-    """uv pip install of exactly these wheels. From uv's cache alone if it can: the hashes make both ways equal."""
+def install(job: Job, packages: Sequence[Job], target: str, run: Run, link_mode: str = "copy") -> None:
+    """uv pip install of exactly these wheels into a new directory, beside which it has room for a file of its own.
+
+    From uv's cache alone if it can: the hashes make both ways equal. Raises AssembleError.
+    """
+    os.mkdir(target)
+    if not packages:
+        return
     lines = []
     for package in packages:
         hashes = " ".join("--hash=" + item for item in package["hashes"])
@@ -138,19 +108,19 @@ def _install(job: Job, packages: Sequence[Job], target: str, work: str, run: Run
             lines.append("{} @ {} {}".format(package["name"], package["url"], hashes))
         else:
             lines.append("{}=={} {}".format(package["name"], package["version"], hashes))
-    listing = os.path.join(work, "requirements.txt")
+    listing = target + ".txt"
     with open(listing, "w", encoding="utf-8", newline="\n") as stream:
         stream.write("\n".join(lines) + "\n")
     command = [job["uv"], "pip", "install", "--requirements", listing, "--target", target]
     command += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile-bytecode"]
-    command += ["--link-mode", "copy", "--python", job["interpreter"], "--no-python-downloads"]
+    command += ["--link-mode", link_mode, "--python", job["interpreter"], "--no-python-downloads"]
     command += ["--python-version", job["python"]["version"]]
     command += [option for option in job["options"] if option != "--no-index"]
     local = all(package.get("file") for package in packages)
     no_index = ["--no-index"] if local or "--no-index" in job["options"] else []
     for attempt in [no_index] if local else [["--offline", *no_index], no_index]:
         for tags in PLATFORMS[job["platform"]]:
-            code, output = run([*command, "--python-platform", tags, *attempt], _settings(job), work)
+            code, output = run([*command, "--python-platform", tags, *attempt], _settings(job), os.path.dirname(target))
             if code == 0:
                 return
             shutil.rmtree(target)
@@ -172,212 +142,34 @@ def _file_url(path: str) -> str:
     return "file://" + quote(path)
 
 
-def _settle_conflicts(job: Job, flat: str, work: str, run: Run) -> list[str]:
-    """Where two wheels bring one path with different bytes, the last by name wins; returns a note for each path."""
-    owners: dict[str, list[tuple[str, str]]] = {}
-    for package, record in _records(flat):
-        for path, digest, _ in record:
-            if digest and ".dist-info/" not in path:
-                owners.setdefault(path, []).append((package, digest))
-    notes = []
-    winners: dict[str, list[str]] = {}
-    for path, found in sorted(owners.items()):
-        if len({digest for _, digest in found}) > 1:
-            winner = max(found)[0]
-            winners.setdefault(winner, []).append(path)
-            others = ", ".join(sorted({name for name, _ in found} - {winner}))
-            notes.append(f"{path} is in {others} and in {winner}: the one of {winner} is kept")
-    for winner, paths in sorted(winners.items()):
-        alone = os.path.join(work, "alone")
-        os.mkdir(alone)
-        _install(job, [item for item in job["packages"] if _key(item["name"]) == winner], alone, work, run)
-        for path in paths:
-            shutil.copy2(os.path.join(alone, path), os.path.join(flat, path))
+def _settle_conflicts(job: Job, flat: str, run: Run) -> list[str]:
+    """Puts the winner's file where two wheels bring one path with different bytes; returns a note for each path."""
+    found = layout.contested(flat)
+    for winner in sorted({packages[-1] for packages in found.values()}):
+        alone = flat + ".alone"
+        install(job, [item for item in job["packages"] if layout.key(item["name"]) == winner], alone, run)
+        for path, packages in found.items():
+            if packages[-1] == winner:
+                shutil.copy2(os.path.join(alone, path), os.path.join(flat, path))
         shutil.rmtree(alone)
-    return notes
+    return [layout.conflict_note(path, packages) for path, packages in found.items()]
 
 
-def _key(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _records(root: str) -> Iterator[tuple[str, list[Row]]]:
-    """(normalised name, RECORD rows) of every .dist-info directory in `root`, sorted; no row leads out of `root`."""
-    for name in sorted(os.listdir(root)):
-        path = os.path.join(root, name, "RECORD")
-        if name.endswith(".dist-info") and os.path.isfile(path):
-            with open(path, encoding="utf-8", newline="") as stream:
-                rows = [(row[0], "".join(row[1:2]), "".join(row[2:3])) for row in csv.reader(stream) if _stays(row)]
-            yield _distribution(name), rows
-
-
-def _stays(row: Sequence[str]) -> bool:
-    return bool(row) and not os.path.isabs(row[0]) and ".." not in row[0].split("/")
-
-
-def _distribution(dist_info: str) -> str:
-    return _key(dist_info[: -len(".dist-info")].rpartition("-")[0])
-
-
-def _lay_out(job: Job, flat: str, made: str) -> None:
-    """Moves the flat installation to where its files stand in the image, without what is left out."""
-    venv = job["layout"] == "venv"
-    minor = ".".join(job["python"]["version"].split(".")[:2])
-    library = f"lib/python{minor}/site-packages"
-    site = os.path.join(made, *library.split("/")) if venv else made
-    os.makedirs(site)
-    kept: dict[str, list[Row]] = {}
-    scripts = _entry_points(flat) if venv else {}
-    for package, rows in _records(flat):
-        kept[package] = []
-        own = {path.split("/")[0] for path, _, _ in rows if path.count("/") == 1 and path.endswith("/__init__.py")}
-        for path, digest, size in rows:
-            place = _place(path, own, path in scripts)
-            if place and not venv:
-                continue
-            if _left_out(package, path, place, job["trim"]):
-                continue
-            target = path if place else "/".join([library, path] if venv else [path])
-            if path in scripts:
-                digest, size = _write_script(os.path.join(made, target), scripts[path])
-            elif not _move(os.path.join(flat, path), os.path.join(made, target)):
-                continue
-            elif place == "bin":
-                digest, size = _rewrite_shebang(os.path.join(made, target), digest, size)
-            kept[package].append(("../../../" + path if place else path, digest, size))
-    _move_unlisted(flat, site, {row[0] for _, rows in _records(flat) for row in rows})
-    for name in sorted(os.listdir(flat)):
-        if name.endswith(".dist-info"):
-            rows = kept.get(_distribution(name), [])
-            _write_record(os.path.join(site, name, "RECORD"), name + "/RECORD", rows)
-    if venv:
-        _write_venv(job["python"], made, site)
-
-
-def _place(path: str, packages: set[str], script: bool) -> str | None:
-    """The venv directory ("bin", "share" …) that a path of the data scheme belongs to, None for site-packages.
-
-    `packages` are the top-level packages of its distribution: some bring one called "bin" or "lib".
-    """
-    top, slash, _ = path.partition("/")
-    return top if slash and top in _PREFIX_DIRS and (script or top not in packages) else None
-
-
-def _left_out(package: str, path: str, place: str | None, trim: bool) -> bool:
-    """True for what no image needs: notes of the host, byte code, and, when trimming, what TRIM names."""
-    parts = path.split("/")
-    if parts[-1] in ("RECORD", *_HOST_NOTES) and parts[0].endswith(".dist-info") and len(parts) == 2:
-        return True
-    if "__pycache__" in parts:
-        return True
-    if not trim:
-        return False
-    if place:
-        return _under(path, TRIM["data"])
-    if parts[0].endswith(".dist-info"):
-        return False
-    if _under(path, TRIM["paths"].get(package, [])):
-        return True
-    if package not in TRIM["distributions"]:
-        return False
-    if any(part in TRIM["directories"] for part in parts[:-1]) or path.endswith(tuple(TRIM["suffixes"])):
-        return True
-    return any(part in TRIM["tests"] for part in parts[:-1]) and not _is_helper(parts[-1])
-
-
-def _is_helper(name: str) -> bool:
-    """True for a module that a test suite or, at times, the package itself imports."""
-    return name.endswith(".py") and not name.startswith("test_") and name != "conftest.py"
-
-
-def _under(path: str, prefixes: Iterable[str]) -> bool:
-    return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)
-
-
-def _move_unlisted(flat: str, site: str, listed: set[str]) -> None:
-    """Files that their wheel's RECORD does not name are installed all the same, as uv and pip do."""
-    for directory, _, names in os.walk(flat):
-        for name in names:
-            path = os.path.relpath(os.path.join(directory, name), flat).replace(os.sep, "/")
-            if path not in listed and path != ".lock" and not _left_out("", path, None, False):
-                _move(os.path.join(flat, path), os.path.join(site, path))
-
-
-def _move(source: str, target: str) -> bool:
-    """Moves one file; False if another package's RECORD has moved it already."""
-    if not os.path.lexists(source):
-        return os.path.lexists(target)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    os.rename(source, target)
-    return True
-
-
-def _entry_points(flat: str) -> dict[str, str]:
-    """ "bin/NAME" -> "module:object" of every console and GUI script."""
-    import configparser
-
-    scripts: dict[str, str] = {}
-    for name in sorted(os.listdir(flat)):
-        path = os.path.join(flat, name, "entry_points.txt")
-        if not os.path.isfile(path):
-            continue
-        parser = configparser.RawConfigParser(delimiters=("=",), strict=False)
-        parser.optionxform = str  # type: ignore[assignment,method-assign]
-        parser.read(path, encoding="utf-8")
-        for section in ("console_scripts", "gui_scripts"):
-            if parser.has_section(section):
-                scripts.update({"bin/" + key: value for key, value in parser.items(section)})
-    return scripts
-
-
-def _write_script(path: str, entry: str) -> tuple[str, str]:
-    module, _, call = entry.partition("[")[0].strip().partition(":")
-    name = call.strip().split(".")[0]
-    text = _SCRIPT.format(python=VENV + "/bin/python", module=module.strip(), name=name, call=call.strip())
-    return _write(path, text.encode(), 0o755)
-
-
-def _rewrite_shebang(path: str, digest: str, size: str) -> tuple[str, str]:
-    """Points a Python script of a wheel to the image's interpreter; other files stay as they are."""
-    with open(path, "rb") as stream:
-        data = stream.read()
-    long_form = re.match(rb"#!/bin/sh\n'''exec' .*\n' '''\n", data)
-    short_form = re.match(rb"#![^\n]*python[^\n]*\n", data)
-    found = long_form or short_form
-    if not found:
-        return digest, size
-    return _write(path, b"#!" + VENV.encode() + b"/bin/python\n" + data[found.end() :], 0o755)
-
-
-def _write(path: str, data: bytes, mode: int = 0o644) -> tuple[str, str]:
-    """Writes a new file: (RECORD digest, size as text)."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as stream:
-        stream.write(data)
-    os.chmod(path, mode)
-    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-    return "sha256=" + digest, str(len(data))
-
-
-def _write_record(path: str, own: str, rows: Iterable[Row]) -> None:
-    output = io.StringIO(newline="")
-    csv.writer(output, lineterminator="\n").writerows([*sorted(set(rows)), (own, "", "")])
-    _write(path, output.getvalue().encode())
-
-
-def _write_venv(python: Job, made: str, site: str) -> None:
-    home = os.path.dirname(python["path"])
-    config = "home = {}\ninclude-system-site-packages = false\nversion = {}\n".format(home, python["version"])
-    _write(os.path.join(made, "pyvenv.cfg"), config.encode())
-    os.makedirs(os.path.join(made, "bin"), exist_ok=True)
-    os.symlink(python["path"], os.path.join(made, "bin", "python"))
-    os.symlink("python", os.path.join(made, "bin", "python3"))
-    os.symlink("python", os.path.join(made, "bin", "python" + ".".join(python["version"].split(".")[:2])))
-    # The base's packages come behind the model's own. Not by include-system-site-packages: that also lets in the
-    # directories of whoever the container runs as, and it does not see the packages of a base that is itself a venv.
-    lines = [f"import site; site.addsitedir({item!r})\n" for item in python["site_dirs"]]
-    if lines:
-        _write(os.path.join(site, "_mpack_base.pth"), "".join(lines).encode())
+def _make(job: Job, flat: str, made: str) -> None:
+    """Moves the flat installation to where its files stand in the image."""
+    os.makedirs(os.path.join(made, *layout.packages_directory(job).split("/")))
+    for items in [*layout.lay_out(job, flat).values(), layout.venv_items(job)]:
+        for item in items:
+            target = os.path.join(made, item.path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            if item.link:
+                os.symlink(item.source, target)
+            elif isinstance(item.source, bytes):
+                with open(target, "wb") as stream:
+                    stream.write(item.source)
+                os.chmod(target, 0o755 if item.executable else 0o644)
+            elif os.path.lexists(item.source):  # else another package's RECORD, which lists it too, has moved it
+                os.rename(item.source, target)
 
 
 def _normalise(root: str) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpack.contents import Contents
 from mpack.env.assemble import AssembleError, assemble
+from mpack.env.assemble import install as install_wheels
 from mpack.env.index import IndexSettings
+from mpack.env.layout import Item, contested, key, lay_out, venv_items
 from mpack.env.process import child_environment, fault, run, short, uv_binary
 from mpack.env.wheels import local_wheels
 from mpack.errors import InputError, InternalError, MpackError, disk_fault
@@ -28,32 +31,57 @@ class Installed:
     notes: tuple[str, ...] = ()
 
 
-def install_venv(
+def install(
     environment: Environment,
     base: BaseImage,
     target: Path,
+    layout: str,
     *,
     index: IndexSettings,
     contents: Contents | None = None,
 ) -> Installed:
-    """Fills `target` (absent or empty) with exactly what stands under /opt/mpack/venv in the image.
+    """Fills `target` (absent or empty). Layout "venv": exactly what stands under /opt/mpack/venv in the image; "site":
+    what goes into a site directory of the base, packages without scripts.
 
     Raises EnvironmentFault (index-unreachable, disk-full, disk-unwritable, tool-missing) or InputError
     (requirements-unavailable, lock-mismatch); `target` is then as it was.
     """
-    return _install(environment, base, target, "venv", index, contents or Contents())
+    with _job(environment, base, target, layout, index, contents or Contents()) as job:
+        report = assemble(job, _runner(index))
+    return Installed(report["size_before"], report["size"], report["files"], tuple(report["notes"]))
 
 
-def install_site(
+@contextmanager
+def wheel_files(
     environment: Environment,
     base: BaseImage,
-    target: Path,
+    scratch: Path,
     *,
     index: IndexSettings,
-    contents: Contents | None = None,
-) -> Installed:
-    """Fills `target` with what goes into a site directory of the base: packages, no scripts. Raises as the other."""
-    return _install(environment, base, target, "site", index, contents or Contents())
+    contents: Contents,
+) -> Iterator[dict[str, list[Item]]]:
+    """The files of each package that is to be installed, as its wheel alone has them: normalised name -> items with
+    paths relative to /opt/mpack/venv. They are there until the context is left; nothing may write to them, for they
+    may be links to uv's cache. Raises as `install`.
+    """
+    with _job(environment, base, scratch / "wheels", "venv", index, contents) as job:
+        run_uv, flat = _runner(index), str(scratch / "flat")
+        install_wheels(job, job["packages"], flat, run_uv, "hardlink")
+        found = lay_out(job, flat)
+        apart = {name for names in contested(flat).values() for name in names}
+        # What no RECORD lists may be any package's.
+        if found.pop("", None):
+            apart = set(found)
+        for name in sorted(apart):
+            alone = f"{flat}.{name}"
+            install_wheels(job, [item for item in job["packages"] if key(item["name"]) == name], alone, run_uv)
+            found[name] = [item for items in lay_out(job, alone).values() for item in items]
+        yield found
+
+
+def venv_files(environment: Environment, base: BaseImage) -> list[Item]:
+    """What makes /opt/mpack/venv a venv, besides its packages."""
+    return venv_items(assemble_job(environment, base, "", uv="", interpreter=""))
 
 
 def assemble_job(
@@ -95,36 +123,40 @@ def assemble_job(
     }
 
 
-def _install(
-    environment: Environment, base: BaseImage, target: Path, layout: str, index: IndexSettings, contents: Contents
-) -> Installed:
+def _runner(index: IndexSettings) -> Callable[[Sequence[str], Mapping[str, str], str], tuple[int, str]]:
     def run_uv(command: Sequence[str], settings: Mapping[str, str], directory: str) -> tuple[int, str]:
         env = child_environment({**index.uv_env(), "UV_PYTHON_DOWNLOADS": "never", **settings})
         code, output = run(command, env, Path(directory))
         return code, index.redact(output)
 
+    return run_uv
+
+
+@contextmanager
+def _job(
+    environment: Environment, base: BaseImage, target: Path, layout: str, index: IndexSettings, contents: Contents
+) -> Iterator[dict[str, Any]]:
+    """A job for this machine; what goes wrong while the context is open is told in mpack's words."""
     what = f"Installing {len(environment.to_install)} packages for Python {environment.python}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".mpack-wheels-") as scratch:
-            files = local_wheels(environment, Path(scratch), index=index, contents=contents)
-            job = assemble_job(
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".mpack-wheels-") as wheels:
+            files = local_wheels(environment, Path(wheels), index=index, contents=contents)
+            yield assemble_job(
                 environment,
                 base,
                 str(target),
                 layout=layout,
                 uv=uv_binary(),
                 interpreter=sys.executable,
-                wheels=scratch,
+                wheels=wheels,
                 files=files,
                 options=index.uv_options(),
             )
-            report = assemble(job, run_uv)
     except AssembleError as error:
         raise install_error(str(error), what) from error
     except OSError as error:
         raise disk_fault(error, what, "Name a directory that can be written.") from error
-    return Installed(report["size_before"], report["size"], report["files"], tuple(report["notes"]))
 
 
 def install_error(output: str, what: str) -> MpackError:

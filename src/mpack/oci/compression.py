@@ -61,6 +61,15 @@ class GzipWriter:
             if self._held == BLOCK:
                 self._block()
 
+    def join(self, members: bytes) -> None:
+        """Takes whole gzip members as they are, without compressing their content again."""
+        if self._held:
+            self._block()
+        data = gzip.decompress(members)
+        self._raw.update(data)
+        self.raw_size += len(data)
+        self._sink.write(members)
+
     def close(self) -> None:
         """Writes the rest; the sink stays open. An empty stream is one empty member."""
         if self._held or not self.raw_size:

@@ -86,10 +86,10 @@ class OciImage:
         stream = self.blobs.open(layer.digest)
         if not self.gzipped(number):
             return stream
-        return io.BufferedReader(_Unzipped(stream, layer.digest), 1 << 20)
+        return io.BufferedReader(Unzipped(stream, layer.digest), 1 << 20)
 
 
-class _Unzipped(io.RawIOBase):
+class Unzipped(io.RawIOBase):
     """A gzip stream whose damage is told in mpack's words."""
 
     def __init__(self, stream: BinaryIO, digest: str) -> None:

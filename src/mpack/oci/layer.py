@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +18,19 @@ from mpack.oci.blobs import BlobWriter
 from mpack.oci.compression import ENCODER, GzipWriter, Sink
 from mpack.spec import FileTree
 
-__all__ = ["ENCODER", "Directory", "Entry", "Layer", "bytes_entries", "directory_entries", "tree_entries", "write_tar"]
+__all__ = [
+    "ENCODER",
+    "Directory",
+    "Entry",
+    "Layer",
+    "bytes_entries",
+    "directory_entries",
+    "tree_entries",
+    "write_joined",
+    "write_layer",
+    "write_piece",
+    "write_tar",
+]
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 TAR = "application/vnd.oci.image.layer.v1.tar"
@@ -123,19 +135,55 @@ def _host_entry(found: tuple[os.DirEntry[str], str], target: str) -> Entry:
 
 
 def write_layer(
-    entries: Iterable[Entry], blob: BlobWriter, *, kind: str, existing: Mapping[str, Directory] | None = None
+    entries: Iterable[Entry],
+    blob: BlobWriter,
+    *,
+    kind: str,
+    existing: Mapping[str, Directory] | None = None,
+    hashes: dict[str, str] | None = None,
 ) -> Layer:
     """Writes a gzip layer to a new blob and describes it. `existing` are the directories of the images below.
 
-    Raises InputError artifact-changed when a file is not what its hash or size says.
+    `hashes` takes each file's path and SHA-256. Raises InputError artifact-changed when a file is not what its hash or
+    size says.
     """
     writer = GzipWriter(blob)
-    unpacked = write_tar(entries, writer, existing or {})
+    unpacked = write_tar(entries, writer, existing or {}, hashes)
     writer.close()
     return Layer(writer.raw_digest, blob.digest, blob.size, GZIP, unpacked, kind, writer.raw_size)
 
 
-def write_tar(entries: Iterable[Entry], sink: Sink, existing: Mapping[str, Directory]) -> int:
+def write_piece(entries: Iterable[Entry], blob: BlobWriter, *, hashes: dict[str, str]) -> Layer:
+    """Writes files and links as gzip members that `write_joined` can put into layers: no directories, no end."""
+    writer = GzipWriter(blob)
+    unpacked = sum(_write_entry(entry, writer, hashes) for entry in sorted(entries, key=_order))
+    writer.close()
+    return Layer(writer.raw_digest, blob.digest, blob.size, GZIP, unpacked, "wheel", writer.raw_size)
+
+
+def write_joined(
+    entries: Sequence[Entry], pieces: Iterable[tuple[int, bytes]], paths: Iterable[str], blob: BlobWriter, *, kind: str
+) -> Layer:
+    """A layer of some entries and of pieces, as (sum of file sizes, members), whose files stand at `paths`.
+
+    All directories come first, each once, so that pieces need not know of each other.
+    """
+    writer = GzipWriter(blob)
+    parents = {parent for path in [*paths, *(entry.path for entry in entries)] for parent in _above(path)}
+    for parent in sorted(parents, key=_parts):
+        writer.write(tar.header(parent.lstrip("/") + "/", tar.DIRECTORY, mode=0o755))
+    unpacked = sum(_write_entry(entry, writer, None) for entry in sorted(entries, key=_order))
+    for size, members in pieces:
+        writer.join(members)
+        unpacked += size
+    writer.write(tar.END)
+    writer.close()
+    return Layer(writer.raw_digest, blob.digest, blob.size, GZIP, unpacked, kind, writer.raw_size)
+
+
+def write_tar(
+    entries: Iterable[Entry], sink: Sink, existing: Mapping[str, Directory], hashes: dict[str, str] | None = None
+) -> int:
     """Writes the entries sorted, each directory once before what it holds; returns the sum of file sizes."""
     unpacked = 0
     written: set[str] = set()
@@ -151,19 +199,38 @@ def write_tar(entries: Iterable[Entry], sink: Sink, existing: Mapping[str, Direc
                 name = parent.lstrip("/") + "/"
                 sink.write(tar.header(name, tar.DIRECTORY, mode=known.mode, uid=known.uid, gid=known.gid))
         if entry.kind != tar.DIRECTORY:
-            sink.write(
-                tar.header(entry.path.lstrip("/"), entry.kind, size=entry.size, mode=entry.mode, target=entry.target)
-            )
-        if entry.kind == tar.FILE:
-            _copy(entry, sink)
-            unpacked += entry.size
+            unpacked += _write_entry(entry, sink, hashes)
     sink.write(tar.END)
     return unpacked
 
 
+def _write_entry(entry: Entry, sink: Sink, hashes: dict[str, str] | None) -> int:
+    """Writes a file or link with its header; the file's size in bytes."""
+    path = entry.path.lstrip("/")
+    sink.write(tar.header(path, entry.kind, size=entry.size, mode=entry.mode, target=entry.target))
+    if entry.kind != tar.FILE:
+        return 0
+    found = _copy(entry, sink, hashed=hashes is not None)
+    if hashes is not None:
+        hashes[entry.path] = found
+    return entry.size
+
+
 def _order(entry: Entry) -> list[bytes]:
     """Bytes, for a name that is not of the locale's encoding is other text under another locale."""
-    return entry.path.encode("utf-8", "surrogateescape").split(b"/")
+    return _parts(entry.path)
+
+
+def _parts(path: str) -> list[bytes]:
+    return path.encode("utf-8", "surrogateescape").split(b"/")
+
+
+def _above(path: str) -> Iterator[str]:
+    """The directories above a path."""
+    place = path.find("/", 1)
+    while place > 0:
+        yield path[:place]
+        place = path.find("/", place + 1)
 
 
 def _parents(entry: Entry) -> Iterator[str]:
@@ -173,8 +240,9 @@ def _parents(entry: Entry) -> Iterator[str]:
         yield "/" + "/".join(parts[:count])
 
 
-def _copy(entry: Entry, sink: Sink) -> None:
-    digest = hashlib.sha256() if entry.sha256 else None
+def _copy(entry: Entry, sink: Sink, *, hashed: bool) -> str:
+    """Copies a file with its padding; its SHA-256 where that was asked for or is known beforehand."""
+    digest = hashlib.sha256() if hashed or entry.sha256 else None
     left = entry.size
     with _open(entry) as stream:
         while left and (data := stream.read(min(_CHUNK, left))):
@@ -183,13 +251,15 @@ def _copy(entry: Entry, sink: Sink) -> None:
                 digest.update(data)
             sink.write(data)
         grown = bool(stream.read(1))
-    if left or grown or (digest and digest.hexdigest() != entry.sha256):
+    found = digest.hexdigest() if digest else ""
+    if left or grown or (entry.sha256 and found != entry.sha256):
         raise InputError(
             "artifact-changed",
             f"{_shown(entry)} changed while it was copied into the image.",
             "Build again when nothing writes to the artifact.",
         )
     sink.write(tar.padding(entry.size))
+    return found
 
 
 def _open(entry: Entry) -> BinaryIO:

@@ -6,14 +6,24 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from mpack.oci.blobs import Blobs
+from mpack.oci.blobs import Blobs, sha256_digest
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.layer import Layer
 
-#: Kinds of layers that outlive the images that have them.
-KEPT = ("dependencies", "runtime", "bytecode")
+#: Kinds of layers that outlive the images that have them; a "wheel" is a piece of layers.
+KEPT = ("dependencies", "runtime", "bytecode", "wheel")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was made from something: layers, in order, and the SHA-256 of each file in them where that is of use."""
+
+    layers: tuple[Layer, ...]
+    hashes: Mapping[str, str]
 
 
 class LayerCache:
@@ -25,18 +35,25 @@ class LayerCache:
 
     def get(self, key: str) -> Layer | None:
         """The layer for a key, or None; an entry whose blob is gone is none."""
+        found = self.get_all(key)
+        return found.layers[0] if found and found.layers else None
+
+    def get_all(self, key: str) -> Kept | None:
+        """As `get`, where a key has several layers or hashes of files."""
         path = self._path(key)
-        layer = _read(path)
-        if layer is None or not self._blobs.has(layer.digest, layer.size):
+        found = _read(path)
+        if found is None or not all(self._blobs.has(layer.digest, layer.size) for layer in found.layers):
             return None
         os.utime(path)
-        return layer
+        return found
 
-    def put(self, key: str, layer: Layer) -> None:
-        """Remembers a layer that is in the store."""
+    def put(self, key: str, *layers: Layer, hashes: Mapping[str, str] | None = None) -> None:
+        """Remembers layers that are in the store."""
+        value = {"key": key, "layers": [layer.to_json() for layer in layers], "hashes": dict(hashes or {})}
+        data = json.dumps(value).encode()
         with disk_faults("Writing to the layer cache", self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(key), json.dumps({"key": key, "layer": layer.to_json()}).encode())
+            write_whole(self._path(key), sha256_digest(data).encode() + b"\n" + data)
 
     def digests(self) -> set[str]:
         """The blobs that the cache keeps alive; a base and a model's files go with the last image that has them."""
@@ -55,8 +72,8 @@ class LayerCache:
         return len(old)
 
     def _kept(self) -> list[Layer]:
-        layers = [layer for path in self._files() if (layer := _read(path)) is not None]
-        return [layer for layer in layers if layer.kind in KEPT]
+        found = [kept for path in self._files() if (kept := _read(path)) is not None]
+        return [layer for kept in found for layer in kept.layers if layer.kind in KEPT]
 
     def _files(self) -> list[Path]:
         return sorted(self.directory.glob("*.json")) if self.directory.is_dir() else []
@@ -65,9 +82,13 @@ class LayerCache:
         return self.directory / (hashlib.sha256(key.encode()).hexdigest() + ".json")
 
 
-def _read(path: Path) -> Layer | None:
+def _read(path: Path) -> Kept | None:
     # A damaged entry is a missing one: the layer is made again.
     try:
-        return Layer.from_json(json.loads(path.read_bytes())["layer"])
+        check, _, data = path.read_bytes().partition(b"\n")
+        if check != sha256_digest(data).encode():
+            return None
+        value = json.loads(data)
+        return Kept(tuple(map(Layer.from_json, value["layers"])), value["hashes"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

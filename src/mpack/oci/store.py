@@ -82,11 +82,16 @@ class Store(Blobs):
     # --- layers and images
 
     def write_layer(
-        self, entries: Iterable[Entry], *, kind: str, existing: Mapping[str, Directory] | None = None
+        self,
+        entries: Iterable[Entry],
+        *,
+        kind: str,
+        existing: Mapping[str, Directory] | None = None,
+        hashes: dict[str, str] | None = None,
     ) -> Layer:
         """Writes a layer straight into the store."""
         with self.writing() as blob:
-            return write_layer(entries, blob, kind=kind, existing=existing)
+            return write_layer(entries, blob, kind=kind, existing=existing, hashes=hashes)
 
     def put_image(self, config: bytes, layers: tuple[Layer, ...]) -> OciImage:
         """Stores configuration and manifest of an image whose layers are here; it is not listed until `add`."""

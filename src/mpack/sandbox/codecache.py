@@ -1,26 +1,29 @@
 """Compiled files by what they were compiled from: two environments that share a package compile it once.
 
 An entry is keyed by the base image's layers (its interpreter did it), the interpreter's version, the source's path in
-the image and its SHA-256, and it begins with its own SHA-256: one cut short by a crash is no entry.
+the image and its SHA-256, and it is kept with its own SHA-256. All are in one SQLite file: a build reads and writes a
+thousand at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-_CHECK = 32
+_SCHEMA = "CREATE TABLE IF NOT EXISTS code (key TEXT PRIMARY KEY, used REAL, sha256 BLOB, code BLOB) WITHOUT ROWID"
+#: Seconds to wait for another process that writes.
+_PATIENCE = 30.0
 
 
 class CodeCache:
-    """Files below `directory`; any number of processes may read and write it at once."""
+    """The file `directory`/code.sqlite; any number of processes may read and write it at once."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.path = directory / "code.sqlite"
 
     @classmethod
     def default(cls) -> CodeCache:
@@ -29,46 +32,50 @@ class CodeCache:
 
         return cls(cache_dir() / "bytecode")
 
-    def get(self, key: str) -> bytes | None:
-        """The compiled file, or None. Reading an entry keeps it from being pruned."""
-        path = self._path(key)
-        try:
-            data = path.read_bytes()
-            os.utime(path)
-        except OSError:
-            return None
-        check, code = data[:_CHECK], data[_CHECK:]
-        return code if hashlib.sha256(code).digest() == check else None
+    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Those of the compiled files that are there. Reading an entry keeps it from being pruned."""
+        found: dict[str, bytes] = {}
+        with suppress(sqlite3.Error, OSError), self._open() as database:
+            for key in keys:
+                row = database.execute("SELECT sha256, code FROM code WHERE key = ?", (key,)).fetchone()
+                if row is not None and hashlib.sha256(row[1]).digest() == row[0]:
+                    found[key] = row[1]
+            with database:
+                now = time.time()
+                database.executemany("UPDATE code SET used = ? WHERE key = ?", [(now, key) for key in found])
+        return found
 
-    def put(self, key: str, code: bytes) -> None:
-        """Keeps a compiled file. A cache that cannot be written only costs time: it is passed over."""
-        path = self._path(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=path.parent)
-        except OSError:
-            return
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(hashlib.sha256(code).digest() + code)
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Keeps compiled files. A cache that cannot be written only costs time: it is passed over."""
+        now = time.time()
+        rows = [(key, now, hashlib.sha256(code).digest(), code) for key, code in sorted(files.items())]
+        with suppress(sqlite3.Error, OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._open() as database, database:
+                database.executemany("INSERT OR REPLACE INTO code VALUES (?, ?, ?, ?)", rows)
 
     def prune(self, older_than: float) -> int:
         """Removes entries not used for so many seconds; how many these were."""
-        limit, count = time.time() - older_than, 0
-        for path in self._directory.glob("*/*"):
-            try:
-                if path.stat().st_mtime < limit:
-                    path.unlink()
-                    count += 1
-            except OSError:
-                continue
-        return count
+        with suppress(sqlite3.Error, OSError), self._open() as database:
+            with database:
+                count = database.execute("DELETE FROM code WHERE used < ?", (time.time() - older_than,)).rowcount
+            database.execute("VACUUM")
+            return int(count)
+        return 0
 
-    def _path(self, key: str) -> Path:
-        return self._directory / key[:2] / key
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """The database. One that is damaged is deleted: it is made again by the next that writes."""
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(self.path)
+        try:
+            with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as database:
+                database.execute(_SCHEMA)
+                yield database
+        except sqlite3.DatabaseError as error:
+            if not isinstance(error, sqlite3.OperationalError):
+                self.path.unlink(missing_ok=True)
+            raise
 
 
 def code_key(base: Sequence[str], python_version: str, path: str, sha256: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from mpack.builders import BuiltImage
@@ -35,12 +35,37 @@ class SandboxCompiler:
             finally:
                 self._box = None
 
-    def compile(self, image: BuiltImage, bytecode: Bytecode) -> Mapping[str, bytes]:
-        """Absolute .pyc path -> bytes.
+    def compile(
+        self,
+        image: BuiltImage,
+        bytecode: Bytecode,
+        hashes: Mapping[str, str],
+        workplace: Callable[[Sequence[str]], BuiltImage],
+    ) -> Mapping[str, bytes]:
+        """Absolute .pyc path -> bytes. `hashes` are the sources' SHA-256: what was compiled before is not again.
 
-        Raises EnvironmentFault sandbox-unavailable (with what to do) when the lock asks for byte code and nothing here
-        can run the image's interpreter.
+        The rest is compiled in the image where that is open already, else in what `workplace` makes: an image with the
+        same interpreter, mpack's runtime, and of all sources only those. Raises EnvironmentFault sandbox-unavailable
+        (with what to do) when there is something to compile and nothing here can run the image's interpreter.
         """
+        base = [layer.diff_id for layer in image.layers if layer.kind == "base"]
+        keys = {source: code_key(base, bytecode.python_version, source, sha256) for source, sha256 in hashes.items()}
+        paths = {source: cached_path(source, bytecode.python_version) for source in bytecode.sources}
+        cached = self._cache.get(keys.values())
+        compiled = {paths[source]: cached[key] for source, key in keys.items() if key in cached}
+        missing = [source for source in bytecode.sources if paths[source] not in compiled]
+        if missing:
+            with self._place(image, missing, workplace) as box:
+                made = _read_tar(_run(box, missing), {paths[source] for source in missing})
+            if base:
+                self._cache.put({keys[source]: made[paths[source]] for source in missing if paths[source] in made})
+            compiled |= made
+        return compiled
+
+    @contextmanager
+    def _place(
+        self, image: BuiltImage, missing: Sequence[str], workplace: Callable[[Sequence[str]], BuiltImage]
+    ) -> Iterator[Box]:
         if not runs_here(image.platform):
             raise EnvironmentFault(
                 "sandbox-unavailable",
@@ -49,27 +74,10 @@ class SandboxCompiler:
                 "Build on a machine of that platform; or lock again without byte code: --update-lock.",
             )
         if self._box is not None and self._box[0] == image.id:
-            return self._compile(self._box[1], image, bytecode)
-        with self._require().open(image) as box:
-            return self._compile(box, image, bytecode)
-
-    def _compile(self, box: Box, image: BuiltImage, bytecode: Bytecode) -> dict[str, bytes]:
-        """What the cache has, and the rest compiled in the image."""
-        base = [layer.diff_id for layer in image.layers if layer.kind == "base"]
-        keys = {
-            source: code_key(base, bytecode.python_version, source, sha256)
-            for source, sha256 in _hashes(box, bytecode.sources).items()
-        }
-        paths = {source: cached_path(source, bytecode.python_version) for source in bytecode.sources}
-        compiled = {paths[source]: code for source, key in keys.items() if (code := self._cache.get(key)) is not None}
-        missing = [source for source in bytecode.sources if paths[source] not in compiled]
-        if missing:
-            made = _read_tar(_run(box, missing), {paths[source] for source in missing})
-            for source in missing:
-                if base and source in keys and paths[source] in made:
-                    self._cache.put(keys[source], made[paths[source]])
-            compiled |= made
-        return compiled
+            yield self._box[1]
+            return
+        with self._require().open(workplace(missing)) as box:
+            yield box
 
     def _require(self) -> Sandbox:
         if self._sandbox is None:
@@ -82,20 +90,13 @@ class SandboxCompiler:
         return self._sandbox
 
 
-def _run(box: Box, sources: Sequence[str], *options: str) -> bytes:
-    done = box.run(options, entrypoint=COMPILE, stdin="\n".join(sources).encode())
+def _run(box: Box, sources: Sequence[str]) -> bytes:
+    done = box.run((), entrypoint=COMPILE, stdin="\n".join(sources).encode())
     if done.returncode != 0:
         raise InternalError(
             "internal", f"Byte-compiling in the image failed with exit code {done.returncode}:\n{done.stderr}"
         )
     return done.stdout
-
-
-def _hashes(box: Box, sources: Sequence[str]) -> dict[str, str]:
-    """Source path -> SHA-256, as the image's interpreter reads it."""
-    lines = _run(box, sources, "--hashes").decode("utf-8", "replace").splitlines()
-    wanted = set(sources)
-    return {path: sha256 for sha256, _, path in (line.partition(" ") for line in lines) if path in wanted}
 
 
 def cached_path(source: str, python_version: str) -> str:

@@ -1,0 +1,139 @@
+"""The dependencies' layers: what environments share, what is made again, and paths that two wheels have."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from mpack.builders import wheels
+from mpack.builders.wheels import Dependencies, WheelLayers
+from mpack.contents import Contents, sha256_file
+from mpack.env.index import IndexSettings
+from mpack.oci.compression import open_gzip
+from mpack.oci.layer import Layer
+from mpack.oci.store import Store
+from mpack.plan import ImagePlan, LockedPackage
+from mpack.testing.tiny import tiny_base, tiny_plan
+from mpack.testing.wheels import make_wheel
+
+SITE = "opt/mpack/venv/lib/python3.11/site-packages"
+BIG = "x" * 5000
+
+
+@dataclass
+class Shop:
+    """A store, and wheels by name and content."""
+
+    store: Store
+    plan: ImagePlan
+    directory: Path
+
+    def build(self, files: Mapping[str, Mapping[str, str]]) -> Dependencies:
+        """The layers of an environment of these packages."""
+        packages, contents = [], Contents()
+        for name, content in files.items():
+            wheel = make_wheel(self.directory, name, files=content)
+            sha256 = sha256_file(wheel)
+            contents |= Contents({sha256: wheel})
+            packages.append(LockedPackage(name, "1.0", (f"sha256:{sha256}",), "artifact", wheel.name))
+        plan = replace(self.plan, environment=replace(self.plan.environment, packages=tuple(packages)))
+        return WheelLayers(self.store, IndexSettings(no_index=True)).layers(plan, contents)
+
+    def members(self, layer: Layer) -> list[tarfile.TarInfo]:
+        """Every entry of a layer, in order."""
+        return [member for member, _ in self.entries(layer)]
+
+    def entries(self, layer: Layer) -> list[tuple[tarfile.TarInfo, bytes]]:
+        """Every entry of a layer, in order, with the content of files."""
+        with open_gzip(self.store.open(layer.digest)) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            return [(item, _content(archive, item)) for item in archive]
+
+    def files(self, layers: Sequence[Layer]) -> dict[str, bytes]:
+        """The files of the layers, a later one over an earlier."""
+        return {member.name: data for layer in layers for member, data in self.entries(layer) if member.isfile()}
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member) if member.isfile() else None
+    return stream.read() if stream is not None else b""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """With wheels of 4,000 bytes and more called large, and two layers of their own at most."""
+    monkeypatch.setattr(wheels, "LARGE", 4000)
+    monkeypatch.setattr(wheels, "MOST_LAYERS", 2)
+    store = Store(tmp_path / "store")
+    plan, _ = tiny_plan(tiny_base(store, {"/etc/x": b""}), tmp_path)
+    return Shop(store, plan, tmp_path / "wheels")
+
+
+def package(name: str, text: str = "") -> dict[str, str]:
+    """The files of a package."""
+    return {f"{name}/__init__.py": text}
+
+
+def layers(made: Dependencies) -> list[Layer]:
+    """Without what was cached."""
+    return [layer for layer, _ in made.layers]
+
+
+def test_what_environments_share(shop: Shop) -> None:
+    """The layer of a large wheel is the same in each environment; the small ones are one layer; all again is cached."""
+    first = shop.build({"big": package("big", BIG), "one": package("one"), "two": package("two")})
+    assert [cached for _, cached in first.layers] == [False, False]
+    second = shop.build({"big": package("big", BIG), "one": package("one"), "six": package("six")})
+    assert [cached for _, cached in second.layers] == [True, False]
+    assert layers(first)[0] == layers(second)[0] and layers(first)[1] != layers(second)[1]
+    assert f"{SITE}/six/__init__.py" in shop.files(layers(second))
+    assert f"{SITE}/big/__init__.py" not in shop.files(layers(second)[1:])
+    again = shop.build({"big": package("big", BIG), "one": package("one"), "two": package("two")})
+    assert layers(again) == layers(first) and all(cached for _, cached in again.layers)
+
+
+def test_a_joined_layer_is_whole(shop: Shop) -> None:
+    """Its directories come first, each once and in order, then links and files, each once, and the sizes are true."""
+    [layer] = layers(shop.build({"one": package("one"), "two": {**package("two"), "two/sub/x.py": "x = 1\n"}}))
+    members = shop.members(layer)
+    directories = [member.name for member in members if member.isdir()]
+    assert directories == sorted(directories, key=lambda path: path.split("/"))
+    assert directories == [member.name for member in members[: len(directories)]]
+    names = [member.name for member in members]
+    assert len(set(names)) == len(names) and {"opt/mpack/venv/bin/python", f"{SITE}/two/sub/x.py"} <= set(names)
+    assert layer.unpacked_size == sum(member.size for member in members)
+
+
+def test_more_large_wheels_than_layers(shop: Shop) -> None:
+    """The largest are layers of their own, the rest is joined with the small ones."""
+    made = shop.build({name: package(name, BIG * size) for size, name in enumerate("abcd", 1)})
+    assert len(made.layers) == 3
+    found = [next(path for path in shop.files([layer]) if path.endswith("__init__.py")) for layer in layers(made)[:2]]
+    assert found == [f"{SITE}/d/__init__.py", f"{SITE}/c/__init__.py"]
+    assert {f"{SITE}/{name}/__init__.py" for name in "ab"} <= shop.files(layers(made)[2:]).keys()
+
+
+@pytest.mark.parametrize("size", [1, 5000], ids=["small", "large"])
+def test_a_path_of_two_wheels(shop: Shop, size: int) -> None:
+    """The last by name has it, once; a note says so where the bytes differ; alone, the loser still has its own."""
+    text = "#" * size + "\n"
+    ours = {**package("aa", text), "shared/f.py": "a = 1\n", "shared/g.py": "same\n"}
+    both = shop.build({"aa": ours, "zz": {**package("zz", text), "shared/f.py": "z = 22\n", "shared/g.py": "same\n"}})
+    names = [member.name for layer in layers(both) for member in shop.members(layer) if not member.isdir()]
+    assert len(set(names)) == len(names)
+    assert shop.files(layers(both))[f"{SITE}/shared/f.py"] == b"z = 22\n"
+    assert [note.split("/")[-1] for note in both.notes] == ["f.py is in aa and in zz: the one of zz is kept"]
+    assert shop.files(layers(shop.build({"aa": ours})))[f"{SITE}/shared/f.py"] == b"a = 1\n"
+
+
+def test_a_damaged_cache_entry_is_none(shop: Shop) -> None:
+    """An entry whose bytes are not what was written, or whose blob has gone, is made again, to the same layers."""
+    files = {"big": package("big", BIG), "one": package("one")}
+    first = shop.build(files)
+    for path in shop.store.cache.directory.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"one/__init__", b"two/__init__"))
+    shop.store.path(layers(first)[0].digest).unlink()
+    assert layers(shop.build(files)) == layers(first)
