@@ -6,6 +6,8 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from typing import BinaryIO
 
 Source = Path | bytes
@@ -33,6 +35,47 @@ class Contents(Mapping[str, Source]):
         """A binary stream of the content. The reader checks the hash: a file may have changed since it was hashed."""
         source = self._sources[sha256]
         return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+class Sha256:
+    """SHA-256 of what is passed on in order; from the second large block on in a thread of its own.
+
+    The interpreter is free while a block is hashed, so that whoever passes blocks on can read and write meanwhile. At
+    most four blocks wait; they must not be changed afterwards. `close` ends the thread, `hexdigest` waits for it.
+    """
+
+    _LARGE = 1 << 18
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._queue: Queue[bytes | memoryview | None] = Queue(4)
+        self._thread: Thread | None = None
+        self._large = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._large += len(data) >= self._LARGE
+        if self._large < 2:
+            self._hash.update(data)
+            return
+        if self._thread is None:
+            self._thread = Thread(target=self._work, daemon=True)
+            self._thread.start()
+        self._queue.put(data)
+
+    def close(self) -> None:
+        """Waits until everything is hashed; more may be passed on afterwards."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def hexdigest(self) -> str:
+        self.close()
+        return self._hash.hexdigest()
+
+    def _work(self) -> None:
+        while (data := self._queue.get()) is not None:
+            self._hash.update(data)
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mpack.contents import Contents, Source
+from mpack.contents import Contents, Sha256, Source
 from mpack.errors import InputError, InternalError
 from mpack.oci import tar
 from mpack.oci.blobs import BlobWriter
-from mpack.oci.compression import ENCODER, GzipWriter, Sink
+from mpack.oci.compression import ENCODER, PROBE, GzipWriter, Sink, shrunk
 from mpack.spec import FileTree
 
 __all__ = ["ENCODER", "Directory", "Entry", "Layer", "bytes_entries", "directory_entries", "tree_entries", "write_tar"]
@@ -23,6 +23,9 @@ __all__ = ["ENCODER", "Directory", "Entry", "Layer", "bytes_entries", "directory
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 TAR = "application/vnd.oci.image.layer.v1.tar"
 _CHUNK = 1 << 20
+#: From this size on a model's layer may be a plain tar, and how many samples decide.
+_PLAIN_FROM = 1 << 20
+_PROBES = 64
 
 
 @dataclass(frozen=True)
@@ -125,14 +128,45 @@ def _host_entry(found: tuple[os.DirEntry[str], str], target: str) -> Entry:
 def write_layer(
     entries: Iterable[Entry], blob: BlobWriter, *, kind: str, existing: Mapping[str, Directory] | None = None
 ) -> Layer:
-    """Writes a gzip layer to a new blob and describes it. `existing` are the directories of the images below.
+    """Writes a layer to a new blob and describes it: gzip, or a plain tar for a model that hardly compresses.
 
-    Raises InputError artifact-changed when a file is not what its hash or size says.
+    `existing` are the directories of the images below. Raises InputError artifact-changed when a file is not what its
+    hash or size says.
     """
+    if kind == "model":
+        entries = sorted(entries, key=_order)
+        if hardly_compresses(entries):
+            unpacked = write_tar(entries, blob, existing or {})
+            return Layer(blob.digest, blob.digest, blob.size, TAR, unpacked, kind, blob.size)
     writer = GzipWriter(blob)
     unpacked = write_tar(entries, writer, existing or {})
     writer.close()
     return Layer(writer.raw_digest, blob.digest, blob.size, GZIP, unpacked, kind, writer.raw_size)
+
+
+def hardly_compresses(entries: Sequence[Entry]) -> bool:
+    """True for files of 1 MiB and more in all, samples of which shrink by less than a tenth.
+
+    The samples are pieces of 32 KiB at even distances through all files in their order, at most 64: a pure function of
+    the bytes, so that everyone who makes this layer makes the same.
+    """
+    files = [entry for entry in entries if entry.kind == tar.FILE and entry.size]
+    total = sum(entry.size for entry in files)
+    if total < _PLAIN_FROM:
+        return False
+    distance = max(_CHUNK, total // _PROBES)
+    before, after, offset = 0, 0, 0
+    for entry in files:
+        places = range(-offset % distance, entry.size, distance)
+        if places:
+            with _open(entry) as stream:
+                for place in places:
+                    stream.seek(place)
+                    piece = stream.read(PROBE)
+                    before += len(piece)
+                    after += shrunk(piece)
+        offset += entry.size
+    return after > before * 0.9
 
 
 def write_tar(entries: Iterable[Entry], sink: Sink, existing: Mapping[str, Directory]) -> int:
@@ -174,9 +208,11 @@ def _parents(entry: Entry) -> Iterator[str]:
 
 
 def _copy(entry: Entry, sink: Sink) -> None:
-    digest = hashlib.sha256() if entry.sha256 else None
+    digest = Sha256() if entry.sha256 else None
     left = entry.size
-    with _open(entry) as stream:
+    with _open(entry) as stream, ExitStack() as ending:
+        if digest:
+            ending.callback(digest.close)
         while left and (data := stream.read(min(_CHUNK, left))):
             left -= len(data)
             if digest:
