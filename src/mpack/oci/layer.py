@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mpack.contents import Contents, Sha256, Source
+from mpack.contents import Check, Contents, Source
 from mpack.errors import InputError, InternalError
 from mpack.oci import tar
 from mpack.oci.blobs import BlobWriter
@@ -154,7 +154,7 @@ def hardly_compresses(entries: Sequence[Entry]) -> bool:
     total = sum(entry.size for entry in files)
     if total < _PLAIN_FROM:
         return False
-    distance = max(_CHUNK, total // _PROBES)
+    distance = max(2 * PROBE, total // _PROBES)
     before, after, offset = 0, 0, 0
     for entry in files:
         places = range(-offset % distance, entry.size, distance)
@@ -208,18 +208,18 @@ def _parents(entry: Entry) -> Iterator[str]:
 
 
 def _copy(entry: Entry, sink: Sink) -> None:
-    digest = Sha256() if entry.sha256 else None
     left = entry.size
     with _open(entry) as stream, ExitStack() as ending:
-        if digest:
-            ending.callback(digest.close)
+        check = Check(entry.sha256, stream) if entry.sha256 else None
+        if check:
+            ending.callback(check.close)
         while left and (data := stream.read(min(_CHUNK, left))):
             left -= len(data)
-            if digest:
-                digest.update(data)
+            if check:
+                check.update(data)
             sink.write(data)
-        grown = bool(stream.read(1))
-    if left or grown or (digest and digest.hexdigest() != entry.sha256):
+        changed = left or stream.read(1) or (check and not check.passed())
+    if changed:
         raise InputError(
             "artifact-changed",
             f"{_shown(entry)} changed while it was copied into the image.",
