@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from mpack.artifact.limits import Limits
 from mpack.artifact.model import Artifact, Trust
@@ -20,7 +21,7 @@ from mpack.env.lockfile import LockEntry, LockFile, lock_path
 from mpack.errors import InputError, InternalError, MpackError, UsageError
 from mpack.naming import image_name, legal_reference, random_uuid
 from mpack.oci.store import Store
-from mpack.packager import Arguments, Packager
+from mpack.packager import Packager
 from mpack.plan import ImagePlan
 from mpack.plugins import load_packager
 from mpack.progress import Progress
@@ -31,6 +32,9 @@ from mpack.sandbox.compiler import SandboxCompiler
 from mpack.spec import ImageSpec
 from mpack.targets import Target, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
+
+if TYPE_CHECKING:
+    from mpack.packager import Arguments
 
 #: open, resolve, build, verify, build with byte code, verify, write.
 BUILD_PHASES = 7
@@ -190,6 +194,9 @@ def packager_faults(name: str) -> Iterator[None]:
 
 def packager_arguments(packager: Packager, given: Mapping[str, str]) -> Arguments:
     """The arguments as the packager's model. Raises UsageError argument-invalid naming each wrong one."""
+    defaults = getattr(packager, "defaults", None)
+    if defaults is not None and not given:
+        return cast("Arguments", SimpleNamespace(**defaults))
     from pydantic import ValidationError
 
     try:

@@ -77,7 +77,7 @@ def _load(group: str, name: str, points: list[EntryPoint]) -> Any:
     point = points[0]
     try:
         plugin = point.load()()
-        missing = [member for member in _MEMBERS[group] if not hasattr(plugin, member)]
+        missing = sorted(set(_MEMBERS[group]) - set(dir(plugin)))
         if missing:
             raise TypeError(f"{point.value} has no {', '.join(missing)}")
         if plugin.name != name:

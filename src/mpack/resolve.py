@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from mpack.bases import Bases
-from mpack.env.index import IndexSettings
-from mpack.env.lock import lock_environment
 from mpack.env.lockfile import LockEntry, LockFile, LockInputs, requirement_lines
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.layer import ENCODER
 from mpack.plan import BaseImage, Bytecode, Environment, ImagePlan
 from mpack.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from mpack.bases import Bases
+    from mpack.env.index import IndexSettings
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def resolve(
             )
         check_consent(entry, options)
         return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, False)
+    from mpack.env.lock import lock_environment
+
     base = bases.pick(inputs.python, options.platform, spec.base)
     spec = fitting(spec, base, bases)
     own = minor_of(spec.python)
