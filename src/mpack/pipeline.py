@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,6 @@ from mpack.artifact.reader import read_artifact
 from mpack.bases import Bases
 from mpack.builders import Builder, BuiltImage
 from mpack.engine import Docker
-from mpack.env.index import IndexSettings
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
 from mpack.errors import InputError, InternalError, MpackError, UsageError
 from mpack.naming import image_name, legal_reference, random_uuid
@@ -34,6 +34,7 @@ from mpack.targets import Target, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
 
 if TYPE_CHECKING:
+    from mpack.env.index import IndexSettings
     from mpack.packager import Arguments
 
 #: open, resolve, build, verify, build with byte code, verify, write.
@@ -112,6 +113,19 @@ class BuildResult:
         }
 
 
+class _HostIndex:
+    """`IndexSettings.from_host()`, made when it is asked for something, as a build with all layers at hand never does."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._settings, name)
+
+    @cached_property
+    def _settings(self) -> IndexSettings:
+        from mpack.env.index import IndexSettings
+
+        return IndexSettings.from_host()
+
+
 @dataclass(frozen=True)
 class Workshop:
     """What of this machine a build uses: the store, the engine if one answers, the bases, the index."""
@@ -119,14 +133,18 @@ class Workshop:
     store: Store
     docker: Docker | None
     bases: Bases
-    index: IndexSettings
+
+    @cached_property
+    def index(self) -> IndexSettings:
+        """The host's index settings, read when first asked for."""
+        return cast("IndexSettings", _HostIndex())
 
     @classmethod
     def of_this_machine(cls, *, need_docker: bool = False) -> Workshop:
         """Raises EnvironmentFault engine-unavailable when an engine is needed and none answers."""
         store = Store.default()
         docker = Docker.find() if need_docker else Docker.answering()
-        return cls(store, docker, Bases(store, docker), IndexSettings.from_host())
+        return cls(store, docker, Bases(store, docker))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,6 @@ from mpack.contents import Contents, sha256_file
 from mpack.oci.compose import append_layers
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.layer import ENCODER, Directory, Entry, Layer, bytes_entries, directory_entries, tree_entries
-from mpack.oci.rootfs import read_files
 from mpack.oci.store import Store
 from mpack.plan import VENV, BaseImage, Bytecode, ImagePlan
 from mpack.spec import LAYER_KINDS, FileTree
@@ -133,6 +133,8 @@ class EmbeddedBuilder:
         return [*lower, compiled, *made[len(lower) :]]
 
     def _compiled(self, bytecode: Bytecode, draft: OciImage, built: BuiltImage) -> Layer:
+        from mpack.oci.rootfs import read_files
+
         files = self._compiler.compile(built, bytecode)
         nodes = read_files(draft, lambda path: False)
         # Where a directory of the path is a link, a layer with that directory in it would replace the link.
@@ -157,16 +159,21 @@ class EmbeddedBuilder:
 
 def venv_key(plan: ImagePlan) -> dict[str, Any]:
     """What the files of a venv depend on: packages, Python, trimming, and the program that lays them out."""
-    from mpack.env import assemble
-
     base, environment = plan.base, plan.environment
     return {
         "packages": [package.to_json() for package in environment.to_install],
         "platform": environment.platform,
         "trim": environment.trim,
         "python": [base.python, base.python_version, list(base.site_dirs)],
-        "program": sha256_file(Path(assemble.__file__)),
+        "program": sha256_file(_program()),
     }
+
+
+def _program() -> Path:
+    """The source of `mpack.env.assemble`, which need not be imported for it."""
+    found = find_spec("mpack.env.assemble")
+    assert found is not None and found.origin is not None
+    return Path(found.origin)
 
 
 def _built(image: OciImage, base: OciImage, made: Sequence[_Made]) -> BuiltImage:

@@ -24,10 +24,11 @@ def _python(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 
 
 def _platform(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    from mpack.env.assemble import PLATFORMS
+    if value is not None:
+        from mpack.env.assemble import PLATFORMS
 
-    if value is not None and value not in PLATFORMS:
-        raise click.BadParameter(f"{value!r} is none of {', '.join(PLATFORMS)}", ctx, param)
+        if value not in PLATFORMS:
+            raise click.BadParameter(f"{value!r} is none of {', '.join(PLATFORMS)}", ctx, param)
     return value
 
 
