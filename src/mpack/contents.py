@@ -118,6 +118,8 @@ class Check:
 _State = tuple[int, int, int, int, int]
 #: SHA-256 -> what the file was like, and its CRC-32, when this process hashed it.
 _known: dict[str, tuple[_State, int]] = {}
+#: What a file was like when this process hashed it -> its SHA-256.
+_hashed: dict[_State, str] = {}
 #: Nanoseconds since its last change after which a file is taken to be at rest.
 _SETTLED = 1_000_000_000
 
@@ -128,9 +130,15 @@ def _state(descriptor: int) -> _State:
 
 
 def hash_file(stream: BinaryIO, counted: Callable[[int], None] = lambda size: None) -> tuple[int, str]:
-    """Size in bytes and SHA-256 of an open file, read from its beginning; `counted` is told of each block's size."""
+    """Size in bytes and SHA-256 of an open file; `counted` is told how much was read.
+
+    A file at rest is read once by a process, however often it is asked for.
+    """
     stream.seek(0)
     before = _state(stream.fileno())
+    if (hashed := _hashed.get(before)) is not None:
+        counted(before[2])
+        return before[2], hashed
     digest, crc, size = hashlib.sha256(), 0, 0
     while block := stream.read(1 << 20):
         counted(len(block))
@@ -142,6 +150,7 @@ def hash_file(stream: BinaryIO, counted: Callable[[int], None] = lambda size: No
     settled = time.time_ns() - max(before[3:]) > _SETTLED
     if settled and _state(stream.fileno()) == before:
         _known[sha256] = before, crc
+        _hashed[before] = sha256
     return size, sha256
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from mpack.artifact.limits import Limits
-from mpack.artifact.model import Artifact, Trust
+from mpack.again import remember
+from mpack.artifact.model import Artifact
 from mpack.artifact.reader import read_artifact
 from mpack.bases import Bases
 from mpack.builders import Builder, BuiltImage
@@ -25,7 +25,8 @@ from mpack.packager import Packager
 from mpack.plan import ImagePlan
 from mpack.plugins import load_packager
 from mpack.progress import Progress
-from mpack.resolve import Resolution, ResolveOptions, resolve, with_bytecode
+from mpack.request import BuildRequest as BuildRequest
+from mpack.resolve import Resolution, resolve, with_bytecode
 from mpack.sandbox import Sandbox, pick_sandbox
 from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler
@@ -36,30 +37,6 @@ from mpack.verify import Verification, bytecode_of, require_passed, run_self_che
 if TYPE_CHECKING:
     from mpack.env.index import IndexSettings
     from mpack.packager import Arguments
-
-#: open, resolve, build, verify, build with byte code, verify, write.
-BUILD_PHASES = 7
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """One `mpack build` as the user asked for it. No `outputs`: the docker daemon if one answers, else the store."""
-
-    location: str
-    packager: str = "auto"
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    tag: str | None = None
-    base: str | None = None
-    builder: str = "auto"
-    options: ResolveOptions = ResolveOptions()
-    outputs: tuple[str, ...] = ()
-    lock: Path | None = None
-    update_lock: bool = False
-    verify: bool = True
-    template: Path | None = None
-    limits: Limits = Limits()
-    trust: Trust = Trust()
-    tolerance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +52,14 @@ class Described:
         """The image's name: the tag given, else the imageName template."""
         if tag is not None:
             return legal_reference(tag)
-        return image_name(
-            self.arguments.imageName, name=self.artifact.name, version=self.artifact.version, unique=random_uuid()
-        )
+        naming = self.naming
+        return image_name(naming["template"], name=naming["model"], version=naming["version"], unique=random_uuid())
+
+    @property
+    def naming(self) -> Mapping[str, str]:
+        """What a name is made of where no tag is given."""
+        artifact = self.artifact
+        return {"template": self.arguments.imageName, "model": artifact.name, "version": artifact.version}
 
 
 @dataclass(frozen=True)
@@ -114,7 +96,7 @@ class BuildResult:
 
 
 class _HostIndex:
-    """`IndexSettings.from_host()`, made when it is asked for something, as a build with all layers at hand never does."""
+    """`IndexSettings.from_host()`, read when it is first asked for something: most builds ask nothing."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._settings, name)
@@ -269,7 +251,9 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
             outputs = write_outputs(targets, image, name, workshop, progress)
     warn_of_relaxed(resolution.plan, verification, progress)
     image = with_pushed_digest(image, targets, outputs)
-    return BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
+    result = BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
+    remember(request, found.naming, image, result.to_json(), progress)
+    return result
 
 
 def require_targets(packager: Packager, targets: Sequence[Target]) -> None:

@@ -68,6 +68,11 @@ def _by_name(group: str) -> dict[str, list[EntryPoint]]:
     return found
 
 
+def origins() -> set[str]:
+    """The top-level packages that packagers and formats come from."""
+    return {point.module.partition(".")[0] for group in _MEMBERS for point in _installed(group, tuple(sys.path))}
+
+
 @lru_cache(maxsize=2)
 def _installed(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     """The entry points of a group among the distributions on `path`, which are looked through once."""

@@ -10,21 +10,12 @@ from mpack.env.lockfile import LockEntry, LockFile, LockInputs, requirement_line
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.layer import ENCODER
 from mpack.plan import BaseImage, Bytecode, Environment, ImagePlan
+from mpack.request import ResolveOptions as ResolveOptions
 from mpack.spec import ImageSpec
 
 if TYPE_CHECKING:
     from mpack.bases import Bases
     from mpack.env.index import IndexSettings
-
-
-@dataclass(frozen=True)
-class ResolveOptions:
-    """What the user may decide at this step. `python` ("3.11") is consent to another Python than the model's."""
-
-    platform: str = "linux/amd64"
-    python: str | None = None
-    trim: bool = True
-    allow_vcs: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import click
 from mpack.errors import UsageError
 
 if TYPE_CHECKING:
-    from mpack.pipeline import BuildRequest
+    from mpack.request import BuildRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,8 +74,7 @@ def build_request(**values: Any) -> BuildRequest:
     """A BuildRequest from the options' values. Raises UsageError on a value that makes no sense."""
     from mpack.artifact.limits import Limits, parse_size
     from mpack.artifact.model import Trust
-    from mpack.pipeline import BuildRequest
-    from mpack.resolve import ResolveOptions
+    from mpack.request import BuildRequest, ResolveOptions
     from mpack.sandbox import this_platform
 
     return BuildRequest(
