@@ -25,7 +25,7 @@ from mpack.artifact.beside import find_beside
 from mpack.artifact.download import is_url
 from mpack.builders import BuiltImage
 from mpack.contents import hash_file, sha256_file
-from mpack.env.lockfile import lock_path
+from mpack.env.lockpath import lock_path
 from mpack.errors import MpackError
 from mpack.naming import image_name, legal_reference, random_uuid
 from mpack.oci.files import write_whole

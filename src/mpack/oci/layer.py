@@ -9,14 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mpack.contents import Check, Contents, Source
 from mpack.errors import InputError, InternalError
 from mpack.oci import tar
 from mpack.oci.blobs import BlobWriter
 from mpack.oci.compression import ENCODER, PROBE, GzipWriter, Sink, shrunk
-from mpack.spec import FileTree
+
+if TYPE_CHECKING:
+    from mpack.spec import FileTree
 
 __all__ = ["ENCODER", "Directory", "Entry", "Layer", "bytes_entries", "directory_entries", "tree_entries", "write_tar"]
 
