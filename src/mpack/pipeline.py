@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mpack.again import remember
 from mpack.artifact.model import Artifact
 from mpack.artifact.reader import read_artifact
-from mpack.bases import Bases
+from mpack.bases import bases_of
 from mpack.builders import Builder, BuiltImage
 from mpack.engine import Docker
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
@@ -35,6 +35,7 @@ from mpack.targets import Target, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
 
 if TYPE_CHECKING:
+    from mpack.bases import Bases
     from mpack.env.index import IndexSettings
     from mpack.packager import Arguments
 
@@ -126,7 +127,7 @@ class Workshop:
         """Raises EnvironmentFault engine-unavailable when an engine is needed and none answers."""
         store = Store.default()
         docker = Docker.find() if need_docker else Docker.answering()
-        return cls(store, docker, Bases(store, docker))
+        return cls(store, docker, bases_of(store, docker))
 
 
 @contextmanager

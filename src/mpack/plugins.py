@@ -90,7 +90,7 @@ def _load(group: str, name: str, points: list[EntryPoint]) -> Any:
     point = points[0]
     try:
         plugin = point.load()()
-        missing = sorted(set(_MEMBERS[group]) - set(dir(plugin)))
+        missing = [member for member in _MEMBERS[group] if member not in dir(plugin)]
         if missing:
             raise TypeError(f"{point.value} has no {', '.join(missing)}")
         if plugin.name != name:

@@ -1,7 +1,4 @@
-"""Bases: the base image for a model's Python, by digest, with what its own files say of that Python.
-
-What finds, builds and reads bases is imported where it is used: a base that a lock names and the store has needs none.
-"""
+"""Bases: the base image for a model's Python, by digest, with what its own files say of that Python."""
 
 from __future__ import annotations
 
@@ -10,17 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mpack.bases.build import build_recipe_image, find_recipe_image, named_recipe, recipe_name
+from mpack.bases.interpreter import Interpreter, find_interpreter, read_base
+from mpack.bases.recipe import Recipe, default_minor, known_python, make_recipe, minors
+from mpack.bases.sources import fetch, fetch_by_digest, public_name
 from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.image import OciImage
+from mpack.oci.rootfs import Files
 from mpack.oci.store import Store
 from mpack.plan import BaseImage
 from mpack.spec import BaseWish
 
 if TYPE_CHECKING:
-    from mpack.bases.interpreter import Interpreter
-    from mpack.bases.recipe import Recipe
     from mpack.engine import Docker
-    from mpack.oci.rootindex import Files
 
 
 #: Codes of a recipe that cannot be built on this machine or now; then a registry is tried.
@@ -52,8 +51,6 @@ class Bases:
         if wish.reference is not None:
             base = self._pick_users(wish.reference, python, platform, wish)
         else:
-            from mpack.bases.recipe import default_minor
-
             preferred = self._pick_preferred(python, platform, wish)
             base = preferred or self._pick_own(python or default_minor(), platform, wish)
         missing = self._missing(base, wish)
@@ -93,8 +90,6 @@ class Bases:
     def _try_preferred(
         self, reference: str, python: str | None, platform: str, wish: BaseWish
     ) -> tuple[BaseImage | None, str]:
-        from mpack.bases.recipe import known_python
-
         if wish.system_packages:
             return None, "system packages cannot be added to it."
         known = known_python(reference)
@@ -121,9 +116,6 @@ class Bases:
 
         Not `patient`: a registry that does not answer at once does not have it.
         """
-        from mpack.bases.build import named_recipe
-        from mpack.bases.sources import fetch, public_name
-
         recipe = named_recipe(reference, platform)
         if recipe is not None:
             image = self._recipe_image(recipe, platform)
@@ -143,12 +135,6 @@ class Bases:
 
     def image(self, base: BaseImage) -> OciImage:
         """The base's image in the store, fetched by its digest if it is not there."""
-        found = self._store.find(f"x@{base.digest}")
-        if found is not None:
-            return found
-        from mpack.bases.build import build_recipe_image, named_recipe
-        from mpack.bases.sources import fetch_by_digest
-
         image, reason = fetch_by_digest(
             base.reference, base.digest, base.platform, self._store, self._docker, self._say
         )
@@ -167,9 +153,6 @@ class Bases:
         return image
 
     def _pick_own(self, minor: str, platform: str, wish: BaseWish) -> BaseImage:
-        from mpack.bases.build import recipe_name
-        from mpack.bases.recipe import make_recipe, minors
-
         slim = f"python:{minor}-slim"
         if minor in minors():
             recipe = make_recipe(minor, kind=wish.kind, shell=wish.shell, system_packages=wish.system_packages)
@@ -198,8 +181,6 @@ class Bases:
             raise EnvironmentFault(error.code, message, error.hint) from error
 
     def _no_python(self, minor: str, why: str) -> InputError:
-        from mpack.bases.recipe import default_minor, minors
-
         return InputError(
             "python-unavailable",
             f"No base image with Python {minor} is at hand: mpack builds {', '.join(minors())} itself, and {why}.",
@@ -207,8 +188,6 @@ class Bases:
         )
 
     def _recipe_image(self, recipe: Recipe, platform: str) -> OciImage:
-        from mpack.bases.build import build_recipe_image, find_recipe_image
-
         found = find_recipe_image(self._store, recipe, platform)
         return found or build_recipe_image(self._store, recipe, platform, self._say)
 
@@ -227,9 +206,6 @@ class Bases:
 
     def _read(self, image: OciImage) -> tuple[Interpreter | None, Files]:
         """What the image's layers say, read once: its Python, and its paths (without content)."""
-        from mpack.bases.interpreter import find_interpreter, read_base
-        from mpack.oci.rootindex import Files
-
         if image.id not in self._known:
             files = read_base(image)
             paths = Files({path: replace(node, content=None) for path, node in files.items()})

@@ -154,7 +154,10 @@ def check_answers(reference: str, seconds: float = PROBE_SECONDS) -> None:
 def fetch_by_digest(
     reference: str, digest: str, platform: str, store: Store, docker: Docker | None, say: Callable[[str], None]
 ) -> tuple[OciImage | None, str]:
-    """An image that the store lacks, from the daemon (by id) or the registry (by digest); or None and why."""
+    """An image that a lock names: from the store, the daemon (by id) or the registry (by digest); or None and why."""
+    found = store.find(f"x@{digest}")
+    if found is not None:
+        return found, ""
     found = fetch_from_docker(digest, platform, store, docker, say)
     if found is not None:
         return found, ""
