@@ -1,4 +1,4 @@
-"""`python -m benchmarks [build|size|ready|throughput …] [--repeat N]`: measures, prints; nothing of it stays behind."""
+"""`python -m benchmarks [PART …] [--repeat N]`: measures, prints; nothing of it stays behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import load, throughput
+from benchmarks import load, local, throughput
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.figures import OURS, Figures, machine
@@ -23,6 +23,8 @@ from mpack.errors import EXIT_INTERRUPTED, MpackError
 
 PEERS = ("mlflow", "uv", "mlserver")
 THROUGHPUT = "throughput"
+LOCAL, LARGE = "local", "large"
+PARTS = (*SCENES, LOCAL, LARGE, THROUGHPUT)
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
 #: Figures, and the names of its columns.
@@ -36,12 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with Bench.opened(chosen.repeat, chosen.bases) as bench:
             about = machine(bench.docker.client_version, bench.docker.server_version)
-            wanted = chosen.scenes or [*SCENES, THROUGHPUT]
+            wanted = chosen.scenes or list(PARTS)
             if THROUGHPUT in wanted:
                 load.program()
             tables = []
             if building := [scene for scene in wanted if scene in SCENES]:
                 tables.append(_building(bench, building, chosen.without))
+            if LOCAL in wanted:
+                tables.append(_local(bench, chosen.without))
+            if LARGE in wanted:
+                tables.append(_large(bench))
             if THROUGHPUT in wanted:
                 tables.append(_throughput(bench, chosen.without))
             for line in _report(bench, tables, about):
@@ -64,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "scenes",
         nargs="*",
-        choices=[*SCENES, THROUGHPUT, []],
+        choices=[*PARTS, []],
         help="what to measure [all]",
-        metavar="|".join([*SCENES, THROUGHPUT]),
+        metavar="|".join(PARTS),
     )
     parser.add_argument("--repeat", type=_count, default=3, metavar="N", help="values behind each median [3]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all values there too")
@@ -98,6 +104,26 @@ def _building(bench: Bench, scenes: list[str], without: list[str]) -> Table:
     return figures, [subject.name for subject in subjects]
 
 
+def _local(bench: Bench, without: list[str]) -> Table:
+    figures = Figures()
+    _own_base(bench, figures)
+    subjects: list[Subject] = [local.Unverified(bench)]
+    if "uv" not in without:
+        subjects.append(BuildkitUv(bench, _peers_base(bench)[0]))
+    for subject in subjects:
+        say(f"{subject.name}: getting ready")
+        subject.prepare()
+    local.local(bench, subjects, figures)
+    return figures, [subject.name for subject in subjects]
+
+
+def _large(bench: Bench) -> Table:
+    figures = Figures()
+    _own_base(bench, figures)
+    local.large(bench, figures)
+    return figures, [OURS, local.REFERENCE]
+
+
 def _throughput(bench: Bench, without: list[str]) -> Table:
     figures = Figures(ours=throughput.OURS)
     throughput.throughput(bench, figures, None if "mlserver" in without else _shell_base(bench))
@@ -105,10 +131,7 @@ def _throughput(bench: Bench, without: list[str]) -> Table:
 
 
 def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subject]:
-    if not (bench.bases / "data").is_dir():
-        say("building mpack's base image")
-        with timed(figures.into("base image, once a machine", "s", OURS)):
-            bench.mpack(bench.bases, "base", "build", "--python", "3.11")
+    _own_base(bench, figures)
     if bench.docker.images("dev.mpack.packager"):
         bench.notes.append(
             "The engine had images by mpack before: layers that they share with these were not loaded anew"
@@ -121,6 +144,14 @@ def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subjec
         if "uv" not in without:
             subjects.append(BuildkitUv(bench, base))
     return subjects
+
+
+def _own_base(bench: Bench, figures: Figures) -> None:
+    """Makes mpack's base image where there is none."""
+    if not (bench.bases / "data").is_dir():
+        say("building mpack's base image")
+        with timed(figures.into("base image, once a machine", "s", OURS)):
+            bench.mpack(bench.bases, "base", "build", "--python", "3.11")
 
 
 def _peers_base(bench: Bench) -> tuple[str, bool]:

@@ -37,7 +37,7 @@ def build(bench: Bench, subjects: Sequence[Subject], figures: Figures) -> None:
     changes = itertools.count()
     for number in range(bench.repeat):
         for subject in subjects:
-            model = _copy(bench, CASE)
+            model = copy_model(bench, CASE)
             for state, (row, changed) in _ROWS.items():
                 if state == WHEELS and not subject.keeps_wheels:
                     values = figures.into(_ROWS[COLD][0], "s", subject.name)
@@ -88,7 +88,8 @@ def ready(bench: Bench, subjects: Sequence[Subject], figures: Figures) -> None:
 SCENES: dict[str, Callable[[Bench, Sequence[Subject], Figures], None]] = {"build": build, "size": size, "ready": ready}
 
 
-def _copy(bench: Bench, case: str) -> Path:
+def copy_model(bench: Bench, case: str) -> Path:
+    """A copy of a fixture's artifact, to be changed."""
     # The directory's name is the model's, and stays the same.
     target = bench.scratch / "models" / case / "model"
     shutil.rmtree(target, ignore_errors=True)
@@ -99,7 +100,7 @@ def _copy(bench: Bench, case: str) -> Path:
 def _image(bench: Bench, subject: Subject, case: str) -> str:
     """The subject's image of the fixture as it is; what an earlier scene left behind makes it quick."""
     say(f"{subject.name}: an image of {case}")
-    image = subject.build(_copy(bench, case), case, WARM)
+    image = subject.build(copy_model(bench, case), case, WARM)
     bench.built(image)
     return image
 

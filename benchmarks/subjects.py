@@ -53,6 +53,8 @@ class Mpack:
     name = "mpack"
     keeps_wheels = True
     serving = Serving(5000, "/readyz", "/api/model/invoke")
+    #: Further words of the command line.
+    options: tuple[str, ...] = ()
 
     def __init__(self, bench: Bench, packager: str = "docker-rest", arguments: Sequence[str] = ()) -> None:
         self._bench = bench
@@ -85,7 +87,19 @@ class Mpack:
         """One `mpack build`."""
         image, lock = self._image(case), self._lock(case)
         packager = ["-p", self._packager, *self._arguments]
-        arguments = ["build", str(model), *packager, "-t", image, "-o", "docker", "--lock", str(lock), "--json"]
+        arguments = [
+            "build",
+            str(model),
+            *packager,
+            "-t",
+            image,
+            "-o",
+            "docker",
+            "--lock",
+            str(lock),
+            "--json",
+            *self.options,
+        ]
         result = json.loads(self._bench.mpack(self._home, *arguments, UV_CACHE_DIR=str(self._home / "uv")))
         self._sizes[case] = result["size"]
         return image

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
-
-from pydantic import Field, field_validator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpack.artifact.model import Artifact
-from mpack.packager import Arguments
+from mpack.packager import DEFAULTS as COMMON
 from mpack.serving import (
     ENTRYPOINT,
     runtime_requirements,
@@ -18,23 +16,19 @@ from mpack.serving import (
 )
 from mpack.spec import BaseWish, ImageConfig, ImageSpec
 
+if TYPE_CHECKING:
+    from mpack.packager import Arguments
+    from mpack_docker_cli.arguments import CliArguments
+
 FORMATS = ("json", "csv", "jsonl", "parquet")
 
 
-class CliArguments(Arguments):
-    """Arguments of docker-cli, named and typed as ODAHU's docker-cli integration has them, and two more."""
-
-    formats: str = Field(default="json,csv,jsonl", description="File formats; parquet adds pyarrow (152 MB).")
-    strict: bool = Field(default=False, description="Refuse columns that the signature does not name.")
-
-    @field_validator("formats")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        words = [word.strip() for word in value.split(",")]
-        unknown = [word for word in words if word not in FORMATS]
-        if unknown:
-            raise ValueError(f"unknown format {unknown[0]!r}; known are {', '.join(FORMATS)}")
-        return ",".join(word for word in FORMATS if word in words or word == "json")
+#: What the arguments are where none is given.
+DEFAULTS = {
+    **COMMON,
+    "formats": "json,csv,jsonl",
+    "strict": False,
+}
 
 
 class DockerCli:
@@ -42,16 +36,21 @@ class DockerCli:
 
     name: ClassVar[str] = "docker-cli"
     summary: ClassVar[str] = "command-line batch tool: predict INPUT… OUTPUT_DIR, info, self-check"
-    arguments: ClassVar[type[Arguments]] = CliArguments
+    defaults: ClassVar[dict[str, Any]] = DEFAULTS
     targets: ClassVar[tuple[str, ...]] = ("docker", "store", "oci", "oci-archive", "docker-archive", "registry")
     template: ClassVar[Path] = Path(__file__).with_name("Dockerfile.j2")
+
+    @property
+    def arguments(self) -> type[Arguments]:
+        from mpack_docker_cli.arguments import CliArguments
+
+        return CliArguments
 
     def accepts(self, artifact: Artifact) -> str | None:
         return "only a Triton server can load it; package it with docker-triton" if artifact.needs_triton else None
 
-    def spec(self, artifact: Artifact, arguments: Arguments) -> ImageSpec:
+    def spec(self, artifact: Artifact, arguments: CliArguments) -> ImageSpec:
         """What the image must hold. It starts as root and drops to OUTPUT_DIR's owner before it loads the model."""
-        assert isinstance(arguments, CliArguments)
         formats = arguments.formats.split(",")
         trees, contents = serving_trees(artifact, {"strict": arguments.strict, "formats": formats})
         description = artifact.description

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpack.artifact.model import Artifact
-from mpack.packager import Arguments
+from mpack.packager import DEFAULTS as COMMON
 from mpack.serving import (
     ENTRYPOINT,
     runtime_requirements,
@@ -18,17 +16,22 @@ from mpack.serving import (
 )
 from mpack.spec import BaseWish, HealthCheck, ImageConfig, ImageSpec
 
+if TYPE_CHECKING:
+    from mpack.packager import Arguments
+    from mpack_docker_rest.arguments import RestArguments
 
-class RestArguments(Arguments):
-    """Arguments of docker-rest, named and typed as ODAHU's docker-rest integration has them, and a few more."""
 
-    port: int = Field(default=5000, ge=1, le=65535, description="TCP port the service listens on.")
-    timeout: int = Field(default=60, ge=1, le=86400, description="Seconds a request may take.")
-    workers: int = Field(default=1, ge=1, le=512, description="gunicorn worker processes.")
-    threads: int = Field(default=4, ge=1, le=512, description="Threads of each worker.")
-    host: str = Field(default="0.0.0.0", min_length=1, description="Address the service binds.")  # noqa: S104
-    strict: bool = Field(default=False, description="Refuse columns that the signature does not name.")
-    maxBodyBytes: int = Field(default=64 << 20, ge=1024, description="Largest request body, after decompression.")
+#: What the arguments are where none is given.
+DEFAULTS = {
+    **COMMON,
+    "port": 5000,
+    "timeout": 60,
+    "workers": 1,
+    "threads": 4,
+    "host": "0.0.0.0",  # noqa: S104
+    "strict": False,
+    "maxBodyBytes": 64 << 20,
+}
 
 
 class DockerRest:
@@ -36,16 +39,21 @@ class DockerRest:
 
     name: ClassVar[str] = "docker-rest"
     summary: ClassVar[str] = "REST service on Flask and gunicorn: /api/model/info, /api/model/invoke"
-    arguments: ClassVar[type[Arguments]] = RestArguments
+    defaults: ClassVar[dict[str, Any]] = DEFAULTS
     targets: ClassVar[tuple[str, ...]] = ("docker", "store", "oci", "oci-archive", "docker-archive", "registry")
     template: ClassVar[Path] = Path(__file__).with_name("Dockerfile.j2")
+
+    @property
+    def arguments(self) -> type[Arguments]:
+        from mpack_docker_rest.arguments import RestArguments
+
+        return RestArguments
 
     def accepts(self, artifact: Artifact) -> str | None:
         return "only a Triton server can load it; package it with docker-triton" if artifact.needs_triton else None
 
-    def spec(self, artifact: Artifact, arguments: Arguments) -> ImageSpec:
+    def spec(self, artifact: Artifact, arguments: RestArguments) -> ImageSpec:
         """What the image must hold: model, runtime, its requirements, and gunicorn's settings as environment."""
-        assert isinstance(arguments, RestArguments)
         trees, contents = serving_trees(artifact, {"strict": arguments.strict})
         description = artifact.description
         config = ImageConfig(

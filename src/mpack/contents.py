@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from typing import BinaryIO
 
 Source = Path | bytes
@@ -33,6 +38,120 @@ class Contents(Mapping[str, Source]):
         """A binary stream of the content. The reader checks the hash: a file may have changed since it was hashed."""
         source = self._sources[sha256]
         return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+class Sha256:
+    """SHA-256 of what is passed on in order; from the second large block on in a thread of its own.
+
+    The interpreter is free while a block is hashed, so that whoever passes blocks on can read and write meanwhile. At
+    most four blocks wait; they must not be changed afterwards. `close` ends the thread, `hexdigest` waits for it.
+    """
+
+    _LARGE = 1 << 18
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._queue: Queue[bytes | memoryview | None] = Queue(4)
+        self._thread: Thread | None = None
+        self._large = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._large += len(data) >= self._LARGE
+        if self._large < 2:
+            self._hash.update(data)
+            return
+        if self._thread is None:
+            self._thread = Thread(target=self._work, daemon=True)
+            self._thread.start()
+        self._queue.put(data)
+
+    def close(self) -> None:
+        """Waits until everything is hashed; more may be passed on afterwards."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def hexdigest(self) -> str:
+        self.close()
+        return self._hash.hexdigest()
+
+    def _work(self) -> None:
+        while (data := self._queue.get()) is not None:
+            self._hash.update(data)
+
+
+class Check:
+    """Tells whether a file that is read a second time still has the SHA-256 that it had.
+
+    Hashing takes longer than all else that is done with a large file. So of one that this process has hashed
+    (`hash_file`) a CRC-32 and an unchanged size, inode, mtime and ctime are asked for; of any other the hash itself.
+    """
+
+    def __init__(self, sha256: str, stream: BinaryIO) -> None:
+        self._sha256 = sha256
+        self._descriptor = None if isinstance(stream, io.BytesIO) else stream.fileno()
+        self._state = None if self._descriptor is None else _state(self._descriptor)
+        known = _known.get(sha256)
+        self._wanted = known[1] if known is not None and known[0] == self._state else None
+        self._crc = 0
+        self._hash = Sha256()
+
+    def update(self, data: bytes) -> None:
+        if self._wanted is None:
+            self._hash.update(data)
+        else:
+            self._crc = zlib.crc32(data, self._crc)
+
+    def close(self) -> None:
+        """Ends the hashing."""
+        self._hash.close()
+
+    def passed(self) -> bool:
+        """True if what came is what was hashed."""
+        if self._wanted is None:
+            return self._hash.hexdigest() == self._sha256
+        assert self._descriptor is not None
+        return self._crc == self._wanted and _state(self._descriptor) == self._state
+
+
+_State = tuple[int, int, int, int, int]
+#: SHA-256 -> what the file was like, and its CRC-32, when this process hashed it.
+_known: dict[str, tuple[_State, int]] = {}
+#: What a file was like when this process hashed it -> its SHA-256.
+_hashed: dict[_State, str] = {}
+#: Nanoseconds since its last change after which a file is taken to be at rest.
+_SETTLED = 1_000_000_000
+
+
+def _state(descriptor: int) -> _State:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def hash_file(stream: BinaryIO, counted: Callable[[int], None] = lambda size: None) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of an open file; `counted` is told how much was read.
+
+    A file at rest is read once by a process, however often it is asked for.
+    """
+    stream.seek(0)
+    before = _state(stream.fileno())
+    if (hashed := _hashed.get(before)) is not None:
+        counted(before[2])
+        return before[2], hashed
+    digest, crc, size = hashlib.sha256(), 0, 0
+    while block := stream.read(1 << 20):
+        counted(len(block))
+        digest.update(block)
+        crc = zlib.crc32(block, crc)
+        size += len(block)
+    sha256 = digest.hexdigest()
+    # A clock's tick could hide a change of a file that was written just now.
+    settled = time.time_ns() - max(before[3:]) > _SETTLED
+    if settled and _state(stream.fileno()) == before:
+        _known[sha256] = before, crc
+        _hashed[before] = sha256
+    return size, sha256
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -7,29 +7,26 @@ fixtures/plugins/mpack-echo.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Protocol
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpack.artifact.model import Artifact
 from mpack.spec import ImageSpec
 
+if TYPE_CHECKING:
+    from mpack.arguments import Arguments as Arguments
+
 DEFAULT_IMAGE_NAME = "{{ Name }}-{{ Version }}:{{ RandomUUID }}"
+#: What the arguments of every packager are where none is given.
+DEFAULTS: dict[str, Any] = {"imageName": DEFAULT_IMAGE_NAME, "dockerfileBaseImage": None}
 
 
-class Arguments(BaseModel):
-    """Base of a packager's arguments. Field names are what the user types after `-a`."""
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: pydantic takes longer to import than a build whose layers are all there.
+    if name == "Arguments":
+        from mpack.arguments import Arguments
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    imageName: str = Field(
-        default=DEFAULT_IMAGE_NAME,
-        description="Image name, a Jinja2 template with Name, Version and RandomUUID.",
-        min_length=1,
-    )
-    dockerfileBaseImage: str | None = Field(
-        default=None, description="Base image; none: mpack picks one with the model's Python."
-    )
+        return Arguments
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Packager(Protocol):
@@ -37,11 +34,18 @@ class Packager(Protocol):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    arguments: ClassVar[type[Arguments]]
     #: Kinds of targets that its images can go to (docker, store, oci, oci-archive, docker-archive, registry).
     targets: ClassVar[tuple[str, ...]]
     #: Its Dockerfile template; it extends "base.j2" of mpack.dockerfile.
     template: ClassVar[Path]
+
+    @property
+    def arguments(self) -> type[Arguments]:
+        """The pydantic model of its arguments.
+
+        A packager may also have `defaults`, the model's values where nothing is given: the model is then made, and
+        pydantic loaded, only for arguments that are given.
+        """
 
     def accepts(self, artifact: Artifact) -> str | None:
         """None if it can package the artifact, else the reason why not, as a clause ("it has no …")."""

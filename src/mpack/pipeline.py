@@ -5,26 +5,28 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
-from mpack.artifact.limits import Limits
-from mpack.artifact.model import Artifact, Trust
+from mpack.again import remember
+from mpack.artifact.model import Artifact
 from mpack.artifact.reader import read_artifact
-from mpack.bases import Bases
+from mpack.bases import bases_of
 from mpack.builders import Builder, BuiltImage
 from mpack.engine import Docker
-from mpack.env.index import IndexSettings
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
 from mpack.errors import InputError, InternalError, MpackError, UsageError
 from mpack.naming import image_name, legal_reference, random_uuid
 from mpack.oci.store import Store
-from mpack.packager import Arguments, Packager
+from mpack.packager import Packager
 from mpack.plan import ImagePlan
 from mpack.plugins import load_packager
 from mpack.progress import Progress
-from mpack.resolve import Resolution, ResolveOptions, resolve, with_bytecode
+from mpack.request import BuildRequest as BuildRequest
+from mpack.resolve import Resolution, resolve, with_bytecode
 from mpack.sandbox import Sandbox, pick_sandbox
 from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler
@@ -32,29 +34,10 @@ from mpack.spec import ImageSpec
 from mpack.targets import Target, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
 
-#: open, resolve, build, verify, build with byte code, verify, write.
-BUILD_PHASES = 7
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """One `mpack build` as the user asked for it. No `outputs`: the docker daemon if one answers, else the store."""
-
-    location: str
-    packager: str = "auto"
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    tag: str | None = None
-    base: str | None = None
-    builder: str = "auto"
-    options: ResolveOptions = ResolveOptions()
-    outputs: tuple[str, ...] = ()
-    lock: Path | None = None
-    update_lock: bool = False
-    verify: bool = True
-    template: Path | None = None
-    limits: Limits = Limits()
-    trust: Trust = Trust()
-    tolerance: float | None = None
+if TYPE_CHECKING:
+    from mpack.bases import Bases
+    from mpack.env.index import IndexSettings
+    from mpack.packager import Arguments
 
 
 @dataclass(frozen=True)
@@ -70,9 +53,14 @@ class Described:
         """The image's name: the tag given, else the imageName template."""
         if tag is not None:
             return legal_reference(tag)
-        return image_name(
-            self.arguments.imageName, name=self.artifact.name, version=self.artifact.version, unique=random_uuid()
-        )
+        naming = self.naming
+        return image_name(naming["template"], name=naming["model"], version=naming["version"], unique=random_uuid())
+
+    @property
+    def naming(self) -> Mapping[str, str]:
+        """What a name is made of where no tag is given."""
+        artifact = self.artifact
+        return {"template": self.arguments.imageName, "model": artifact.name, "version": artifact.version}
 
 
 @dataclass(frozen=True)
@@ -108,6 +96,19 @@ class BuildResult:
         }
 
 
+class _HostIndex:
+    """`IndexSettings.from_host()`, read when it is first asked for something: most builds ask nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._settings, name)
+
+    @cached_property
+    def _settings(self) -> IndexSettings:
+        from mpack.env.index import IndexSettings
+
+        return IndexSettings.from_host()
+
+
 @dataclass(frozen=True)
 class Workshop:
     """What of this machine a build uses: the store, the engine if one answers, the bases, the index."""
@@ -115,14 +116,18 @@ class Workshop:
     store: Store
     docker: Docker | None
     bases: Bases
-    index: IndexSettings
+
+    @cached_property
+    def index(self) -> IndexSettings:
+        """The host's index settings, read when first asked for."""
+        return cast("IndexSettings", _HostIndex())
 
     @classmethod
     def of_this_machine(cls, *, need_docker: bool = False) -> Workshop:
         """Raises EnvironmentFault engine-unavailable when an engine is needed and none answers."""
         store = Store.default()
         docker = Docker.find() if need_docker else Docker.answering()
-        return cls(store, docker, Bases(store, docker), IndexSettings.from_host())
+        return cls(store, docker, bases_of(store, docker))
 
 
 @contextmanager
@@ -190,6 +195,9 @@ def packager_faults(name: str) -> Iterator[None]:
 
 def packager_arguments(packager: Packager, given: Mapping[str, str]) -> Arguments:
     """The arguments as the packager's model. Raises UsageError argument-invalid naming each wrong one."""
+    defaults = getattr(packager, "defaults", None)
+    if defaults is not None and not given:
+        return cast("Arguments", SimpleNamespace(**defaults))
     from pydantic import ValidationError
 
     try:
@@ -246,7 +254,9 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
     for note in image.notes:
         progress.warn(note)
     image = with_pushed_digest(image, targets, outputs)
-    return BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
+    result = BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
+    remember(request, found.naming, image, result.to_json(), progress)
+    return result
 
 
 def require_targets(packager: Packager, targets: Sequence[Target]) -> None:

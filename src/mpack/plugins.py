@@ -6,7 +6,9 @@ A plugin is a class made without arguments, whose `name` is its entry point's.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +63,25 @@ def _load_all(group: str) -> tuple[dict[str, Any], list[MpackError]]:
 
 def _by_name(group: str) -> dict[str, list[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = {}
-    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+    for point in sorted(_installed(group, tuple(sys.path)), key=lambda point: point.name):
         found.setdefault(point.name, []).append(point)
     return found
 
 
+def origins() -> set[str]:
+    """The top-level packages that packagers and formats come from."""
+    return {point.module.partition(".")[0] for group in _MEMBERS for point in _installed(group, tuple(sys.path))}
+
+
+@lru_cache(maxsize=2)
+def _installed(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of a group among the distributions on `path`, which are looked through once."""
+    return tuple(entry_points(group=group))
+
+
 def _load(group: str, name: str, points: list[EntryPoint]) -> Any:
     kind = group.removeprefix("mpack.").removesuffix("s")
-    if len({(_distribution(point), point.value) for point in points}) > 1:
+    if len(points) > 1 and len({(_distribution(point), point.value) for point in points}) > 1:
         raise UsageError(
             "plugin-duplicate",
             f"The {kind} {name} is offered by {_listed(_distribution(point) for point in points)}.",
@@ -77,7 +90,7 @@ def _load(group: str, name: str, points: list[EntryPoint]) -> Any:
     point = points[0]
     try:
         plugin = point.load()()
-        missing = [member for member in _MEMBERS[group] if not hasattr(plugin, member)]
+        missing = [member for member in _MEMBERS[group] if member not in dir(plugin)]
         if missing:
             raise TypeError(f"{point.value} has no {', '.join(missing)}")
         if plugin.name != name:

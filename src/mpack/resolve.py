@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from mpack.bases import Bases
-from mpack.env.index import IndexSettings
-from mpack.env.lock import lock_environment
 from mpack.env.lockfile import LockEntry, LockFile, LockInputs, requirement_lines
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.layer import ENCODER
 from mpack.plan import BaseImage, Bytecode, Environment, ImagePlan
+from mpack.request import ResolveOptions as ResolveOptions
 from mpack.spec import ImageSpec
 
-
-@dataclass(frozen=True)
-class ResolveOptions:
-    """What the user may decide at this step. `python` ("3.11") is consent to another Python than the model's."""
-
-    platform: str = "linux/amd64"
-    python: str | None = None
-    trim: bool = True
-    allow_vcs: bool = False
+if TYPE_CHECKING:
+    from mpack.bases import Bases
+    from mpack.env.index import IndexSettings
 
 
 @dataclass(frozen=True)
@@ -75,6 +68,8 @@ def resolve(
             )
         check_consent(entry, options)
         return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, False)
+    from mpack.env.lock import lock_environment
+
     base = bases.pick(inputs.python, options.platform, spec.base)
     spec = fitting(spec, base, bases)
     own = minor_of(spec.python)

@@ -55,6 +55,8 @@ def path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             if not (tools / tool).exists():
                 (tools / tool).symlink_to(f"/bin/{tool}" if Path(f"/bin/{tool}").exists() else f"/usr/bin/{tool}")
         monkeypatch.setenv("PATH", os.pathsep.join(map(str, (*directories, tools))))
+        # Another context than the default: an engine of this machine is none of these clients'.
+        monkeypatch.setenv("DOCKER_CONTEXT", "elsewhere")
 
     return use
 

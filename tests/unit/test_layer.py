@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import tracemalloc
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from mpack.contents import Contents, sha256_bytes
 from mpack.errors import EnvironmentFault, InputError, InternalError
 from mpack.oci import compression, tar
 from mpack.oci.compression import BLOCK, GzipWriter, open_gzip
-from mpack.oci.layer import Directory, Entry, Layer, bytes_entries, directory_entries, tree_entries
+from mpack.oci.layer import TAR, Directory, Entry, Layer, bytes_entries, directory_entries, tree_entries
 from mpack.oci.store import Store
 from mpack.spec import FileEntry, FileTree
 
@@ -186,3 +187,26 @@ def test_memory_stays_flat(store: Store, tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "plain"),
+    [
+        ("model", {"/a": 2 << 20}, True),
+        ("model", {"/a": 2 << 20, "/text": -100_000}, True),
+        ("model", {"/a": 2 << 20, "/text": -(1 << 20)}, False),
+        ("model", {"/a": 1 << 19}, False),
+        ("dependencies", {"/a": 2 << 20}, False),
+    ],
+)
+def test_plain_layers(kind: str, files: dict[str, int], plain: bool, store: Store) -> None:
+    """A model's layer of 1 MiB and more whose samples do not shrink is a plain tar; sizes below zero are text."""
+    random = Random(1)
+    made = {path: b"a" * -size if size < 0 else random.randbytes(size) for path, size in files.items()}
+    layer = store.write_layer(bytes_entries(made), kind=kind)
+    assert (layer.media_type == TAR) == (layer.digest == layer.diff_id) == plain
+    image = store.put_image(b'{"rootfs":{"diff_ids":["%s"]}}' % layer.diff_id.encode(), (layer,))
+    with image.open_layer(0) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            assert content is not None and content.read() == made["/" + member.name]

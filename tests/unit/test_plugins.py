@@ -113,3 +113,11 @@ def test_unknown() -> None:
         load_packager("nope")
     assert caught.value.code == "packager-unknown"
     assert "docker-rest" in caught.value.hint
+
+
+def test_defaults() -> None:
+    """What a packager says its arguments are where none is given is what their model makes of nothing."""
+    told = {name: packager for name, packager in load_packagers()[0].items() if hasattr(packager, "defaults")}
+    assert set(told) >= {"docker-rest", "docker-cli"}
+    for packager in told.values():
+        assert packager.arguments.model_validate({}).model_dump() == packager.defaults  # type: ignore[attr-defined]

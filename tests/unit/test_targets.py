@@ -314,7 +314,7 @@ def test_docker_without_a_name(store: Store, docker: Docker) -> None:
 def test_full_archive_after_a_refusal(store: Store, docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the engine refuses an archive without the layers it was thought to have, all of them are sent."""
     image = make(store, "refused")
-    monkeypatch.setattr("mpack.targets.docker._held", lambda docker, image: len(image.layers))
+    monkeypatch.setattr("mpack.targets.docker._held", lambda docker, store, image: len(image.layers))
     try:
         load_image(docker, store, image, ["mpack-test-targets:refused"])
         assert docker.exists("mpack-test-targets:refused")

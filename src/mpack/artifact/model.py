@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from mpack.signature import Signature
-from mpack.spec import Requirement
+if TYPE_CHECKING:
+    from mpack.signature import Signature
+    from mpack.spec import Requirement
 
 
 @dataclass(frozen=True)

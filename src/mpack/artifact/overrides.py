@@ -44,7 +44,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from mpack.artifact.download import is_url
+from mpack.artifact.beside import FILE_NAME, find_beside
 from mpack.artifact.limits import Limits, parse_size
 from mpack.artifact.model import Tree, Trust
 from mpack.errors import InputError, UsageError
@@ -55,7 +55,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FILE_NAME = "mpack.toml"
 #: What only a file beside the artifact may say.
 USERS_OWN = ("trust", "limits", "base", "system-packages")
 _MAX_SIZE = 1 << 20
@@ -170,24 +169,6 @@ class Overrides(Table):
             ratio=table.max_ratio or default.ratio,
         )
         return limits.over(own)
-
-
-def find_beside(location: str) -> Path | None:
-    """The mpack.toml beside an artifact, by the rule above."""
-    if is_url(location) or not location:
-        return None
-    path = Path(location).absolute()
-    if path.name in ("", ".."):
-        path = path.resolve()
-    named = path.parent / f"{path.name}.{FILE_NAME}"
-    common = path.parent / FILE_NAME
-    try:
-        if named.is_file():
-            return named
-        return common if path.is_file() and path != common and common.is_file() else None
-    except OSError:
-        # A name too long, a directory closed to us: opening the artifact itself says so better.
-        return None
 
 
 def read_beside(location: str) -> Overrides:

@@ -7,15 +7,19 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mpack.artifact.beside import FILE_NAME, find_beside
 from mpack.artifact.download import is_url, public_url
 from mpack.artifact.limits import Limits
 from mpack.artifact.model import Artifact, Candidate, Description, Finding, Format, Sample, Tree, Trust
-from mpack.artifact.overrides import FILE_NAME, LoaderTable, Overrides, SampleTable, read_beside, read_inside
 from mpack.artifact.source import open_tree, tree_digest
 from mpack.errors import InputError, MpackError, UsageError
 from mpack.plugins import load_formats
 from mpack.spec import Requirement
+
+if TYPE_CHECKING:
+    from mpack.artifact.overrides import LoaderTable, Overrides, SampleTable
 
 #: Loader kind -> the options that mpack.toml may set. Not among them: whatever would lead round the pickle scan.
 _LOADER_OPTIONS = {
@@ -41,16 +45,19 @@ def read_artifact(location: str, *, limits: Limits, trust: Trust, scratch: Path)
 
 
 def _read(location: str, limits: Limits, trust: Trust, work: Path) -> Artifact:
-    beside = read_beside(location)
-    trust = beside.widen(trust)
-    tree = open_tree(location, beside.limits_over(limits), work)
+    beside = _beside(location)
+    if beside is not None:
+        trust, limits = beside.widen(trust), beside.limits_over(limits)
+    tree = open_tree(location, limits, work)
     shown = public_url(location) if is_url(location) else location
-    overrides = beside.over(read_inside(tree))
+    overrides = _merged(beside, tree)
     formats, faults = load_formats()
     found, broken = detect(tree, formats)
     faults += broken
     name, candidate = choose(tree, found, [*formats, *(fault.message for fault in faults)], shown)
-    description = apply(overrides, formats[name].read(tree, candidate, trust), tree)
+    description = formats[name].read(tree, candidate, trust)
+    if overrides is not None:
+        description = apply(overrides, description, tree)
     findings = [*description.findings, *(Finding("warning", fault.message) for fault in faults), *_granted(beside)]
     return Artifact(
         location=shown,
@@ -59,10 +66,28 @@ def _read(location: str, limits: Limits, trust: Trust, work: Path) -> Artifact:
         name=description.name or tree.title,
         version=description.version or "0",
         description=replace(description, findings=tuple(findings)),
-        system_packages=tuple(overrides.system_packages),
+        system_packages=tuple(overrides.system_packages) if overrides else (),
         trust=trust,
-        base=overrides.base,
+        base=overrides.base if overrides else None,
     )
+
+
+def _beside(location: str) -> Overrides | None:
+    if find_beside(location) is None:
+        return None
+    from mpack.artifact.overrides import read_beside
+
+    return read_beside(location)
+
+
+def _merged(beside: Overrides | None, tree: Tree) -> Overrides | None:
+    """What mpack.toml beside and inside the artifact say together; None where there is neither."""
+    if FILE_NAME not in tree:
+        return beside
+    from mpack.artifact.overrides import read_inside
+
+    inside = read_inside(tree)
+    return inside if beside is None else beside.over(inside)
 
 
 Found = list[tuple[str, Candidate]]
@@ -170,8 +195,10 @@ def _options(table: LoaderTable, kind: str) -> dict[str, str]:
     return options
 
 
-def _granted(beside: Overrides) -> list[Finding]:
+def _granted(beside: Overrides | None) -> list[Finding]:
     """Trust out of a file is easily forgotten: it is shown each time."""
+    if beside is None:
+        return []
     granted = [*sorted(beside.trust.modules), *(["everything"] if beside.trust.pickle else [])]
     if not granted:
         return []

@@ -23,12 +23,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mpack.artifact.archive import BLOCK, Readable, is_junk, safe_path, shown, unpack, unsafe
+from mpack.artifact.archive import Readable, is_junk, safe_path, shown, unpack, unsafe
 from mpack.artifact.download import download, file_name, is_url, public_url
 from mpack.artifact.limits import Limits, Meter
 from mpack.artifact.model import ArtifactFile, Tree
 from mpack.artifact.tar import RECORD, is_header, tar_members, truncated
 from mpack.artifact.zip import open_zip, zip_members
+from mpack.contents import hash_file
 from mpack.errors import InputError
 
 _COMPRESSIONS = ((b"\x1f\x8b\x08", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
@@ -136,15 +137,9 @@ def steady(path: Path) -> Iterator[BinaryIO]:
 
 
 def _hashed(path: Path, name: str, stream: BinaryIO, meter: Meter) -> ArtifactFile:
-    stream.seek(0)
-    digest = hashlib.sha256()
-    size = 0
-    while block := stream.read(BLOCK):
-        meter.data(len(block))
-        digest.update(block)
-        size += len(block)
+    size, sha256 = hash_file(stream, meter.data)
     executable = bool(os.fstat(stream.fileno()).st_mode & 0o100)
-    return ArtifactFile(name, size, digest.hexdigest(), path, executable)
+    return ArtifactFile(name, size, sha256, path, executable)
 
 
 # Archives

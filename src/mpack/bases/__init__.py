@@ -2,6 +2,50 @@
 
 from __future__ import annotations
 
-from mpack.bases.bases import Bases
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
-__all__ = ["Bases"]
+if TYPE_CHECKING:
+    from mpack.bases.bases import Bases as Bases
+    from mpack.engine import Docker
+    from mpack.oci.image import OciImage
+    from mpack.oci.store import Store
+    from mpack.plan import BaseImage
+
+
+def bases_of(store: Store, docker: Docker | None) -> Bases:
+    """`Bases(store, docker)`, made only for what is more than a base that the store has and a lock names."""
+    return cast("Bases", _AtHand(store, docker))
+
+
+class _AtHand:
+    """Bases by their digests; anything else is passed on."""
+
+    def __init__(self, store: Store, docker: Docker | None) -> None:
+        self._store = store
+        self._docker = docker
+
+    def image(self, base: BaseImage) -> OciImage:
+        return self._store.find(f"x@{base.digest}") or self._all.image(base)
+
+    def locked(self, base: BaseImage) -> BaseImage:
+        self.image(base)
+        return base
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._all, name)
+
+    @cached_property
+    def _all(self) -> Bases:
+        from mpack.bases.bases import Bases
+
+        return Bases(self._store, self._docker)
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for, with all that finds, builds and reads bases.
+    if name == "Bases":
+        from mpack.bases.bases import Bases
+
+        return Bases
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

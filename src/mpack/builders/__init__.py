@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mpack.contents import Contents
-from mpack.plan import ImagePlan
+if TYPE_CHECKING:
+    from mpack.contents import Contents
+    from mpack.plan import ImagePlan
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,8 +176,6 @@ def venv_key(plan: ImagePlan) -> dict[str, Any]:
 
 def wheel_key(plan: ImagePlan, package: LockedPackage, form: _Form = _PLAIN) -> dict[str, Any]:
     """What a wheel's files in an image depend on."""
-    from mpack.env import layout
-
     return {
         "package": package.to_json(),
         "platform": plan.environment.platform,
@@ -184,13 +183,16 @@ def wheel_key(plan: ImagePlan, package: LockedPackage, form: _Form = _PLAIN) -> 
         "trim": plan.environment.trim,
         "form": [list(form.lost), form.joined],
         "large": LARGE,
-        "program": _program(layout.__file__),
+        "program": _program(),
     }
 
 
 @cache
-def _program(path: str) -> str:
-    return sha256_file(Path(path))
+def _program() -> str:
+    """The hash of `mpack.env.layout`, which need not be imported for it."""
+    found = find_spec("mpack.env.layout")
+    assert found is not None and found.origin is not None
+    return sha256_file(Path(found.origin))
 
 
 def _name(what: str, key: Any) -> str:

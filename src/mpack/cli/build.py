@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpack.cli.options import artifact_options, build_request, plan_options
+
+if TYPE_CHECKING:
+    from mpack.again import Repeated
+    from mpack.pipeline import BuildResult
+
+#: open, resolve, build, verify, build with byte code, verify, write.
+BUILD_PHASES = 7
 
 
 @click.command("build")
@@ -42,10 +49,15 @@ from mpack.cli.options import artifact_options, build_request, plan_options
 def command(as_json: bool, **values: Any) -> None:
     """Build an image of ARTIFACT, verify it, and write it where -o says."""
     request = build_request(**values)
-    from mpack.pipeline import BUILD_PHASES, build
+    from mpack.again import build_again
     from mpack.progress import Progress
 
-    result = build(request, Progress(BUILD_PHASES))
+    progress = Progress(BUILD_PHASES)
+    result: Repeated | BuildResult | None = build_again(request, progress)
+    if result is None:
+        from mpack.pipeline import build
+
+        result = build(request, progress)
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:

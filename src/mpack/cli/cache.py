@@ -52,12 +52,14 @@ def command(ctx: click.Context, as_json: bool) -> None:
 )
 def prune(older_than: float) -> None:
     """Forget cached layers that no build used lately, and free what no image needs. uv's cache stays."""
+    from mpack import again
     from mpack.oci.store import Store
     from mpack.sandbox.codecache import CodeCache
 
     store = Store.default()
     count = store.cache.prune(older_than)
     CodeCache.default().prune(older_than)
+    again.prune(older_than)
     freed = store.gc()
     click.echo(f"forgot {count} cached layers", err=True)
     if freed is None:

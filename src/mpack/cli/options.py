@@ -12,7 +12,7 @@ import click
 from mpack.errors import UsageError
 
 if TYPE_CHECKING:
-    from mpack.pipeline import BuildRequest
+    from mpack.request import BuildRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,10 +24,11 @@ def _python(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 
 
 def _platform(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    from mpack.env.assemble import PLATFORMS
+    if value is not None:
+        from mpack.env.assemble import PLATFORMS
 
-    if value is not None and value not in PLATFORMS:
-        raise click.BadParameter(f"{value!r} is none of {', '.join(PLATFORMS)}", ctx, param)
+        if value not in PLATFORMS:
+            raise click.BadParameter(f"{value!r} is none of {', '.join(PLATFORMS)}", ctx, param)
     return value
 
 
@@ -73,8 +74,7 @@ def build_request(**values: Any) -> BuildRequest:
     """A BuildRequest from the options' values. Raises UsageError on a value that makes no sense."""
     from mpack.artifact.limits import Limits, parse_size
     from mpack.artifact.model import Trust
-    from mpack.pipeline import BuildRequest
-    from mpack.resolve import ResolveOptions
+    from mpack.request import BuildRequest, ResolveOptions
     from mpack.sandbox import this_platform
 
     return BuildRequest(

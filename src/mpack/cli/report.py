@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import sys
-import traceback
 
 import click
 
@@ -27,6 +26,8 @@ def report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
         return BROKEN_PIPE
     known = as_mpack_error(error)
     if debug:
+        import traceback
+
         sys.stderr.write("".join(traceback.format_exception(error)))
     if as_json:
         sys.stdout.write(json.dumps({"error": known.to_json()}) + "\n")

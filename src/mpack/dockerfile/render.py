@@ -89,7 +89,7 @@ def beyond_plan(plan: ImagePlan, template: Path) -> str | None:
     Both are rendered for this plan and compared instruction by instruction, so comments, blank lines and the way a
     template is written do not count, and anything else does.
     """
-    if template == SHARED_TEMPLATE:
+    if template == SHARED_TEMPLATE or _adds_nothing(template):
         return None
     own, shared = instructions(render(plan, template)), instructions(render(plan))
     for ours, theirs in zip(own, shared, strict=False):
@@ -98,6 +98,14 @@ def beyond_plan(plan: ImagePlan, template: Path) -> str | None:
     if len(own) != len(shared):
         return own[len(shared)] if len(own) > len(shared) else f"{shared[len(own)]} (left out)"
     return None
+
+
+def _adds_nothing(template: Path) -> bool:
+    """True for a template that is the shared one by its one line: no need to render both."""
+    try:
+        return template.read_text("utf-8").strip() == '{% extends "base.j2" %}'
+    except (OSError, ValueError):
+        return False
 
 
 def not_embeddable(template: Path, extra: str) -> InputError:

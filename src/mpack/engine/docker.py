@@ -1,5 +1,7 @@
 """A docker engine, driven through its own client as a subprocess, so contexts, DOCKER_HOST, ssh and credentials work.
 
+An engine that this client would reach over a unix socket of this machine is asked there directly (`engine.local`).
+
 Every failure is an EnvironmentFault that says what was tried and ends with the client's last lines. An interrupt, or
 any other exception, ends the client and removes the container it started. Every container has the label `RUN_LABEL`.
 """
@@ -72,6 +74,13 @@ class Docker:
 
     @classmethod
     def find(cls) -> Docker:
+        """The engine that the client's settings lead to: over its socket if that is here, else as `by_client`."""
+        from mpack.engine.local import LocalDocker
+
+        return LocalDocker.reached() or cls.by_client()
+
+    @classmethod
+    def by_client(cls) -> Docker:
         """The first client on PATH that reaches an engine, one that can build with BuildKit before others.
 
         Raises EnvironmentFault engine-unavailable that names every client tried and what it answered.
@@ -129,7 +138,7 @@ class Docker:
             out, err = process.communicate()
         if process.returncode != 0:
             raise self._failed("load an image", err.decode("utf-8", "replace"))
-        return re.findall(r"Loaded image(?: ID)?: (\S+)", out.decode("utf-8", "replace"))
+        return loaded_names(out.decode("utf-8", "replace"))
 
     @contextlib.contextmanager
     def save(self, reference: str) -> Iterator[BinaryIO]:
@@ -173,14 +182,14 @@ class Docker:
         done = self._call(["images", "--quiet", "--no-trunc", "--filter", f"label={label}"])
         return list(dict.fromkeys(done.stdout.decode().split()))
 
-    def chains(self) -> list[tuple[str, ...]]:
-        """The layers (diff ids, lowest first) of every image that the engine has; empty if one went meanwhile."""
+    def chains(self) -> Iterator[tuple[str, ...]]:
+        """The layers (diff ids, lowest first) of every image that the engine has; none if one went meanwhile."""
         ids = list(dict.fromkeys(self._call(["images", "--all", "--quiet", "--no-trunc"]).stdout.decode().split()))
         if not ids:
-            return []
+            return
         done = self._call(["image", "inspect", "--format={{json .RootFS.Layers}}", *ids], check=False)
-        lines = done.stdout.decode().splitlines() if done.returncode == 0 else []
-        return [tuple(json.loads(line) or ()) for line in lines]
+        for line in done.stdout.decode().splitlines() if done.returncode == 0 else ():
+            yield tuple(json.loads(line) or ())
 
     # --- containers
 
@@ -344,3 +353,8 @@ class Docker:
             f"The container engine (docker {self.server_version}) could not {what}:\n{last_lines(text)}",
             "The engine's own words are above; `mpack doctor` looks at the engine.",
         )
+
+
+def loaded_names(text: str) -> list[str]:
+    """The names and ids that the engine says it loaded."""
+    return re.findall(r"Loaded image(?: ID)?: (\S+)", text)

@@ -6,7 +6,6 @@ trimming). It holds no index address, no secret and no host path.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -17,12 +16,12 @@ from typing import Any
 
 from mpack import __version__
 from mpack.env.lockcheck import check_entry
+from mpack.env.lockpath import lock_path as lock_path
 from mpack.errors import InputError, disk_fault
 from mpack.plan import BaseImage, Bytecode, Environment
 from mpack.spec import BaseWish, Requirement
 
 LOCK_SCHEMA = 1
-LOCK_SUFFIX = ".mpack.lock"
 
 
 @dataclass(frozen=True)
@@ -169,17 +168,3 @@ class LockFile:
 def requirement_lines(requirements: Iterable[Requirement]) -> tuple[str, ...]:
     """The requirement lines of a spec, sorted, each once: what a lock is compared by."""
     return tuple(sorted({item.line.strip() for item in requirements}))
-
-
-def lock_path(location: str) -> Path:
-    """Where an artifact's lock is: beside it, or under the state directory for URLs and read-only places."""
-    from mpack.paths import state_dir
-
-    if "://" not in location:
-        beside = Path(location.rstrip("/"))
-        beside = beside.resolve() if beside.name in ("", ".", "..") else beside
-        path = beside.with_name(beside.name + LOCK_SUFFIX)
-        if path.exists() or os.access(path.parent, os.W_OK):
-            return path
-        location = str(beside.resolve())
-    return state_dir() / "locks" / f"{hashlib.sha256(location.encode()).hexdigest()[:32]}{LOCK_SUFFIX}"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from mpack.contents import Sha256
 from mpack.errors import EnvironmentFault
 from mpack.oci.files import Unfinished, disk_faults
 
@@ -103,7 +104,10 @@ class Blobs:
         self._prepare()
         with disk_faults("Writing to the image store", self.root), Unfinished(self.unfinished) as file:
             blob = BlobWriter(file.stream)
-            yield blob
+            try:
+                yield blob
+            finally:
+                blob.close()
             if expected is not None and blob.digest != expected:
                 raise EnvironmentFault(
                     "store-corrupt", f"The content is {blob.digest} and not {expected} as it was announced."
@@ -132,7 +136,7 @@ class BlobWriter:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._hash = hashlib.sha256()
+        self._hash = Sha256()
         self.size = 0
 
     @property
@@ -143,6 +147,10 @@ class BlobWriter:
         self._hash.update(data)
         self.size += len(data)
         return self._stream.write(data)
+
+    def close(self) -> None:
+        """Ends the hashing; the stream stays open."""
+        self._hash.close()
 
 
 class _Verified(io.RawIOBase):

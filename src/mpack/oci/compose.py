@@ -8,7 +8,6 @@ from typing import Any
 
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.layer import Layer
-from mpack.oci.load import unpacked_size
 from mpack.oci.store import Store
 
 #: The time of everything that has one.
@@ -43,6 +42,8 @@ def _sized(store: Store, image: OciImage, number: int) -> Layer:
     key = f"measured {layer.digest}"
     found = store.cache.get(key)
     if found is None:
+        from mpack.oci.load import unpacked_size
+
         found = replace(layer, unpacked_size=unpacked_size(image, number))
         store.cache.put(key, found)
     return replace(layer, unpacked_size=found.unpacked_size)

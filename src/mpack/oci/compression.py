@@ -1,4 +1,4 @@
-"""One gzip form for every layer, a pure function of the bytes: the same on every machine that has the same `ENCODER`.
+"""One gzip form for layers, a pure function of the bytes: the same on every machine that has the same `ENCODER`.
 
 The stream is cut into blocks of 1 MiB, each a gzip member of its own, without name or time. A block whose first 32 KiB
 do not shrink is stored as it is: weights rarely compress. libdeflate writes the same bytes on every processor (measured
@@ -16,16 +16,19 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, BinaryIO, Protocol
 
+#: Counts the rules by which layers are written (what is stored as it is, which layers are plain tars).
+_FORM = "form 2"
+
 _libdeflate: Any
 try:
     _libdeflate = import_module("deflate")
-    ENCODER = f"deflate {_libdeflate.__version__}"
+    ENCODER = f"deflate {_libdeflate.__version__} {_FORM}"
 except ImportError:  # the lock names the encoder, so that a build with another one fails with a sentence
     _libdeflate = None
-    ENCODER = f"zlib {zlib.ZLIB_RUNTIME_VERSION}"
+    ENCODER = f"zlib {zlib.ZLIB_RUNTIME_VERSION} {_FORM}"
 
 BLOCK = 1 << 20
-_PROBE = 32 << 10
+PROBE = 32 << 10
 _STORED_MAX = 0xFFFF
 #: Deflate, no name, no time, no extra flags, system unknown.
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -98,7 +101,7 @@ GZIP_ERRORS: tuple[type[Exception], ...] = (gzip.BadGzipFile, EOFError, zlib.err
 
 def _compress(data: bytes) -> Iterator[bytes | memoryview]:
     """A whole deflate stream."""
-    if len(data) <= _PROBE or len(_deflate(data[:_PROBE])) < _PROBE * 0.97:
+    if len(data) <= PROBE or shrunk(data[:PROBE]) < PROBE * 0.97:
         packed = _deflate(data)
         if len(packed) < len(data) or not data:
             yield packed
@@ -109,6 +112,11 @@ def _compress(data: bytes) -> Iterator[bytes | memoryview]:
         last = start + _STORED_MAX >= len(data)
         yield struct.pack("<BHH", last, len(part), len(part) ^ 0xFFFF)
         yield part
+
+
+def shrunk(data: bytes) -> int:
+    """How many bytes are left of `data`."""
+    return len(_deflate(data))
 
 
 def _deflate(data: bytes) -> bytes:

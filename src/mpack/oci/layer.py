@@ -7,16 +7,19 @@ import io
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mpack.contents import Contents, Source
+from mpack.contents import Check, Contents, Source
 from mpack.errors import InputError, InternalError
 from mpack.oci import tar
 from mpack.oci.blobs import BlobWriter
-from mpack.oci.compression import ENCODER, GzipWriter, Sink
-from mpack.spec import FileTree
+from mpack.oci.compression import ENCODER, PROBE, GzipWriter, Sink, shrunk
+
+if TYPE_CHECKING:
+    from mpack.spec import FileTree
 
 __all__ = [
     "ENCODER",
@@ -35,6 +38,9 @@ __all__ = [
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 TAR = "application/vnd.oci.image.layer.v1.tar"
 _CHUNK = 1 << 20
+#: From this size on a model's layer may be a plain tar, and how many samples decide.
+_PLAIN_FROM = 1 << 20
+_PROBES = 64
 
 
 @dataclass(frozen=True)
@@ -142,11 +148,16 @@ def write_layer(
     existing: Mapping[str, Directory] | None = None,
     hashes: dict[str, str] | None = None,
 ) -> Layer:
-    """Writes a gzip layer to a new blob and describes it. `existing` are the directories of the images below.
+    """Writes a layer to a new blob and describes it: gzip, or a plain tar for a model that hardly compresses.
 
-    `hashes` takes each file's path and SHA-256. Raises InputError artifact-changed when a file is not what its hash or
-    size says.
+    `existing` are the directories of the images below, `hashes` takes each file's path and SHA-256. Raises InputError
+    artifact-changed when a file is not what its hash or size says.
     """
+    if kind == "model":
+        entries = sorted(entries, key=_order)
+        if hardly_compresses(entries):
+            unpacked = write_tar(entries, blob, existing or {})
+            return Layer(blob.digest, blob.digest, blob.size, TAR, unpacked, kind, blob.size)
     writer = GzipWriter(blob)
     unpacked = write_tar(entries, writer, existing or {}, hashes)
     writer.close()
@@ -179,6 +190,31 @@ def write_joined(
     writer.write(tar.END)
     writer.close()
     return Layer(writer.raw_digest, blob.digest, blob.size, GZIP, unpacked, kind, writer.raw_size)
+
+
+def hardly_compresses(entries: Sequence[Entry]) -> bool:
+    """True for files of 1 MiB and more in all, samples of which shrink by less than a tenth.
+
+    The samples are pieces of 32 KiB at even distances through all files in their order, at most 64: a pure function of
+    the bytes, so that everyone who makes this layer makes the same.
+    """
+    files = [entry for entry in entries if entry.kind == tar.FILE and entry.size]
+    total = sum(entry.size for entry in files)
+    if total < _PLAIN_FROM:
+        return False
+    distance = max(2 * PROBE, total // _PROBES)
+    before, after, offset = 0, 0, 0
+    for entry in files:
+        places = range(-offset % distance, entry.size, distance)
+        if places:
+            with _open(entry) as stream:
+                for place in places:
+                    stream.seek(place)
+                    piece = stream.read(PROBE)
+                    before += len(piece)
+                    after += shrunk(piece)
+        offset += entry.size
+    return after > before * 0.9
 
 
 def write_tar(
@@ -241,25 +277,29 @@ def _parents(entry: Entry) -> Iterator[str]:
 
 
 def _copy(entry: Entry, sink: Sink, *, hashed: bool) -> str:
-    """Copies a file with its padding; its SHA-256 where that was asked for or is known beforehand."""
-    digest = hashlib.sha256() if hashed or entry.sha256 else None
+    """Copies a file with its padding, checked by the hash it should have; its SHA-256 where that is asked for."""
+    digest = hashlib.sha256() if hashed else None
     left = entry.size
-    with _open(entry) as stream:
+    with _open(entry) as stream, ExitStack() as ending:
+        check = Check(entry.sha256, stream) if entry.sha256 else None
+        if check:
+            ending.callback(check.close)
         while left and (data := stream.read(min(_CHUNK, left))):
             left -= len(data)
+            if check:
+                check.update(data)
+            sink.write(data)
             if digest:
                 digest.update(data)
-            sink.write(data)
-        grown = bool(stream.read(1))
-    found = digest.hexdigest() if digest else ""
-    if left or grown or (entry.sha256 and found != entry.sha256):
+        changed = left or stream.read(1) or (check and not check.passed())
+    if changed:
         raise InputError(
             "artifact-changed",
             f"{_shown(entry)} changed while it was copied into the image.",
             "Build again when nothing writes to the artifact.",
         )
     sink.write(tar.padding(entry.size))
-    return found
+    return digest.hexdigest() if digest else ""
 
 
 def _open(entry: Entry) -> BinaryIO:

@@ -38,12 +38,13 @@ def parse_output(text: str) -> Target:
 
     Raises UsageError for what is none and for a place that cannot take an image, InputError image-name-invalid.
     """
-    from mpack.targets import files
-    from mpack.targets.docker import DockerTarget
-
     kind, colon, place = text.partition(":")
     if not colon and kind == "docker":
+        from mpack.targets.docker import DockerTarget
+
         return DockerTarget()
+    from mpack.targets import files
+
     if not colon and kind == "store":
         return files.StoreTarget()
     if kind == "registry" and place:

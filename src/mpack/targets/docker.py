@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from mpack.builders import BuiltImage
 from mpack.engine import Docker
@@ -13,6 +14,9 @@ from mpack.errors import EnvironmentFault, InternalError
 from mpack.oci.archive import Pieces, docker_archive
 from mpack.oci.image import OciImage
 from mpack.oci.store import Store, with_tag
+
+#: Images of the store that are looked through for layers that the engine may have.
+_RECENT = 16
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def load_image(docker: Docker, store: Store, image: BuiltImage, names: Sequence[
         raise InternalError("internal", f"The image {image.id} was to be loaded from the store, and is not there.")
     with store.lease():
         oci = store.image(image.digest)
-        held = _held(docker, oci)
+        held = _held(docker, store, oci)
         if held:
             try:
                 _load(docker, oci, names, held)
@@ -61,10 +65,30 @@ def _load(docker: Docker, image: OciImage, names: Sequence[str], leave_out: int)
     docker.load(BufferedReader(Pieces(docker_archive(image, names, leave_out=leave_out)), 1 << 20))
 
 
-def _held(docker: Docker, image: OciImage) -> int:
-    """How many of the image's lowest layers the engine has as the lowest layers of some image."""
-    wanted = tuple(layer.diff_id for layer in image.layers)
+def _held(docker: Docker, store: Store, image: OciImage) -> int:
+    """How many of the image's lowest layers the engine has as the lowest layers of some image.
+
+    An image of the store that shares most is what it was built after, and the engine probably has it: it is asked for
+    the best of these by id, before it is asked for all that it has.
+    """
+    wanted = _chain(image)
+    near = [(_shared(wanted, chain), identifier) for identifier, chain in _recent(store, image)]
+    for shared, identifier in sorted(near, key=lambda item: -item[0]):
+        if shared > 0 and docker.exists(identifier):
+            return shared
     return max((_shared(wanted, chain) for chain in docker.chains()), default=0)
+
+
+def _recent(store: Store, image: OciImage) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Id and layers of the store's newest images but this one."""
+    for record in islice(store.records(), _RECENT):
+        with suppress(EnvironmentFault):
+            if record.digest != image.digest:
+                yield record.id, _chain(store.image(record.digest))
+
+
+def _chain(image: OciImage) -> tuple[str, ...]:
+    return tuple(layer.diff_id for layer in image.layers)
 
 
 def _shared(wanted: Sequence[str], chain: Sequence[str]) -> int:

@@ -1,0 +1,23 @@
+"""Where the lock file of an artifact is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+LOCK_SUFFIX = ".mpack.lock"
+
+
+def lock_path(location: str) -> Path:
+    """Where an artifact's lock is: beside it, or under the state directory for URLs and read-only places."""
+    from mpack.paths import state_dir
+
+    if "://" not in location:
+        beside = Path(location.rstrip("/"))
+        beside = beside.resolve() if beside.name in ("", ".", "..") else beside
+        path = beside.with_name(beside.name + LOCK_SUFFIX)
+        if path.exists() or os.access(path.parent, os.W_OK):
+            return path
+        location = str(beside.resolve())
+    return state_dir() / "locks" / f"{hashlib.sha256(location.encode()).hexdigest()[:32]}{LOCK_SUFFIX}"

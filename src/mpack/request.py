@@ -1,0 +1,41 @@
+"""What the user asks for: one `mpack build`, as data that needs nothing loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mpack.artifact.limits import Limits
+from mpack.artifact.model import Trust
+
+
+@dataclass(frozen=True)
+class ResolveOptions:
+    """What the user may decide at this step. `python` ("3.11") is consent to another Python than the model's."""
+
+    platform: str = "linux/amd64"
+    python: str | None = None
+    trim: bool = True
+    allow_vcs: bool = False
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """One `mpack build` as the user asked for it. No `outputs`: the docker daemon if one answers, else the store."""
+
+    location: str
+    packager: str = "auto"
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    tag: str | None = None
+    base: str | None = None
+    builder: str = "auto"
+    options: ResolveOptions = ResolveOptions()
+    outputs: tuple[str, ...] = ()
+    lock: Path | None = None
+    update_lock: bool = False
+    verify: bool = True
+    template: Path | None = None
+    limits: Limits = Limits()
+    trust: Trust = Trust()
+    tolerance: float | None = None
