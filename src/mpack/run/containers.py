@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,19 +24,21 @@ from mpack.sandbox.scratch import LOADED, scratch, sweep
 from mpack.sandbox.trees import Trees
 from mpack.targets.docker import load_image
 
-#: Exit code of `run` where the engine, not the container, failed.
-_FAILED = 125
+#: Open files, and processes of its user, that podman is asked to allow where so many are allowed here.
+_MOST = 16_384
+#: Exit codes of `run` where the engine, not the container, failed.
+_FAILED = (125, 126)
 
 
 @contextmanager
 def run_in_docker(docker: Docker, store: Store, wish: Wish) -> Iterator[Started]:
     """Publishes the ports on loopback. An image that docker lacks is loaded without a name, and removed again."""
     place = Trees.default().directory
-    sweep(place, docker.remove_untagged)
+    sweep(place)
     with scratch(place) as work:
         loaded = wish.image.location == "store" and not docker.exists(wish.image.id)
         if loaded:
-            (work / LOADED).write_text(wish.image.id)
+            (work / LOADED).write_text(f"docker {wish.image.id}")
             load_image(docker, store, wish.image)
         ports = [f"--publish={LOOPBACK}:{host}:{port}" for port, host in wish.ports.items()]
         try:
@@ -56,11 +59,13 @@ def run_in_podman(podman: str, store: Store, wish: Wish) -> Iterator[Started]:
         image = wish.image.id.removeprefix("sha256:")
         loaded = _call(podman, "image", "exists", image).returncode != 0
         if loaded:
+            (work / LOADED).write_text(f"podman {image}")
             _load(podman, store, wish.image)
         command = list(wish.arguments) or on_the_host(wish.config.get("Cmd") or (), wish.ports)
         env = {**host_network_env(wish.ports), **wish.env}
+        options = ["--network=host", "--no-healthcheck", *_limits()]
         try:
-            with _container(podman, work, wish, image, env, ["--network=host"], command) as started:
+            with _container(podman, work, wish, image, env, options, command) as started:
                 yield started
         finally:
             if loaded:
@@ -94,7 +99,7 @@ def _container(
         _call(client, "rm", "--force", "--volumes", name)
 
     def fault() -> EnvironmentFault | None:
-        if process.returncode != _FAILED:
+        if process.returncode not in _FAILED:
             return None
         return EnvironmentFault(
             "engine-failed",
@@ -157,3 +162,13 @@ def _load(podman: str, store: Store, image: BuiltImage) -> None:
 
 def _call(client: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([client, *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def _limits() -> list[str]:
+    """Limits for podman to set: its own may be more than this process may give, where it is confined itself."""
+    kinds = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    chosen = {
+        name: _MOST if (hard := resource.getrlimit(kind)[1]) == resource.RLIM_INFINITY else min(hard, _MOST)
+        for name, kind in kinds.items()
+    }
+    return [f"--ulimit={name}={most}:{most}" for name, most in chosen.items()]

@@ -7,15 +7,16 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mpack.engine import Docker
 from mpack.oci.files import disk_faults
 
 PREFIX = "run-"
-#: runc's own records of what runs in a directory, and who loaded what into an engine for it.
+#: runc's own records of what runs in a directory, and "ENGINE ID" of the image that one was given for it.
 STATE, LOADED = "state", "loaded"
 
 
@@ -32,10 +33,10 @@ def scratch(parent: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def sweep(parent: Path, forget: Callable[[str], None] = lambda image: None) -> int:
+def sweep(parent: Path) -> int:
     """Ends and removes what killed processes left below `parent`; how many directories these were.
 
-    `forget` is told of each image that one of them had loaded into an engine.
+    One whose image is still in an engine that does not answer now stays.
     """
     count = 0
     for place in parent.glob(f"{PREFIX}*"):
@@ -44,10 +45,9 @@ def sweep(parent: Path, forget: Callable[[str], None] = lambda image: None) -> i
             continue
         try:
             _end_runc(place / STATE)
-            with suppress(OSError):
-                forget((place / LOADED).read_text())
-            remove(place)
-            count += 1
+            if _unloaded(place / LOADED):
+                remove(place)
+                count += 1
         finally:
             os.close(lock)
     return count
@@ -91,6 +91,23 @@ def _make(parent: Path) -> tuple[Path, int]:
         lock = locked(place, fcntl.LOCK_EX)
         if lock is not None:
             return place, lock
+
+
+def _unloaded(note: Path) -> bool:
+    """Removes the image that an engine was given, if that is noted; False if the engine cannot be asked."""
+    try:
+        engine, _, image = note.read_text().partition(" ")
+    except FileNotFoundError:
+        return True
+    if engine == "podman":
+        podman = shutil.which(engine)
+        if podman is not None:
+            subprocess.run([podman, "image", "rm", image], capture_output=True)
+        return podman is not None
+    docker = Docker.answering()
+    if docker is not None:
+        docker.remove_untagged(image)
+    return docker is not None
 
 
 def _end_runc(state: Path) -> None:
