@@ -94,20 +94,20 @@ def _make(parent: Path) -> tuple[Path, int]:
 
 
 def _unloaded(note: Path) -> bool:
-    """Removes the image that an engine was given, if that is noted; False if the engine cannot be asked."""
+    """Removes the image that an engine was given, if that is noted; False while the engine does not."""
     try:
         engine, _, image = note.read_text().partition(" ")
     except FileNotFoundError:
         return True
     if engine == "podman":
         podman = shutil.which(engine)
-        if podman is not None:
-            subprocess.run([podman, "image", "rm", image], capture_output=True)
-        return podman is not None
+        return podman is not None and subprocess.run([podman, "image", "rm", image], capture_output=True).returncode < 2
     docker = Docker.answering()
-    if docker is not None:
-        docker.remove_untagged(image)
-    return docker is not None
+    if docker is None:
+        return False
+    docker.remove_untagged(image)
+    found = docker.inspect(image)
+    return found is None or bool(found.get("RepoTags"))
 
 
 def _end_runc(state: Path) -> None:
