@@ -26,6 +26,8 @@ from mpack.targets.docker import load_image
 
 #: Open files, and processes of its user, that podman is asked to allow where so many are allowed here.
 _MOST = 16_384
+#: Seconds that an engine may take for a word about its containers and images.
+_PATIENCE = 60.0
 #: Exit codes of `run` where the engine, not the container, failed.
 _FAILED = (125, 126)
 
@@ -57,7 +59,7 @@ def run_in_podman(podman: str, store: Store, wish: Wish) -> Iterator[Started]:
     sweep(place)
     with scratch(place) as work:
         image = wish.image.id.removeprefix("sha256:")
-        loaded = _call(podman, "image", "exists", image).returncode != 0
+        loaded = not _call(podman, "image", "exists", image)
         if loaded:
             (work / LOADED).write_text(f"podman {image}")
             _load(podman, store, wish.image)
@@ -160,8 +162,15 @@ def _load(podman: str, store: Store, image: BuiltImage) -> None:
         )
 
 
-def _call(client: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([client, *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+def _call(client: str, *arguments: str) -> bool:
+    """True if the client did it in time."""
+    try:
+        done = subprocess.run(
+            [client, *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=_PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def _limits() -> list[str]:

@@ -22,12 +22,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpack.errors import EnvironmentFault
 from mpack.oci.files import disk_faults
 from mpack.oci.image import OciImage
 from mpack.oci.rootfs import unpack, unpack_layer
 from mpack.sandbox.scratch import PREFIX, locked, remove, scratch, sweep
 
 _ROOT, _NOTE = "root", "tree.json"
+#: Two to make a tree and use it; more where others make or discard it at the same time.
+_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Trees:
     @contextmanager
     def _tree(self, name: str, make: Callable[[Path], bool]) -> Iterator[_Tree]:
         place = self.directory / hashlib.sha256(name.encode()).hexdigest()[:32]
-        while True:
+        for _ in range(_ATTEMPTS):
             lock = locked(place, fcntl.LOCK_SH)
             if lock is None:
                 self._add(place, make)
@@ -107,6 +110,11 @@ class Trees:
             finally:
                 os.close(lock)
             self._discard(place)
+        raise EnvironmentFault(
+            "store-corrupt",
+            f"Layers unpacked below {self.directory} are not as they were written, however often they are unpacked.",
+            "Another program may change them, or the file system does; MPACK_HOME names another place.",
+        )
 
     def _add(self, place: Path, make: Callable[[Path], bool]) -> None:
         with scratch(self.directory) as work:
