@@ -17,6 +17,7 @@ if [ "$more" = --browser ]; then
   need chromium chromium
   need docker-registry docker-registry
   need htpasswd apache2-utils
+  need podman podman
   need openssl openssl
 fi
 if [ ${#packages[@]} -gt 0 ]; then

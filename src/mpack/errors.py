@@ -57,6 +57,7 @@ CODES: dict[str, str] = {
     # environment
     "engine-unavailable": "No container engine answers.",
     "engine-failed": "The container engine refused or broke off.",
+    "port-taken": "A port of this machine that a model was to be served on is in use, or not for this user.",
     "sandbox-unavailable": "Neither a container engine nor runc is at hand to run a model in.",
     "index-unreachable": "The Python index cannot be reached or refuses the credentials.",
     "registry-failed": "The image registry cannot be reached or refuses.",

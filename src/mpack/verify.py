@@ -10,11 +10,13 @@ from typing import Any
 from mpack.builders import BuiltImage
 from mpack.errors import VerificationError
 from mpack.plan import RUNTIME, VENV, BaseImage, Bytecode
-from mpack.sandbox import Box, Sandbox, runs_here, this_platform
+from mpack.sandbox import Box, Sandbox, memory_limit, runs_here, this_platform
 
 SELF_CHECK = "self-check"
 #: Seconds that loading the model and answering its sample may take.
 TIME_LIMIT = 900.0
+#: Exit code of what the kernel killed.
+KILLED = 137
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ def run_self_check(box: Box, *, modules: bool = False) -> SelfCheck:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         if done.returncode == 124:
             last = f"it did not end within {TIME_LIMIT:.0f} s"
+        if done.returncode == KILLED:
+            last = (
+                f"it was killed, most likely for taking more than the sandbox's {memory_limit() / 1e9:.1f} GB of memory"
+            )
         return SelfCheck(Verification("failed", None, None, f"the self-check ended with {done.returncode}: {last}"))
     if done.returncode != 0 and check.verification.status == "passed":
         failed = replace(check.verification, status="failed", reason=f"the self-check ended with {done.returncode}")

@@ -118,11 +118,14 @@ class Somebody:
     uid: int
     directory: Path
 
-    def run(self, command: list[str], *, umask: int = 0o022, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command as him, in his directory, with his own TMPDIR and HOME."""
+    def run(
+        self, command: list[str], *, umask: int = 0o022, offline: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command as him, in his directory, with his own TMPDIR and HOME; `offline`: without any network."""
         become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--"]
+        without = ["unshare", "--net"] if os.getuid() == 0 else ["unshare", "--user", "--map-current-user", "--net"]
         return subprocess.run(
-            [*(become if os.getuid() == 0 else []), *command],
+            [*(without if offline else []), *(become if os.getuid() == 0 else []), *command],
             capture_output=True,
             text=True,
             cwd=self.directory,

@@ -55,6 +55,12 @@ def test_noise_before_the_json() -> None:
     assert check.verification.status == "passed"
 
 
+def test_killed() -> None:
+    """What the kernel kills without a word is told as what it most likely was, with the limit."""
+    reason = run_self_check(FakeBox(Completed(137, b"", "loading\n"))).verification.reason
+    assert reason is not None and "memory" in reason and "GB" in reason
+
+
 @pytest.mark.parametrize("text", ["", "no json", "{}", "[]", '{"status": "great", "against": 1}', "null"])
 def test_nonsense_has_failed(text: str) -> None:
     """An image that prints no or another JSON has failed, with its last words as the reason."""

@@ -23,7 +23,10 @@ def command(ctx: click.Context, as_json: bool) -> None:
         return
     from mpack.oci.store import Store
     from mpack.paths import cache_dir
+    from mpack.sandbox.scratch import sweep
+    from mpack.sandbox.trees import Trees
 
+    sweep(Trees.default().directory)
     store = Store.default()
     uv = _uv_cache()
     places = {
@@ -39,7 +42,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     words = {
         "store": "images and cached layers",
         "layers": "of these, layers kept for the next build",
-        "cache": "byte code",
+        "cache": "byte code and unpacked layers",
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
     for key, (path, used) in places.items():
@@ -55,11 +58,13 @@ def prune(older_than: float) -> None:
     from mpack import again
     from mpack.oci.store import Store
     from mpack.sandbox.codecache import CodeCache
+    from mpack.sandbox.trees import Trees
 
     store = Store.default()
     count = store.cache.prune(older_than)
     CodeCache.default().prune(older_than)
     again.prune(older_than)
+    Trees.default().prune(older_than)
     freed = store.gc()
     click.echo(f"forgot {count} cached layers", err=True)
     if freed is None:

@@ -94,9 +94,9 @@ def check_docker() -> list[Check]:
 
 
 def check_other_engines() -> list[Check]:
-    """podman for `mpack run`, runc as a sandbox for verification."""
+    """podman and runc for `mpack run`, runc as a sandbox for verification."""
     checks = []
-    for name, purpose in (("podman", "run images without docker"), ("runc", "verify images without docker")):
+    for name, purpose in (("podman", "run images without docker"), ("runc", "verify and run images without docker")):
         if shutil.which(name):
             checks.append(Check(name, OK, _version([name, "--version"])))
         else:

@@ -21,6 +21,7 @@ VERBS = {
     "plan": ("mpack.cli.plan", "Print the image plan (or, with --spec, the image spec) as JSON."),
     "export": ("mpack.cli.export", "Write a Dockerfile and a self-contained build context."),
     "verify": ("mpack.cli.verify", "Run an image's self-check in a sandbox."),
+    "run": ("mpack.cli.run", "Run an image, or an artifact's, on this machine."),
     "diff": ("mpack.cli.diff", "Say why two images differ: configuration, packages, layers, files."),
     "push": ("mpack.cli.push", "Push an image to registries."),
     "packagers": ("mpack.cli.packagers", "List the packagers, or show one packager's arguments and targets."),

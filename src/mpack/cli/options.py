@@ -65,6 +65,11 @@ def artifact_options(function: F) -> F:
     return _apply(function, _ARTIFACT)
 
 
+def reading_options(function: F) -> F:
+    """What may be in an artifact; the verb has its own word for the artifact."""
+    return _apply(function, _ARTIFACT[1:])
+
+
 def plan_options(function: F) -> F:
     """What decides the plan."""
     return _apply(function, _PLAN)
@@ -101,15 +106,15 @@ def build_request(**values: Any) -> BuildRequest:
     )
 
 
-def parse_arguments(pairs: tuple[str, ...]) -> dict[str, str]:
+def parse_arguments(pairs: tuple[str, ...], option: str = "-a", example: str = "port=8080") -> dict[str, str]:
     """KEY=VALUE words as a dict. Raises UsageError on a word without `=` or a key given twice."""
     arguments: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError("usage", f"-a takes KEY=VALUE, not {pair!r}.", "For example: -a port=8080.")
+            raise UsageError("usage", f"{option} takes KEY=VALUE, not {pair!r}.", f"For example: {option} {example}.")
         if key in arguments:
-            raise UsageError("usage", f"The argument {key} is given twice.", "Give it once.")
+            raise UsageError("usage", f"{option} {key} is given twice.", "Give it once.")
         arguments[key] = value
     return arguments
 

@@ -19,7 +19,7 @@ from mpack.oci.image import OciImage
 from mpack.oci.members import layer_members, path_parts, tar_faults
 from mpack.oci.rootindex import Files, read_files
 
-__all__ = ["Files", "read_files", "unpack"]
+__all__ = ["Files", "read_files", "unpack", "unpack_layer"]
 
 #: Bytes and entries that an image may unpack to.
 BYTES_LIMIT = 100 << 30
@@ -43,6 +43,26 @@ def unpack(image: OciImage, directory: Path) -> None:
         root.finish()
 
 
+def unpack_layer(image: OciImage, number: int, directory: Path) -> bool:
+    """Unpacks one layer alone into an existing, empty directory, as `unpack` does.
+
+    False: such directories, one upon another, would not be the image, for the layer takes something away or counts on
+    what lies below it. Raises as `unpack` does.
+    """
+    root = _Root(directory.resolve())
+    with disk_faults("Unpacking a layer", directory), tar_faults(image, number):
+        try:
+            root.apply(image, number)
+        except MissingLink:
+            root.alone = False
+        root.finish()
+    return root.alone
+
+
+class MissingLink(InputError):
+    """A hard link to what is no file there."""
+
+
 class _Root:
     """The directory under way. Paths inside it are tuples of names."""
 
@@ -54,6 +74,8 @@ class _Root:
         self._resolved: dict[tuple[str, ...], Path] = {}
         self._bytes = 0
         self._entries = 0
+        #: Nothing yet that only makes sense on top of other layers.
+        self.alone = True
 
     def apply(self, image: OciImage, number: int) -> None:
         fresh: set[Path] = set()
@@ -63,6 +85,8 @@ class _Root:
                 self._modes[self._directory] = member.mode & 0o7777
                 continue
             parent = self._parent(parts[:-1], fresh)
+            if parts[-1].startswith(_WHITEOUT):
+                self.alone = False
             if parts[-1] == _OPAQUE:
                 self._clear(parent, fresh)
             elif parts[-1].startswith(_WHITEOUT):
@@ -91,6 +115,7 @@ class _Root:
         place = self._follow(parts)
         missing = place
         while not missing.is_dir():
+            self.alone = False
             fresh.add(missing)
             if missing.is_symlink() or missing.exists():
                 missing.unlink()
@@ -157,7 +182,7 @@ class _Root:
         if target == place:
             return
         if target.is_symlink() or not target.is_file():
-            raise InputError(
+            raise MissingLink(
                 "base-unsuitable",
                 f"The image {image.id} has a hard link to /{'/'.join(parts)}, which is no file of it.",
             )

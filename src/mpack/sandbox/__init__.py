@@ -1,4 +1,5 @@
-"""Where model code runs: no network, read-only root, no capabilities, no mount but a scratch /tmp, bounded time.
+"""Where model code runs: no network, read-only root, no capabilities, no mount but a scratch /tmp; time, memory and
+output are bounded.
 
 A `Sandbox` makes an image runnable once (`open`), a `Box` runs it as often as asked. Two are known: a docker engine,
 and runc (as root or rootless) on unpacked layers.
@@ -6,6 +7,7 @@ and runc (as root or rootless) on unpacked layers.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -27,11 +29,16 @@ PIDS = 1024
 
 @dataclass(frozen=True)
 class Completed:
-    """How a run ended: exit code, the whole of stdout, and stderr as text."""
+    """How a run ended: exit code (124: time was up, 125: too much was written), stdout, and stderr as text."""
 
     returncode: int
     stdout: bytes
     stderr: str
+
+
+def memory_limit() -> int:
+    """Bytes that a sandbox may take: four fifths of this machine's, so that the machine outlives what runs in it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 5 * 4
 
 
 def this_platform() -> str:

@@ -9,7 +9,7 @@ from mpack.builders import BuiltImage
 from mpack.engine import Docker
 from mpack.errors import EnvironmentFault
 from mpack.oci.store import Store
-from mpack.sandbox import PIDS, SANDBOX_UID, TMP_BYTES, Completed
+from mpack.sandbox import PIDS, SANDBOX_UID, TMP_BYTES, Completed, memory_limit
 
 
 class DockerSandbox:
@@ -56,6 +56,7 @@ class DockerBox:
             "--security-opt=no-new-privileges",
             f"--user={SANDBOX_UID}:{SANDBOX_UID}",
             f"--pids-limit={PIDS}",
+            f"--memory={memory_limit()}",
             f"--tmpfs=/tmp:rw,nosuid,nodev,size={TMP_BYTES}",
         ]
         command = list(args)

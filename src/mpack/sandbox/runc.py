@@ -1,186 +1,65 @@
-"""runc on a bundle of unpacked layers, as root or rootless: no daemon, nothing left behind."""
+"""runc as a sandbox, as root or rootless: no daemon, layers unpacked once, nothing left running."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import signal
 import subprocess
-import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from mpack.builders import BuiltImage
 from mpack.errors import EnvironmentFault
-from mpack.oci.image import OciImage
-from mpack.oci.rootfs import unpack
 from mpack.oci.store import Store
-from mpack.sandbox import PIDS, SANDBOX_UID, TMP_BYTES, Completed
-
-TIMED_OUT = 124
-_MASKED = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-)
-_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+from mpack.sandbox import Completed
+from mpack.sandbox.bundle import Bundle, open_bundle
+from mpack.sandbox.pipes import exchange
+from mpack.sandbox.spec import Permit
+from mpack.sandbox.trees import Trees
 
 
 class RuncSandbox:
-    """Unpacks an image of the store into a temporary bundle and runs it with runc."""
+    """Runs images of the store."""
 
     name = "runc"
 
-    def __init__(self, runc: str, store: Store) -> None:
+    def __init__(self, runc: str, store: Store, trees: Trees | None = None, permit: Permit | None = None) -> None:
         self._runc = runc
         self._store = store
+        self._trees = trees or Trees.default()
+        self._permit = permit or Permit()
 
     @contextmanager
     def open(self, image: BuiltImage) -> Iterator[RuncBox]:
-        if image.digest is None:
-            raise EnvironmentFault(
-                "sandbox-unavailable",
-                f"The image {image.id} is in a container engine only; runc runs images of the store.",
-                "Start the engine, or build with --builder embedded.",
-            )
-        bundle = Path(tempfile.mkdtemp(prefix="mpack-sandbox-"))
-        try:
-            rootfs = bundle / "rootfs"
-            rootfs.mkdir(mode=0o755)
-            # mkdtemp is 0700; the sandbox's uid must be able to walk to its own root.
-            bundle.chmod(0o711)
-            oci = OciImage.load(self._store, image.digest)
-            unpack(oci, rootfs)
-            yield RuncBox(self._runc, bundle, oci.config.get("config", {}))
-        finally:
-            _remove(bundle)
+        with open_bundle(self._runc, self._store, image, self._trees) as bundle:
+            yield RuncBox(bundle, self._permit)
 
 
 class RuncBox:
-    """One unpacked image."""
+    """One image."""
 
-    def __init__(self, runc: str, bundle: Path, config: dict[str, Any]) -> None:
-        self._runc = runc
+    def __init__(self, bundle: Bundle, permit: Permit) -> None:
         self._bundle = bundle
-        self._config = config
-        self._state = bundle / "state"
+        self._permit = permit
 
     def run(
         self, args: Sequence[str], *, entrypoint: Sequence[str] = (), stdin: bytes = b"", timeout: float = 600
     ) -> Completed:
-        argv = [*(entrypoint or self._config.get("Entrypoint") or ()), *args]
-        spec = bundle_spec(argv, self._config, rootless=os.getuid() != 0)
-        (self._bundle / "config.json").write_text(json.dumps(spec))
-        name = f"mpack-{uuid.uuid4().hex[:12]}"
-        base = [self._runc, "--root", str(self._state)]
-        process = subprocess.Popen(
-            [*base, "run", "--bundle", str(self._bundle), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            out, err = process.communicate(stdin, timeout=timeout)
-            code = process.returncode
-        except subprocess.TimeoutExpired:
-            self._kill(base, name, process)
-            out, err = process.communicate()
-            code = TIMED_OUT
-        except BaseException:
-            self._kill(base, name, process)
-            process.communicate()
-            raise
-        stderr = err.decode("utf-8", "replace")
-        if code != 0 and not out and "runc" in stderr and "level=error" in stderr:
-            raise EnvironmentFault(
-                "engine-failed",
-                f"runc could not start the sandbox: {stderr.strip().splitlines()[-1]}",
-                "Run `mpack doctor`; as root or with a container engine this works more widely.",
-            )
-        return Completed(code, out, stderr)
-
-    def _kill(self, base: list[str], name: str, process: subprocess.Popen[bytes]) -> None:
-        subprocess.run([*base, "kill", name, "KILL"], capture_output=True, check=False)
-        subprocess.run([*base, "delete", "--force", name], capture_output=True, check=False)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        argv = [*(entrypoint or self._bundle.config.get("Entrypoint") or ()), *args]
+        self._bundle.prepare(argv, self._permit)
+        pipe = subprocess.PIPE
+        process, kill = self._bundle.start(stdin=pipe, stdout=pipe, stderr=pipe)
+        done = exchange(process, kill, stdin, timeout)
+        fault = self._bundle.fault() if done.returncode != 0 else None
+        if fault is None:
+            return Completed(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+        if self._bundle.without_overlay():
+            return self.run(args, entrypoint=entrypoint, stdin=stdin, timeout=timeout)
+        raise runc_failed(fault)
 
 
-def bundle_spec(argv: Sequence[str], config: dict[str, Any], *, rootless: bool) -> dict[str, Any]:
-    """The OCI runtime configuration of one run. `config` is an image's `config` object."""
-    uid = 0 if rootless else SANDBOX_UID
-    namespaces = ["pid", "ipc", "uts", "mount", "network"] + (["user"] if rootless else [])
-    linux: dict[str, Any] = {
-        "namespaces": [{"type": kind} for kind in namespaces],
-        "maskedPaths": list(_MASKED),
-        "readonlyPaths": list(_READ_ONLY),
-    }
-    if rootless:
-        linux["uidMappings"] = [{"containerID": uid, "hostID": os.getuid(), "size": 1}]
-        linux["gidMappings"] = [{"containerID": uid, "hostID": os.getgid(), "size": 1}]
-    else:
-        linux["resources"] = {"pids": {"limit": PIDS}, "devices": [{"allow": False, "access": "rwm"}]}
-    return {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": False,
-            "user": {"uid": uid, "gid": uid},
-            "args": list(argv),
-            "env": list(config.get("Env") or ()),
-            "cwd": config.get("WorkingDir") or "/",
-            "capabilities": {key: [] for key in ("bounding", "effective", "permitted", "inheritable", "ambient")},
-            "noNewPrivileges": True,
-        },
-        "root": {"path": "rootfs", "readonly": True},
-        "hostname": "sandbox",
-        "mounts": _mounts(),
-        "linux": linux,
-    }
-
-
-def _mounts() -> list[dict[str, Any]]:
-    safe = ["nosuid", "nodev"]
-    return [
-        {"destination": "/proc", "type": "proc", "source": "proc"},
-        {
-            "destination": "/dev",
-            "type": "tmpfs",
-            "source": "tmpfs",
-            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-        },
-        {
-            "destination": "/dev/shm",  # noqa: S108 - the sandbox's own
-            "type": "tmpfs",
-            "source": "shm",
-            "options": [*safe, "noexec", "mode=1777", f"size={TMP_BYTES}"],
-        },
-        {
-            "destination": "/tmp",  # noqa: S108 - the sandbox's own
-            "type": "tmpfs",
-            "source": "tmpfs",
-            "options": [*safe, "mode=1777", f"size={TMP_BYTES}"],
-        },
-    ]
-
-
-def _remove(bundle: Path) -> None:
-    """Removes a bundle even where the image had directories without write permission."""
-
-    def retry(function: Any, path: str, _error: Any) -> None:
-        Path(path).parent.chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            Path(path).chmod(0o700)
-        function(path)
-
-    shutil.rmtree(bundle, onerror=retry)
+def runc_failed(reason: str) -> EnvironmentFault:
+    """The error for what runc would not do."""
+    return EnvironmentFault(
+        "engine-failed",
+        f"runc could not start the sandbox: {reason}",
+        "Run `mpack doctor`; as root or with a container engine this works more widely.",
+    )

@@ -1,0 +1,76 @@
+"""Which ports an image serves on, and which of this machine's stand for them."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mpack.errors import EnvironmentFault
+
+LOOPBACK = "127.0.0.1"
+#: The setting of mpack's runtime for the port of HTTP; the other ports of an image are flags of its command.
+HTTP = "MPACK_PORT"
+_FLAG = re.compile(r"(--[a-z-]*port=)(\d+)")
+
+
+def container_ports(config: Mapping[str, Any], env: Mapping[str, str]) -> tuple[int, ...]:
+    """The TCP ports that an image listens on, HTTP's first. `env` wins over that of its `config` object."""
+    exposed = [key.partition("/") for key in config.get("ExposedPorts") or {}]
+    ports = {int(number) for number, _, kind in exposed if kind in ("", "tcp") and number.isdigit()}
+    built = dict(item.partition("=")[::2] for item in config.get("Env") or ()).get(HTTP, "")
+    http = env.get(HTTP) or built
+    if not ports or not http.isdigit():
+        return tuple(sorted(ports))
+    return (int(http), *sorted(ports - {int(http), int(built or 0)}))
+
+
+def host_ports(ports: Sequence[int], wanted: int | None) -> dict[int, int]:
+    """Container's port -> this machine's: the same ones; with `wanted` that for the first; with 0 free ones for all.
+
+    Raises EnvironmentFault port-taken.
+    """
+    chosen: dict[int, int] = {}
+    for number, port in enumerate(ports):
+        if wanted == 0:
+            chosen[port] = _free()
+        else:
+            chosen[port] = wanted if wanted is not None and number == 0 else port
+            _require_free(chosen[port])
+    return chosen
+
+
+def on_the_host(command: Sequence[str], ports: Mapping[int, int]) -> list[str]:
+    """A command whose port flags are this machine's, for a container that shares its network."""
+
+    def changed(match: re.Match[str]) -> str:
+        return match[1] + str(ports.get(int(match[2]), int(match[2])))
+
+    return [_FLAG.sub(changed, word) if _FLAG.fullmatch(word) else word for word in command]
+
+
+def host_network_env(ports: Mapping[int, int]) -> dict[str, str]:
+    """Settings of mpack's runtime for a container that shares this machine's network: loopback only."""
+    http = next(iter(ports.values()), None)
+    return {} if http is None else {"MPACK_HOST": LOOPBACK, HTTP: str(http)}
+
+
+def _free() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise EnvironmentFault(
+                "port-taken",
+                f"The model cannot be served on port {port} of this machine: {error.strerror}.",
+                "Give another one by --port, or --port 0 for a free one.",
+            ) from error
