@@ -58,6 +58,7 @@ def prune(older_than: float) -> None:
     store = Store.default()
     count = store.cache.prune(older_than)
     CodeCache.default().prune(older_than)
+    store.provenance.prune(older_than)
     freed = store.gc()
     click.echo(f"forgot {count} cached layers", err=True)
     if freed is None:
