@@ -8,6 +8,21 @@ from email.message import Message
 
 #: Debian's short names that SPDX calls otherwise.
 _DEBIAN = {"expat": "MIT", "artistic": "Artistic-1.0-Perl", "psf-2": "PSF-2.0", "public-domain": "public-domain"}
+#: What Python packages call licences in words, where that means one of SPDX's.
+_WORDS = {
+    "mit license": "MIT",
+    "the mit license": "MIT",
+    "apache 2.0": "Apache-2.0",
+    "apache license 2.0": "Apache-2.0",
+    "apache license, version 2.0": "Apache-2.0",
+    "3-clause bsd license": "BSD-3-Clause",
+    "bsd 3-clause": "BSD-3-Clause",
+    "bsd 3-clause license": "BSD-3-Clause",
+    "new bsd": "BSD-3-Clause",
+    "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0",
+    "isc license (iscl)": "ISC",
+    "the unlicense (unlicense)": "Unlicense",
+}
 _GNU = re.compile(r"(A?L?GPL|GFDL)-(\d)(?:\.(\d))?(\+?)", re.IGNORECASE)
 _FIELD = re.compile(r"^License:[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _FORMAT = re.compile(r"^Format(?:-Specification)?:\s*\S", re.MULTILINE | re.IGNORECASE)
@@ -28,8 +43,8 @@ def python_licenses(metadata: Message) -> tuple[str, ...]:
     named = [item.split("::")[-1].strip() for item in classifiers if item.startswith("License ::")]
     stated = _line(metadata.get("License"))
     if stated and stated.upper() != "UNKNOWN":
-        return (stated,)
-    return _sorted(name for name in named if name != "OSI Approved")
+        return (_WORDS.get(stated.lower(), stated),)
+    return _sorted(_WORDS.get(name.lower(), name) for name in named if name != "OSI Approved")
 
 
 def debian_licenses(copyright_file: bytes) -> tuple[str, ...]:
