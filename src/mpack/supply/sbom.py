@@ -112,7 +112,7 @@ def _purl(package: Package, facts: Facts) -> Any:
 
 def _licenses(names: Iterable[str]) -> list[Any]:
     """One expression, or licences by SPDX identifier or name."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model.license import DisjunctiveLicense
 
     factory = LicenseFactory()
