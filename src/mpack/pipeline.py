@@ -5,12 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mpack.artifact.download import is_url, public_url
 from mpack.artifact.limits import Limits
 from mpack.artifact.model import Artifact, Trust
 from mpack.artifact.reader import read_artifact
@@ -23,16 +21,15 @@ from mpack.errors import InputError, InternalError, MpackError, UsageError
 from mpack.naming import image_name, legal_reference, random_uuid
 from mpack.oci.store import Store
 from mpack.packager import Arguments, Packager
-from mpack.plan import ImagePlan, canonical_digest
+from mpack.plan import ImagePlan
 from mpack.plugins import load_packager
 from mpack.progress import Progress
+from mpack.rebuild.record import remember
 from mpack.resolve import Resolution, ResolveOptions, resolve, with_bytecode
 from mpack.sandbox import Sandbox, pick_sandbox
 from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler
 from mpack.spec import ImageSpec
-from mpack.supply.attachments import Kept, keep
-from mpack.supply.provenance import Parameters, Provenance, make_provenance, template_of
 from mpack.targets import Target, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
 
@@ -248,8 +245,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
                 request, found, resolution, builder, sandbox, compiler, progress
             )
             lock = write_lock(request, resolution.entry)
-            made = Kept(provenance_of(request, found, resolution, image), absolute(request.location))
-            keep(workshop.store, image.id, made, in_store=image.location == "store")
+            remember(request, found, resolution, image, workshop.store)
             outputs = write_outputs(targets, image, name, workshop, progress)
     warn_of_relaxed(resolution.plan, verification, progress)
     image = with_pushed_digest(image, targets, outputs)
@@ -262,44 +258,6 @@ def request_targets(request: BuildRequest) -> list[Target]:
     if request.sign_key is not None and not any(target.kind == "registry" for target in targets):
         raise UsageError("usage", "--sign-key signs images at a registry.", "Add -o registry:REF.")
     return targets
-
-
-def provenance_of(request: BuildRequest, found: Described, resolution: Resolution, image: BuiltImage) -> Provenance:
-    """How an image was built."""
-    options, trust = request.options, request.trust
-    local = not is_url(request.location)
-    parameters = Parameters(
-        artifact=Path(found.artifact.location).absolute().name if local else found.artifact.location,
-        artifact_digest=found.artifact.digest,
-        packager=found.packager.name,
-        arguments=dict(request.arguments),
-        base=request.base,
-        builder=request.builder,
-        platform=options.platform,
-        python=options.python,
-        trim=options.trim,
-        allow_vcs=options.allow_vcs,
-        tolerance=request.tolerance,
-        trust_modules=tuple(sorted(trust.modules)),
-        trust_pickle=trust.pickle,
-        keep_mlflow=trust.keep_mlflow,
-        gpu=trust.gpu,
-        limits=asdict(request.limits),
-        template=template_of(request.template),
-    )
-    return make_provenance(
-        parameters,
-        resolution.plan,
-        resolution.entry,
-        canonical_digest(found.spec.to_json()),
-        image.builder,
-        {name: version(name) for name in ("mpack", "mpack-runtime")},
-    )
-
-
-def absolute(location: str) -> str:
-    """Where an artifact is, from whatever directory; a URL without what may be secret in it."""
-    return public_url(location) if is_url(location) else str(Path(location).absolute())
 
 
 def require_targets(packager: Packager, targets: Sequence[Target]) -> None:

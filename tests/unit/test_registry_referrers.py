@@ -58,7 +58,7 @@ def test_attached_and_found(fake: FakeRegistry, pushed: tuple[OciImage, Store, R
     if not api:
         listed = json.loads(fake.manifests[tag])["manifests"]
         assert sorted(item["artifactType"] for item in listed) == sorted([SBOM.media_type, NOTE.media_type])
-        assert len([item for item in fake.asked("PUT", tag[1])]) == 1, "the second time nothing was missing"
+        assert len(fake.asked("PUT", tag[1])) == 1, "the second time nothing was missing"
     assert fake.manifests["team/wine", "1"] == image.blobs.read(image.digest), "the image is as it was"
 
 

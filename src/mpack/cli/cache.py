@@ -39,7 +39,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     words = {
         "store": "images and cached layers",
         "layers": "of these, layers kept for the next build",
-        "cache": "byte code",
+        "cache": "byte code, and what layers tell for an SBOM",
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
     for key, (path, used) in places.items():
@@ -54,10 +54,13 @@ def prune(older_than: float) -> None:
     """Forget cached layers that no build used lately, and free what no image needs. uv's cache stays."""
     from mpack.oci.store import Store
     from mpack.sandbox.codecache import CodeCache
+    from mpack.supply.attachments import facts_dir
+    from mpack.supply.facts import prune as prune_facts
 
     store = Store.default()
     count = store.cache.prune(older_than)
     CodeCache.default().prune(older_than)
+    prune_facts(facts_dir(), older_than)
     store.provenance.prune(older_than)
     freed = store.gc()
     click.echo(f"forgot {count} cached layers", err=True)

@@ -13,9 +13,7 @@ from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
 from mpack.paths import cache_dir
-from mpack.supply.facts import model_files, read_facts
 from mpack.supply.provenance import Provenance
-from mpack.supply.sbom import make_sbom
 
 #: The kinds of documents that go with an image.
 KINDS = ("sbom", "provenance")
@@ -56,6 +54,9 @@ def kept(store: Store, image_id: str) -> Kept | None:
 
 def sbom_of(image: OciImage, provenance: Provenance | None) -> Attachment:
     """The SBOM of an image whose blobs are at hand; without provenance the model's files are read for it."""
+    from mpack.supply.facts import model_files, read_facts
+    from mpack.supply.sbom import make_sbom
+
     models = provenance.model_files() if provenance else model_files(image)
     return make_sbom(image, read_facts(image, facts_dir()), models, provenance)
 
