@@ -186,6 +186,30 @@ def test_sbom_without_provenance(built: tuple[OciImage, Provenance], store: Stor
     assert caught.value.code == "sbom-unknown"
 
 
+def test_hostile_metadata(store: Store) -> None:
+    """Whatever an image's files and labels hold, the document is valid, and its references tell parts apart."""
+    lines = [
+        b"Name: \xff\xfe\nVersion: 1\nLicense: \xff\n",
+        b"Name: a b/../c\nVersion: 1 2\nLicense: (((\n",
+        b"Name: y\x00z\nVersion: \x1b[31m\nLicense-Expression: MIT AND\n",
+        b"Name: @\nVersion: ?#\nClassifier: License :: \xff\nClassifier: License :: AND\n",
+        b"garbage",
+        b"",
+        *[b"Name: twice\nVersion: 1\nLicense: %d\n" % number for number in range(3)],
+    ]
+    files = {f"{SITE}/p{number}-1.dist-info/METADATA": text for number, text in enumerate(lines)}
+    files["/var/lib/dpkg/status"] = b"Package: ../../etc\nVersion: \xe9\nArchitecture: \xff a\n\n\n:::\n"
+    files["/etc/os-release"] = b"ID=\xff/..\n"
+    labels = {"org.opencontainers.image.title": ":\x00:", "org.opencontainers.image.base.name": "x"}
+    labels["org.opencontainers.image.base.digest"] = "nonsense"
+    image = append_layers(store, tiny_base(store, files), [], runtime={"Labels": labels})
+    data = find_sbom("x:1", image, store).data
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode()) is None
+    references = [item["bom-ref"] for item in json.loads(data)["components"]]
+    assert len(set(references)) == len(references)
+    assert [name for name in references if "twice" in name] == [f"pkg:pypi/twice@1{tail}" for tail in ("", "#2", "#3")]
+
+
 def test_a_damaged_reading_is_made_again(built: tuple[OciImage, Provenance], tmp_path: Path) -> None:
     """What a crash left in the cache is read from the image again."""
     first = read_facts(built[0], tmp_path / "cache")

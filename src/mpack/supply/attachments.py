@@ -58,7 +58,7 @@ def sbom_of(image: OciImage, provenance: Provenance | None) -> Attachment:
     from mpack.supply.sbom import make_sbom
 
     models = provenance.model_files() if provenance else model_files(image)
-    return make_sbom(image, read_facts(image, facts_dir()), models, provenance)
+    return make_sbom(image, read_facts(image, facts_dir()), models, provenance, facts_dir())
 
 
 def attachments(image: OciImage, store: Store) -> tuple[Attachment, ...]:
@@ -70,7 +70,7 @@ def attachments(image: OciImage, store: Store) -> tuple[Attachment, ...]:
 
 
 def facts_dir() -> Path:
-    """Where earlier readings of layers are kept."""
+    """Where earlier readings of layers, and what was made of them, are kept."""
     return cache_dir() / "sbom"
 
 

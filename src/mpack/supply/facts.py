@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from email.parser import BytesHeaderParser
@@ -19,12 +17,12 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from mpack.oci.files import write_whole
 from mpack.oci.image import OciImage
 from mpack.oci.layer import Layer
 from mpack.oci.members import layer_members
 from mpack.oci.rootfs import Files, read_files
 from mpack.plan import MODEL
+from mpack.supply.kept import read_json, write_json
 from mpack.supply.licenses import debian_licenses, python_licenses
 
 #: Part of every key: raise it when this module reads otherwise.
@@ -61,7 +59,7 @@ class Facts:
     def __or__(self, other: Facts) -> Facts:
         """Both. A distribution that hides another of its name does not take it away: its bytes are in the image."""
         return Facts(
-            tuple(sorted({*self.packages, *other.packages}, key=lambda item: (item.kind, item.name, item.place))),
+            tuple(sorted({*self.packages, *other.packages}, key=_order)),
             other.system or self.system,
             other.system_version or self.system_version,
         )
@@ -70,6 +68,10 @@ class Facts:
     def from_json(cls, data: dict[str, Any]) -> Facts:
         packages = tuple(Package(**{**item, "licenses": tuple(item["licenses"])}) for item in data["packages"])
         return cls(packages, data["system"], data["system_version"])
+
+
+def _order(package: Package) -> tuple[object, ...]:
+    return package.kind, package.name, package.place, package.version, package.architecture, package.licenses
 
 
 def read_facts(image: OciImage, cache: Path | None = None) -> Facts:
@@ -100,14 +102,6 @@ def model_files(image: OciImage) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def prune(cache: Path, older_than: float) -> None:
-    """Forgets readings that were of no use for `older_than` seconds."""
-    limit = time.time() - older_than
-    for path in cache.glob("*.json"):
-        if path.stat().st_mtime <= limit:
-            path.unlink(missing_ok=True)
-
-
 def _groups(layers: Sequence[Layer]) -> Iterator[tuple[Layer, ...]]:
     """Layers to read together: those of the base, then each other one that may hold packages."""
     if all(layer.kind == "base" for layer in layers):
@@ -122,20 +116,14 @@ def _groups(layers: Sequence[Layer]) -> Iterator[tuple[Layer, ...]]:
 def _cached(image: OciImage, cache: Path | None) -> Facts:
     key = json.dumps([_READER, *(layer.diff_id for layer in image.layers)])
     path = cache and cache / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-    if path is not None:
+    if path is not None and (known := read_json(path)) is not None:
         try:
-            found = Facts.from_json(json.loads(path.read_bytes()))
-            os.utime(path)
-            return found
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # a damaged reading is a missing one
+            return Facts.from_json(known)
+        except (KeyError, TypeError):
+            pass
     found = _read(image)
     if path is not None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(asdict(found)).encode())
-        except OSError:
-            pass  # it only costs time
+        write_json(path, asdict(found))
     return found
 
 
