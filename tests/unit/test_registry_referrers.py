@@ -17,7 +17,7 @@ from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
 from mpack.registry import Reference, parse_reference
 from mpack.registry.push import push
-from mpack.registry.referrers import attach, fetch, tag_of
+from mpack.registry.referrers import fetch, tag_of
 from mpack.testing.fakeregistry import FakeRegistry, Fault
 from mpack.testing.tiny import tiny_base
 
@@ -49,7 +49,7 @@ def test_attached_and_found(fake: FakeRegistry, pushed: tuple[OciImage, Store, R
     fake.lists_referrers = api
     image, store, reference = pushed
     for _ in range(2):
-        attach(image, reference, store, [SBOM, NOTE])
+        push(image, reference, store, documents=[SBOM, NOTE])
     for document in (SBOM, NOTE):
         assert list(fetch(reference, image.digest, document.media_type)) == [document.data]
     assert list(fetch(reference, image.digest, "text/plain")) == []
@@ -65,12 +65,12 @@ def test_attached_and_found(fake: FakeRegistry, pushed: tuple[OciImage, Store, R
 def test_what_others_attached_stays(fake: FakeRegistry, pushed: tuple[OciImage, Store, Reference]) -> None:
     """The tag's index keeps entries that mpack did not write, and a document of another image is not taken."""
     image, store, reference = pushed
-    attach(image, reference, store, [NOTE])
+    push(image, reference, store, documents=[NOTE])
     tag = ("team/wine", tag_of(image.digest))
     theirs = {"mediaType": "x", "digest": "sha256:" + "0" * 64, "size": 1, "artifactType": "theirs"}
     index = json.loads(fake.manifests[tag])
     fake.manifests[tag] = json.dumps({**index, "manifests": [*index["manifests"], theirs]}).encode()
-    attach(image, reference, store, [SBOM])
+    push(image, reference, store, documents=[SBOM])
     assert theirs in json.loads(fake.manifests[tag])["manifests"]
     other = "sha256:" + "1" * 64
     fake.manifests["team/wine", tag_of(other)] = fake.manifests[tag]
@@ -89,8 +89,9 @@ def test_what_others_attached_stays(fake: FakeRegistry, pushed: tuple[OciImage, 
 def test_refusals(fake: FakeRegistry, pushed: tuple[OciImage, Store, Reference], fault: Fault, said: str) -> None:
     """A registry that takes no documents is told with what it said; refusals say that the image itself is there."""
     image, store, reference = pushed
+    assert {"there": 2, "sent": 0}.items() <= vars(push(image, reference, store)).items(), "only documents are new"
     fake.faults = [fault]
     with pytest.raises(EnvironmentFault, match=said) as caught:
-        attach(image, reference, store, [SBOM])
+        push(image, reference, store, documents=[SBOM])
     assert caught.value.code == "registry-failed"
     assert fault.method == "GET" or ("image is pushed" in caught.value.message and "--no-attest" in caught.value.hint)

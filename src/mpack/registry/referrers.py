@@ -29,35 +29,26 @@ if TYPE_CHECKING:
 DOCUMENT_LIMIT = 64 << 20
 
 
-def attach(
-    image: OciImage,
-    reference: Reference,
-    store: Store,
-    documents: Sequence[Attachment],
-    *,
-    config_dir: Path | None = None,
-    http: httpx.Client | None = None,
-) -> None:
-    """Attaches documents to an image that the reference's repository has; the ones of an earlier push stay.
+def attach(connection: Connection, image: OciImage, store: Store, documents: Sequence[Attachment]) -> None:
+    """Attaches documents to an image that the connection's repository has; the ones of an earlier push stay.
 
     The caller holds a lease of the store. Raises EnvironmentFault registry-failed.
     """
-    with Connection(reference, actions="pull,push", config_dir=config_dir, http=http) as connection:
-        uploader = Uploader(connection, threading.Event())
-        listed = []
-        for document in documents:
-            manifest = referrer_manifest(document, image)
-            for data in (EMPTY, document.data):
-                added = store.add(data)
-                blob = Blob(added, len(data), store.path(added))
-                if not uploader.has(blob):
-                    uploader.send(blob)
-            found = referrer_descriptor(document, manifest)
-            answer = _put(connection, found["digest"], manifest, OCI_MANIFEST)
-            if answer.headers.get("oci-subject", "") != image.digest:
-                listed.append(found)
-        if listed:
-            _list_by_tag(connection, image.digest, listed)
+    uploader = Uploader(connection, threading.Event())
+    unlisted = []
+    for document in documents:
+        manifest = referrer_manifest(document, image)
+        for data in (EMPTY, document.data):
+            added = store.add(data)
+            blob = Blob(added, len(data), store.path(added))
+            if not uploader.has(blob):
+                uploader.send(blob)
+        found = referrer_descriptor(document, manifest)
+        answer = _put(connection, found["digest"], manifest, OCI_MANIFEST)
+        if answer.headers.get("oci-subject", "") != image.digest:
+            unlisted.append(found)
+    if unlisted:
+        _list_by_tag(connection, image.digest, unlisted)
 
 
 def fetch(

@@ -11,7 +11,6 @@ from mpack.oci.image import OciImage
 from mpack.oci.store import Store
 from mpack.registry.push import Pushed, push
 from mpack.registry.reference import Reference, names_registry, parse_reference
-from mpack.registry.referrers import attach
 from mpack.supply.attachments import attachments
 from mpack.supply.cosign import require_cosign, sign
 from mpack.targets.files import stored
@@ -57,9 +56,7 @@ class RegistryTarget:
 
     def push(self, image: OciImage, store: Store) -> Pushed:
         """Pushes an image of the store, attaches its documents and signs it. The caller holds a lease."""
-        pushed = push(image, self.reference, store)
-        if self.attest:
-            attach(image, self.reference, store, attachments(image, store))
+        pushed = push(image, self.reference, store, documents=attachments(image, store) if self.attest else ())
         if self.sign_key is not None:
             sign(self.named(pushed), self.sign_key)
         record = store.find_record(image.digest)
