@@ -91,7 +91,7 @@ def test_rebuild_elsewhere(
 
 
 def test_rebuild_differs(mpack: Any, mpack_home: Path, built: dict[str, Any]) -> None:
-    """A record that makes another image: exit 1, and what differs; a record of another mpack is exit 3."""
+    """A record that makes another image: exit 1, and what differs; another encoder or mpack is exit 3."""
     path = mpack_home / "data" / "store" / "provenance" / f"{built['id'].removeprefix('sha256:')}.json"
     before = path.read_text()
     try:
@@ -100,6 +100,9 @@ def test_rebuild_differs(mpack: Any, mpack_home: Path, built: dict[str, Any]) ->
         path.write_text(json.dumps(record))
         done = mpack("rebuild", built["id"], code=1)
         assert "bytecode" in done.stdout and "same digest" not in done.stdout
+        entry = record["predicate"]["buildDefinition"]["internalParameters"]["lock"]
+        path.write_text(json.dumps(record).replace(json.dumps(entry["encoder"]), '"deflate 0.0.1"'))
+        assert "deflate 0.0.1" in mpack("rebuild", built["id"], code=3).stderr
         record["predicate"]["runDetails"]["builder"]["version"]["mpack"] = "0.0.1"
         path.write_text(json.dumps(record))
         assert "mpack 0.0.1" in mpack("rebuild", built["id"], code=3).stderr
@@ -124,6 +127,7 @@ def cosign(tmp_path: Path) -> dict[str, str]:
     program.parent.mkdir()
     program.write_text(
         "#!/bin/sh\n"
+        '[ "$2" = --help ] && { echo "      --tlog-upload  whether to"; exit 0; }\n'
         'for last; do :; done\necho "$@" >>"$0.log"\n'
         '[ "$1" = sign ] && { echo "$3 $last" >>"$0.signed"; exit 0; }\n'
         'grep -qx "${3%.pub}.key $last" "$0.signed" && exit 0\necho "Error: no signatures found" >&2; exit 10\n'

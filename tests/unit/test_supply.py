@@ -316,25 +316,51 @@ def test_sbom_command(built: tuple[OciImage, Provenance], tmp_path: Path) -> Non
     assert (tmp_path / "x.json").read_text() == done.stdout
 
 
-def test_cosign_is_run_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """cosign gets key and reference; the password stays in the environment; what it says is told. A fake program:
-    Debian 12 has no cosign."""
+COSIGN_2 = "Examples:\n  cosign sign x\n\nFlags:\n      --key string\n      --tlog-upload   whether to (default true)\n"
+COSIGN_2_6 = f"{COSIGN_2}      --signing-config string   path\n      --use-signing-config   whether to\n"
+COSIGN_3 = (
+    "Examples:\n  cosign sign --key k --tlog-upload=false x\n\nFlags:\n      --key string\n"
+    "      --signing-config string   path\n      --use-signing-config   whether to use one (default true)\n"
+)
+COSIGN_LATER = "Flags:\n      --signing-config string   path\n"
+
+
+@pytest.mark.parametrize(
+    ("usage", "option"),
+    [
+        (COSIGN_2, "--tlog-upload=false"),
+        (COSIGN_2_6, "--tlog-upload=false"),
+        (COSIGN_3, "--signing-config"),
+        (COSIGN_LATER, "--signing-config"),
+    ],
+    ids=["2", "2.6", "3", "later"],
+)
+def test_cosign_is_run_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usage: str, option: str
+) -> None:
+    """cosign gets key and reference and is kept from the public log; the password stays in the environment; what it
+    says is told. A fake program with the usage text of four versions: Debian 12 has no cosign."""
     program = tmp_path / "cosign"
     program.write_text(
-        '#!/bin/sh\necho "$@" >>"$0.log"\necho "$COSIGN_PASSWORD" >>"$0.password"\n'
-        'case "$*" in *wrong*) echo "no matching signatures" >&2; exit 1 ;; esac\n'
+        '#!/bin/sh\n[ "$2" = --help ] && { cat "$0.usage"; exit 0; }\necho "$@" >>"$0.log"\n'
+        'echo "$COSIGN_PASSWORD" >>"$0.password"\n[ "$5" = --signing-config ] && cat "$6" >"$0.config"\n'
+        'case "$*" in *wrong*) echo "no matching signatures" >&2; exit 1 ;; esac\nexit 0\n'
     )
     program.chmod(0o755)
+    Path(f"{program}.usage").write_text(usage)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("COSIGN_PASSWORD", "hunter2")
-    cosign.sign(f"localhost:5000/wine@sha256:{HEX}", "our.key")
-    cosign.verify(f"localhost:5000/wine@sha256:{HEX}", "our.pub")
-    log = Path(f"{program}.log").read_text()
-    assert log.splitlines() == [
-        f"sign --key our.key --yes --tlog-upload=false localhost:5000/wine@sha256:{HEX}",
-        f"verify --key our.pub --insecure-ignore-tlog=true localhost:5000/wine@sha256:{HEX}",
-    ]
-    assert "hunter2" not in log and Path(f"{program}.password").read_text().split() == ["hunter2"] * 2
+    pinned = f"localhost:5000/wine@sha256:{HEX}"
+    cosign.sign(pinned, "our.key")
+    cosign.verify(pinned, "our.pub")
+    signed, verified = Path(f"{program}.log").read_text().splitlines()
+    assert signed.startswith(f"sign --key our.key --yes {option}") and signed.endswith(f" {pinned}")
+    assert verified == f"verify --key our.pub --insecure-ignore-tlog=true {pinned}"
+    if option == "--signing-config":
+        config = json.loads(Path(f"{program}.config").read_text())
+        assert not [key for key in config if key.endswith("Urls")] and "signingconfig" in config["mediaType"]
+        assert not Path(signed.split()[5]).exists()
+    assert "hunter2" not in signed + verified and Path(f"{program}.password").read_text().split() == ["hunter2"] * 2
     with pytest.raises(VerificationError, match="no matching signatures") as caught:
         cosign.verify("localhost:5000/wine@sha256:wrong", "our.pub")
     assert caught.value.code == "signature-invalid"

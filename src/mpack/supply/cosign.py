@@ -1,19 +1,31 @@
 """Signatures by cosign, with a key: run as a program, for the keys may be files, a KMS or a token that only it knows.
 
 A password comes from COSIGN_PASSWORD or from what cosign asks on the terminal; none is ever in an argument. No entry is
-made in a public transparency log, and none is asked for: the key decides.
+made in a public transparency log, and none is asked for: the key decides. How that is said depends on cosign's version,
+and one that does not know how it was said ends with an error: nothing gets into the log by mistake.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from mpack.errors import EnvironmentFault, VerificationError
 
 #: Characters of what cosign says.
 _SHOWN = 600
+#: A signing configuration, as cosign 3 wants one, that names no service.
+_NO_SERVICES = {
+    "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+    "rekorTlogConfig": {},
+    "tsaConfig": {},
+}
+_FLAG = re.compile(r"^ +(?:-\w, )?--([\w-]+)(.*)$", re.MULTILINE)
 
 
 def require_cosign() -> str:
@@ -30,7 +42,8 @@ def require_cosign() -> str:
 
 def sign(reference: str, key: str) -> None:
     """Signs an image that a registry has, by digest. Raises EnvironmentFault tool-missing or signing-failed."""
-    done = _cosign(["sign", "--key", key, "--yes", "--tlog-upload=false", reference])
+    with tempfile.TemporaryDirectory(prefix="mpack-cosign-") as scratch:
+        done = _cosign(["sign", "--key", key, "--yes", *_without_log(Path(scratch)), reference])
     if done.returncode != 0:
         raise EnvironmentFault(
             "signing-failed",
@@ -51,6 +64,16 @@ def verify(reference: str, key: str) -> None:
             f"{reference} has no signature that {key} fits: {_last(done.stderr)}.",
             "Check the key, and that the image was pushed with --sign-key.",
         )
+
+
+def _without_log(scratch: Path) -> list[str]:
+    """The options that keep a signature out of the public log: cosign 2 has a switch, later ones a configuration."""
+    flags = dict(_FLAG.findall(_cosign(["sign", "--help"]).stdout))
+    if "tlog-upload" in flags and "default true" not in flags.get("use-signing-config", ""):
+        return ["--tlog-upload=false"]
+    path = scratch / "signing-config.json"
+    path.write_text(json.dumps(_NO_SERVICES))
+    return ["--signing-config", str(path)]
 
 
 def _cosign(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
