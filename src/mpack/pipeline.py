@@ -24,7 +24,7 @@ from mpack.packager import Arguments, Packager
 from mpack.plan import ImagePlan
 from mpack.plugins import load_packager
 from mpack.progress import Progress
-from mpack.rebuild.record import remember
+from mpack.rebuild.record import record_build
 from mpack.resolve import Resolution, ResolveOptions, resolve, with_bytecode
 from mpack.sandbox import Sandbox, pick_sandbox
 from mpack.sandbox.codecache import CodeCache
@@ -245,7 +245,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
                 request, found, resolution, builder, sandbox, compiler, progress
             )
             lock = write_lock(request, resolution.entry)
-            remember(request, found, resolution, image, workshop.store)
+            record_build(request, found, resolution, image, workshop.store)
             outputs = write_outputs(targets, image, name, workshop, progress)
     warn_of_relaxed(resolution.plan, verification, progress)
     image = with_pushed_digest(image, targets, outputs)

@@ -49,7 +49,7 @@ def test_attached_and_found(fake: FakeRegistry, pushed: tuple[OciImage, Store, R
     fake.lists_referrers = api
     image, store, reference = pushed
     for _ in range(2):
-        push(image, reference, store, documents=[SBOM, NOTE])
+        push(image, reference, store, documents=lambda _: [SBOM, NOTE])
     for document in (SBOM, NOTE):
         assert list(fetch(reference, image.digest, document.media_type)) == [document.data]
     assert list(fetch(reference, image.digest, "text/plain")) == []
@@ -65,12 +65,12 @@ def test_attached_and_found(fake: FakeRegistry, pushed: tuple[OciImage, Store, R
 def test_what_others_attached_stays(fake: FakeRegistry, pushed: tuple[OciImage, Store, Reference]) -> None:
     """The tag's index keeps entries that mpack did not write, and a document of another image is not taken."""
     image, store, reference = pushed
-    push(image, reference, store, documents=[NOTE])
+    push(image, reference, store, documents=lambda _: [NOTE])
     tag = ("team/wine", tag_of(image.digest))
     theirs = {"mediaType": "x", "digest": "sha256:" + "0" * 64, "size": 1, "artifactType": "theirs"}
     index = json.loads(fake.manifests[tag])
     fake.manifests[tag] = json.dumps({**index, "manifests": [*index["manifests"], theirs]}).encode()
-    push(image, reference, store, documents=[SBOM])
+    push(image, reference, store, documents=lambda _: [SBOM])
     assert theirs in json.loads(fake.manifests[tag])["manifests"]
     other = "sha256:" + "1" * 64
     fake.manifests["team/wine", tag_of(other)] = fake.manifests[tag]
@@ -92,6 +92,6 @@ def test_refusals(fake: FakeRegistry, pushed: tuple[OciImage, Store, Reference],
     assert {"there": 2, "sent": 0}.items() <= vars(push(image, reference, store)).items(), "only documents are new"
     fake.faults = [fault]
     with pytest.raises(EnvironmentFault, match=said) as caught:
-        push(image, reference, store, documents=[SBOM])
+        push(image, reference, store, documents=lambda _: [SBOM])
     assert caught.value.code == "registry-failed"
     assert fault.method == "GET" or ("image is pushed" in caught.value.message and "--no-attest" in caught.value.hint)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from mpack.cli.sbom import command as sbom_command
+from mpack.cli.main import mpack
 from mpack.env.lockfile import LockEntry
 from mpack.errors import InputError, VerificationError
 from mpack.images import stored_image
@@ -310,9 +310,9 @@ def test_files_beside(built: tuple[OciImage, Provenance], store: Store, tmp_path
 
 def test_sbom_command(built: tuple[OciImage, Provenance], tmp_path: Path) -> None:
     """`mpack sbom` prints the document, or writes it whole."""
-    done = CliRunner().invoke(sbom_command, ["wine:1"], catch_exceptions=False)
+    done = CliRunner().invoke(mpack, ["sbom", "wine:1"], catch_exceptions=False)
     assert json.loads(done.stdout)["bomFormat"] == "CycloneDX"
-    CliRunner().invoke(sbom_command, ["wine:1", "-o", str(tmp_path / "x.json")], catch_exceptions=False)
+    CliRunner().invoke(mpack, ["sbom", "wine:1", "-o", str(tmp_path / "x.json")], catch_exceptions=False)
     assert (tmp_path / "x.json").read_text() == done.stdout
 
 

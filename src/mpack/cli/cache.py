@@ -55,7 +55,7 @@ def prune(older_than: float) -> None:
     from mpack.oci.store import Store
     from mpack.sandbox.codecache import CodeCache
     from mpack.supply.attachments import facts_dir
-    from mpack.supply.kept import prune as prune_facts
+    from mpack.supply.jsonfiles import prune as prune_facts
 
     store = Store.default()
     count = store.cache.prune(older_than)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mpack.diff import ImageDiff
     from mpack.oci.store import Store
     from mpack.pipeline import Workshop
-    from mpack.rebuild.again import Rebuilt
+    from mpack.rebuild.anew import Rebuilt
 
 
 @click.command("rebuild")
@@ -58,7 +58,7 @@ def _rebuild(
     from mpack.images import FILES, find_image, open_image
     from mpack.pipeline import Workshop
     from mpack.progress import Progress
-    from mpack.rebuild.again import REBUILD_PHASES, artifact_location, rebuilt
+    from mpack.rebuild.anew import REBUILD_PHASES, artifact_location, rebuilt
     from mpack.sandbox import this_platform
     from mpack.supply.lookup import find_provenance
 

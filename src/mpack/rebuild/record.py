@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from mpack.pipeline import BuildRequest, Described
 
 
-def remember(request: BuildRequest, found: Described, resolution: Resolution, image: BuiltImage, store: Store) -> None:
+def record_build(
+    request: BuildRequest, found: Described, resolution: Resolution, image: BuiltImage, store: Store
+) -> None:
     """Lets the store remember how an image was built, and where on this machine the artifact is."""
     made = Kept(provenance_of(request, found, resolution, image), absolute(request.location))
     keep(store, image.id, made, in_store=image.location == "store")

@@ -22,7 +22,7 @@ from mpack.oci.layer import Layer
 from mpack.oci.members import layer_members
 from mpack.oci.rootfs import Files, read_files
 from mpack.plan import MODEL
-from mpack.supply.kept import read_json, write_json
+from mpack.supply.jsonfiles import read_json, write_json
 from mpack.supply.licenses import debian_licenses, python_licenses
 
 #: Part of every key: raise it when this module reads otherwise.

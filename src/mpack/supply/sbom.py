@@ -21,7 +21,7 @@ from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import Attachment
 from mpack.plan import LockedPackage
 from mpack.supply.facts import Facts, Package
-from mpack.supply.kept import read_json, write_json
+from mpack.supply.jsonfiles import read_json, write_json
 from mpack.supply.provenance import Provenance, image_name
 
 if TYPE_CHECKING:

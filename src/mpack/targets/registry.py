@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mpack.builders import BuiltImage
 from mpack.engine import Docker
 from mpack.errors import UsageError
 from mpack.oci.image import OciImage
+from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
 from mpack.registry.push import Pushed, push
 from mpack.registry.reference import Reference, names_registry, parse_reference
@@ -56,12 +58,15 @@ class RegistryTarget:
 
     def push(self, image: OciImage, store: Store) -> Pushed:
         """Pushes an image of the store, attaches its documents and signs it. The caller holds a lease."""
-        pushed = push(image, self.reference, store, documents=attachments(image, store) if self.attest else ())
+        pushed = push(image, self.reference, store, documents=self._documents(store))
         if self.sign_key is not None:
             sign(self.named(pushed), self.sign_key)
         record = store.find_record(image.digest)
         store.add_image(image, [str(self.reference)], role=record.role if record else "image")
         return pushed
+
+    def _documents(self, store: Store) -> Callable[[OciImage], Sequence[Attachment]]:
+        return lambda image: attachments(image, store) if self.attest else ()
 
     def named(self, pushed: Pushed) -> str:
         """The reference to print: by digest, so that it means this image for ever."""
