@@ -27,6 +27,7 @@ from mpack.plan import LockedPackage
 from mpack.supply import cosign
 from mpack.supply.attachments import Kept, keep, kept, sbom_of
 from mpack.supply.facts import model_files, read_facts
+from mpack.supply.jsonfiles import prune
 from mpack.supply.licenses import debian_licenses, python_licenses
 from mpack.supply.lookup import find_provenance, find_sbom
 from mpack.supply.provenance import Parameters, Provenance, make_provenance, read_statement
@@ -216,6 +217,10 @@ def test_a_damaged_reading_is_made_again(built: tuple[OciImage, Provenance], tmp
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:40])
     assert read_facts(built[0], tmp_path / "cache") == first == read_facts(built[0])
+    prune(tmp_path / "cache", 3600)
+    assert len(list((tmp_path / "cache").iterdir())) == 2, "the base's layers, and the dependencies"
+    prune(tmp_path / "cache", 0)
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_provenance_round_trip(built: tuple[OciImage, Provenance]) -> None:

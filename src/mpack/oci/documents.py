@@ -23,9 +23,11 @@ class Documents:
 
     def put(self, image_id: str, data: bytes, *, in_store: bool) -> None:
         """Keeps the document of an image; `in_store` False: until no one asks for it any more."""
+        path = self._path(image_id, _OWN if in_store else _FOREIGN)
         with disk_faults("Writing to the image store", self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(image_id, _OWN if in_store else _FOREIGN), data)
+            if not path.exists() or path.read_bytes() != data:  # writing lasts as long as the disk takes to sync
+                write_whole(path, data)
 
     def get(self, image_id: str) -> bytes | None:
         """The document of an image, or None."""

@@ -135,9 +135,9 @@ class RegistryClient:
             raise _refused(self._reference, f"what it sends for {descriptor.digest} is damaged ({done} bytes)")
 
     def read(self, descriptor: Descriptor, limit: int = MANIFEST_LIMIT) -> bytes:
-        """A whole small blob (the image configuration)."""
+        """A whole small blob: the image configuration, a document. Raises as `blob`, and above `limit` bytes."""
         if descriptor.size > limit:
-            raise _refused(self._reference, f"its configuration has {descriptor.size} bytes")
+            raise _refused(self._reference, f"{descriptor.digest} in it has {descriptor.size} bytes")
         return b"".join(self.blob(descriptor))
 
     def _stream(self, descriptor: Descriptor, offset: int, what: str) -> Iterator[bytes]:

@@ -120,7 +120,7 @@ def _list_by_tag(connection: Connection, digest: str, new: Sequence[dict[str, An
 
 
 def _listed(connection: Connection, digest: str) -> list[dict[str, Any]]:
-    """The referrers of a manifest: by the API where the registry has it, else by the tag."""
+    """The referrers of a manifest: by the API (its first page) where the registry has it, else by the tag."""
     return _index(connection, f"referrers/{digest}") or _index(connection, f"manifests/{tag_of(digest)}")
 
 
