@@ -14,6 +14,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from mpack.oci.store import Store
 from mpack.testing.registryserver import RegistryServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("docker_config")]
@@ -82,6 +83,7 @@ def test_rebuild_elsewhere(
     done = mpack("rebuild", name, "--artifact", moved, **there)
     assert done.stdout == f"same digest {built['digest']}\n"
     assert list((Path(home) / "data" / "store" / "tmp").iterdir()) == []
+    assert Store(Path(home) / "data" / "store").gc() == 0, "what was pulled to be compared is gone"
     (moved / "more.txt").write_text("more")
     assert "--artifact" in mpack("rebuild", name, "--artifact", moved, code=3, **there).stderr
     assert "invoices, is not there" in mpack("rebuild", name, code=3, **there).stderr

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from mpack.diff import ImageDiff
     from mpack.oci.store import Store
     from mpack.pipeline import Workshop
+    from mpack.progress import Progress
     from mpack.rebuild.anew import Rebuilt
+    from mpack.supply.attachments import Kept
 
 
 @click.command("rebuild")
@@ -54,41 +56,58 @@ def _rebuild(
     reference: str, artifact: str | None, allow_vcs: bool, template: Path | None
 ) -> tuple[str, ImageDiff | None]:
     """The digest (the id where an engine has the image) that came out, and the difference if there is one."""
-    from mpack.errors import InputError
-    from mpack.images import FILES, find_image, open_image
     from mpack.pipeline import Workshop
     from mpack.progress import Progress
     from mpack.rebuild.anew import REBUILD_PHASES, artifact_location, rebuilt
-    from mpack.sandbox import this_platform
-    from mpack.supply.lookup import find_provenance
 
     workshop = Workshop.of_this_machine()
     store, docker = workshop.store, workshop.docker
     progress = Progress(REBUILD_PHASES)
-    with store.lease():
-        if reference.partition(":")[0] in FILES:
-            opened = open_image(reference, store, docker, this_platform(), progress.say)
-            image_id, digest = opened.image.id, opened.digest
-        else:
-            found = find_image(reference, store, docker, this_platform(), progress.say)
-            image_id, digest = found.id, found.digest
-        known = find_provenance(reference, image_id, digest, store)
+    try:
+        with store.lease():
+            image_id, digest, known = _known(reference, workshop, progress)
+            location = artifact_location(known.provenance, known.location, artifact)
+            with rebuilt(
+                known.provenance, location, workshop, progress, allow_vcs=allow_vcs, template=template
+            ) as made:
+                new = made.image.digest or made.image.id
+                if (new == digest) if digest and made.image.digest else made.image.id == image_id:
+                    return new, None
+                try:
+                    return new, _difference(reference, workshop, made)
+                finally:
+                    if docker is not None and made.image.location == "docker":
+                        docker.remove_untagged(made.image.id)
+    finally:
+        if store.find_record(reference) is None:
+            store.gc()  # what had to be copied here to be compared
+
+
+def _known(reference: str, workshop: Workshop, progress: Progress) -> tuple[str, str | None, Kept]:
+    """The image's id, its digest where it has a manifest, and how it was built.
+
+    Raises InputError provenance-missing, and what looking for the image raises.
+    """
+    from mpack.errors import InputError
+    from mpack.images import FILES, find_image, open_image
+    from mpack.sandbox import this_platform
+    from mpack.supply.lookup import find_provenance
+
+    store, docker = workshop.store, workshop.docker
+    if reference.partition(":")[0] in FILES:
+        opened = open_image(reference, store, docker, this_platform(), progress.say)
+        image_id, digest = opened.image.id, opened.digest
+    else:
+        found = find_image(reference, store, docker, this_platform(), progress.say)
+        image_id, digest = found.id, found.digest
+    known = find_provenance(reference, image_id, digest, store)
     if known is None:
         raise InputError(
             "provenance-missing",
             f"Nothing tells how {reference} was built: no record in the store, beside it or at its registry.",
-            "Only an image that mpack built and pushed with its provenance (without --no-attest) can be built again.",
+            "Only an image that mpack built, and wrote or pushed without --no-attest, can be built again.",
         )
-    location = artifact_location(known.provenance, known.location, artifact)
-    with rebuilt(known.provenance, location, workshop, progress, allow_vcs=allow_vcs, template=template) as made:
-        new = made.image.digest or made.image.id
-        if (new == digest) if digest and made.image.digest else made.image.id == image_id:
-            return new, None
-        try:
-            return new, _difference(reference, workshop, made)
-        finally:
-            if docker is not None and made.image.location == "docker":
-                docker.remove_untagged(made.image.id)
+    return image_id, digest, known
 
 
 def _difference(reference: str, workshop: Workshop, made: Rebuilt) -> ImageDiff:
