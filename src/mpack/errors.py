@@ -8,7 +8,8 @@
     └── InternalError       exit 70   a bug of ours
     (interrupted)           exit 130  Ctrl-C; not an MpackError
 
-`mpack diff` ends with 1 where the images differ, as diff(1) does, and therefore with no InputError.
+`mpack diff` ends with 1 where the images differ, as diff(1) does, and `mpack rebuild` where it made another image; both
+therefore end with no InputError.
 
 Raised low, printed once (by `mpack.cli`). A message says what was tried, on what and why it failed; the hint says what
 to do. `code` is a stable word for programs and a heading in docs/reference/errors.md.
@@ -46,6 +47,10 @@ CODES: dict[str, str] = {
     "base-unsuitable": "The base image lacks Python or a file that the image needs, or is of another platform.",
     "template-invalid": "A Dockerfile or image-name template is wrong.",
     "image-name-invalid": "The image name is not a legal reference.",
+    "provenance-missing": "Nothing tells how the image was built.",
+    "provenance-invalid": "The record of how the image was built is damaged, or is not mpack's.",
+    "rebuild-impossible": "The image cannot be built again here: another mpack, or other wishes beside the artifact.",
+    "sbom-unknown": "The image's files tell of no package, and mpack did not build it.",
     "plan-not-embeddable": "The Dockerfile template adds steps that only an engine can run.",
     # usage
     "usage": "The command line is wrong.",
@@ -68,9 +73,11 @@ CODES: dict[str, str] = {
     "store-corrupt": "The image store or a cache holds damaged content.",
     "download-failed": "An artifact URL cannot be fetched.",
     "image-unreadable": "An image to compare is not sound, or holds more than mpack compares.",
+    "signing-failed": "cosign did not sign the image.",
     "image-unknown": "No image of that name is in the store, the engine or a registry.",
     # verification
     "verification-failed": "The image's self-check failed or answered otherwise than expected.",
+    "signature-invalid": "The image has no signature that fits the key.",
     # bug
     "internal": "A bug in mpack or in a plugin.",
 }

@@ -25,6 +25,7 @@ from mpack.packager import Packager
 from mpack.plan import ImagePlan
 from mpack.plugins import load_packager
 from mpack.progress import Progress
+from mpack.rebuild.record import record_build
 from mpack.request import BuildRequest as BuildRequest
 from mpack.resolve import Resolution, resolve, with_bytecode
 from mpack.sandbox import Sandbox, pick_sandbox
@@ -228,7 +229,7 @@ def resolve_request(request: BuildRequest, found: Described, workshop: Workshop,
 
 def build(request: BuildRequest, progress: Progress) -> BuildResult:
     """Builds, verifies, locks and writes. Until the image is verified nothing is tagged or written."""
-    targets = [parse_output(text) for text in request.outputs]
+    targets = request_targets(request)
     with described(request, progress) as found:
         require_targets(found.packager, targets)
         name = found.name(request.tag)
@@ -249,6 +250,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
                 request, found, resolution, builder, sandbox, compiler, progress
             )
             lock = write_lock(request, resolution.entry)
+            record_build(request, found, resolution, image, workshop.store)
             outputs = write_outputs(targets, image, name, workshop, progress)
     warn_of_relaxed(resolution.plan, verification, progress)
     for note in image.notes:
@@ -257,6 +259,14 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
     result = BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
     remember(request, found.naming, image, result.to_json(), progress)
     return result
+
+
+def request_targets(request: BuildRequest) -> list[Target]:
+    """The outputs asked for. Raises as `parse_output`, and UsageError for a key without a registry."""
+    targets = [parse_output(text, request.attest, request.sign_key) for text in request.outputs]
+    if request.sign_key is not None and not any(target.kind == "registry" for target in targets):
+        raise UsageError("usage", "--sign-key signs images at a registry.", "Add -o registry:REF.")
+    return targets
 
 
 def require_targets(packager: Packager, targets: Sequence[Target]) -> None:

@@ -39,3 +39,6 @@ class BuildRequest:
     limits: Limits = Limits()
     trust: Trust = Trust()
     tolerance: float | None = None
+    #: SBOM and provenance go with the image; the key that cosign signs with at registries.
+    attest: bool = True
+    sign_key: str | None = None

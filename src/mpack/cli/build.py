@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpack.cli.options import artifact_options, build_request, plan_options
+from mpack.cli.options import artifact_options, attest_options, build_request, plan_options
 
 if TYPE_CHECKING:
     from mpack.again import Repeated
@@ -44,6 +44,7 @@ BUILD_PHASES = 7
     help="Your own Dockerfile template.",
 )
 @click.option("--tolerance", type=click.FloatRange(min=0), help="Relative tolerance of the answers compared.")
+@attest_options
 @click.option("--no-verify", is_flag=True, help="Do not ask the image its sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool, **values: Any) -> None:

@@ -42,7 +42,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     words = {
         "store": "images and cached layers",
         "layers": "of these, layers kept for the next build",
-        "cache": "byte code and unpacked layers",
+        "cache": "byte code, unpacked layers, and what layers tell for an SBOM",
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
     for key, (path, used) in places.items():
@@ -59,12 +59,16 @@ def prune(older_than: float) -> None:
     from mpack.oci.store import Store
     from mpack.sandbox.codecache import CodeCache
     from mpack.sandbox.trees import Trees
+    from mpack.supply.attachments import facts_dir
+    from mpack.supply.jsonfiles import prune as prune_facts
 
     store = Store.default()
     count = store.cache.prune(older_than)
     CodeCache.default().prune(older_than)
     again.prune(older_than)
     Trees.default().prune(older_than)
+    prune_facts(facts_dir(), older_than)
+    store.provenance.prune(older_than)
     freed = store.gc()
     click.echo(f"forgot {count} cached layers", err=True)
     if freed is None:

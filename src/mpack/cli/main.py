@@ -23,6 +23,8 @@ VERBS = {
     "verify": ("mpack.cli.verify", "Run an image's self-check in a sandbox."),
     "run": ("mpack.cli.run", "Run an image, or an artifact's, on this machine."),
     "diff": ("mpack.cli.diff", "Say why two images differ: configuration, packages, layers, files."),
+    "rebuild": ("mpack.cli.rebuild", "Build an image again from its provenance, and compare."),
+    "sbom": ("mpack.cli.sbom", "Print an image's SBOM: packages, licences, base, model."),
     "push": ("mpack.cli.push", "Push an image to registries."),
     "packagers": ("mpack.cli.packagers", "List the packagers, or show one packager's arguments and targets."),
     "base": ("mpack.cli.base", "Build and list base images and dependency-cache images."),

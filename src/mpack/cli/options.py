@@ -60,6 +60,17 @@ _PLAN = [
 ]
 
 
+_ATTEST = [
+    click.option("--no-attest", is_flag=True, help="Attach no SBOM and no provenance, and write none."),
+    click.option("--sign-key", metavar="KEY", help="Sign what is pushed: a key of cosign's, which must be installed."),
+]
+
+
+def attest_options(function: F) -> F:
+    """What goes with an image."""
+    return _apply(function, _ATTEST)
+
+
 def artifact_options(function: F) -> F:
     """The artifact and what may be in it."""
     return _apply(function, _ARTIFACT)
@@ -103,6 +114,8 @@ def build_request(**values: Any) -> BuildRequest:
         limits=Limits(total=parse_size(values["max_size"]), entries=values["max_entries"], ratio=values["max_ratio"]),
         trust=Trust(frozenset(values["trust_module"]), values["trust_pickle"], values["keep_mlflow"], values["gpu"]),
         tolerance=values.get("tolerance"),
+        attest=not values.get("no_attest", False),
+        sign_key=values.get("sign_key"),
     )
 
 

@@ -6,15 +6,19 @@ import json
 
 import click
 
+from mpack.cli.options import attest_options
+
 
 @click.command("push")
 @click.argument("image")
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
+@attest_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(image: str, references: tuple[str, ...], as_json: bool) -> None:
+def command(image: str, references: tuple[str, ...], no_attest: bool, sign_key: str | None, as_json: bool) -> None:
     """Push IMAGE (of the store, the engine or the registry that it names) to registries.
 
-    REF is HOST[:PORT]/NAME[:TAG]; credentials are Docker's (`docker login`).
+    REF is HOST[:PORT]/NAME[:TAG]; credentials are Docker's (`docker login`). The SBOM and the provenance of an image
+    that was built here are attached to it there.
     """
     from mpack.images import locate
     from mpack.oci.store import Store
@@ -22,7 +26,7 @@ def command(image: str, references: tuple[str, ...], as_json: bool) -> None:
     from mpack.targets.files import fetched
     from mpack.targets.registry import RegistryTarget
 
-    targets = [RegistryTarget.parse(reference) for reference in references]
+    targets = [RegistryTarget.parse(reference, not no_attest, sign_key) for reference in references]
     store, outputs = Store.default(), []
     with store.lease():
         found, docker = locate(image, store, this_platform(), lambda text: click.echo(text, err=True))

@@ -10,8 +10,11 @@ import click
 
 @click.command("verify")
 @click.argument("image")
+@click.option(
+    "--key", metavar="KEY", help="First check the registry's signature of IMAGE with this public key (cosign)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def command(image: str, as_json: bool) -> None:
+def command(image: str, key: str | None, as_json: bool) -> None:
     """Run the self-check of IMAGE (of the store, the engine or the registry that it names) without network."""
     from mpack.errors import EnvironmentFault, VerificationError
     from mpack.images import find_image
@@ -19,6 +22,8 @@ def command(image: str, as_json: bool) -> None:
     from mpack.sandbox import pick_sandbox, this_platform
     from mpack.verify import skip_reason, verify
 
+    if key is not None:
+        image = _signed(image, key)
     workshop = Workshop.of_this_machine()
     found = find_image(image, workshop.store, workshop.docker, this_platform(), lambda text: click.echo(text, err=True))
     with pick_sandbox(workshop.store, workshop.docker, prefer_docker=found.location == "docker") as sandbox:
@@ -40,3 +45,23 @@ def command(image: str, as_json: bool) -> None:
         # The result is the one object on stdout.
         click.echo(f"mpack: {error.message}", err=True)
         sys.exit(error.exit_code)
+
+
+def _signed(image: str, key: str) -> str:
+    """The image by the digest that its registry has under this name and that the key signed."""
+    from mpack.errors import UsageError
+    from mpack.registry import RegistryClient, parse_reference
+    from mpack.registry.reference import names_registry
+    from mpack.supply.cosign import require_cosign, verify
+
+    if not names_registry(image):
+        raise UsageError(
+            "usage", f"{image!r} names no registry; signatures are there.", "Write HOST[:PORT]/NAME[:TAG]."
+        )
+    require_cosign()
+    reference = parse_reference(image)
+    with RegistryClient(reference) as client:
+        pinned = f"{reference.name}@{client.digest()}"
+    verify(pinned, key)
+    click.echo(f"{pinned} is signed with {key}", err=True)
+    return pinned

@@ -2,6 +2,7 @@
 
     <root>/oci-layout, index.json, blobs/sha256/…   a plain OCI image layout; names are annotations "name:tag"
     <root>/layers/…                                 layer cache: what a layer was made from -> the layer
+    <root>/provenance/…                             how an image was built, by the image's id
     <root>/tmp/…                                    unfinished work
     <root>/index.lock, lease.lock                   held (flock) while the index changes, while blobs are in use
 
@@ -24,6 +25,7 @@ from typing import Any
 from mpack.errors import EnvironmentFault, UsageError
 from mpack.oci.archive import INDEX, LAYOUT, REF_NAME, index_entry
 from mpack.oci.blobs import Blobs, is_digest
+from mpack.oci.documents import Documents
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.image import OciImage, canonical_json, make_manifest
 from mpack.oci.layer import Directory, Entry, Layer, write_layer
@@ -52,6 +54,7 @@ class Store(Blobs):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.cache = LayerCache(self)
+        self.provenance = Documents(root / "provenance")
 
     @classmethod
     def default(cls) -> Store:
@@ -186,6 +189,7 @@ class Store(Blobs):
 
     def _sweep(self) -> int:
         needed = self.cache.digests()
+        freed = self.provenance.sweep({record.id for record in self.records()})
         for record in self.records():
             needed.add(record.digest)
             try:
@@ -193,7 +197,6 @@ class Store(Blobs):
             except EnvironmentFault:
                 continue  # a broken image keeps nothing alive; using it says what is wrong
             needed |= {image.id, *(layer.digest for layer in image.layers)}
-        freed = 0
         for path in self.directory.iterdir():
             if f"sha256:{path.name}" not in needed:
                 freed += path.stat().st_size

@@ -98,6 +98,14 @@ class RegistryClient:
             raise _refused(self._reference, f"its manifest {digest} is not an image's") from error
         return Resolved(self._reference, digest, media_type, raw, config, layers)
 
+    def manifest(self) -> dict[str, Any]:
+        """The manifest or index that the reference names, as it stands. Raises EnvironmentFault as `resolve`."""
+        return _parse(self._manifest(self._reference.target)[2], self._reference)
+
+    def digest(self) -> str:
+        """The digest of the manifest or index that the reference names. Raises EnvironmentFault as `resolve`."""
+        return self._manifest(self._reference.target)[1]
+
     def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob in blocks, resumed where the connection broke; size and digest are checked at the end.
 
@@ -127,9 +135,9 @@ class RegistryClient:
             raise _refused(self._reference, f"what it sends for {descriptor.digest} is damaged ({done} bytes)")
 
     def read(self, descriptor: Descriptor, limit: int = MANIFEST_LIMIT) -> bytes:
-        """A whole small blob (the image configuration)."""
+        """A whole small blob: the image configuration, a document. Raises as `blob`, and above `limit` bytes."""
         if descriptor.size > limit:
-            raise _refused(self._reference, f"its configuration has {descriptor.size} bytes")
+            raise _refused(self._reference, f"{descriptor.digest} in it has {descriptor.size} bytes")
         return b"".join(self.blob(descriptor))
 
     def _stream(self, descriptor: Descriptor, offset: int, what: str) -> Iterator[bytes]:
@@ -154,10 +162,7 @@ class RegistryClient:
         what = f"Asking {self._reference.registry} for {self._reference.repository} ({target})"
         path = f"/v2/{self._reference.repository}/manifests/{target}"
         response = self._connection.request("GET", path, what, {"Accept": ACCEPT}, stream=True)
-        try:
-            raw = _read_limited(response, self._reference)
-        finally:
-            response.close()
+        raw = read_limited(response, self._reference)
         if response.status_code == 404:
             raise EnvironmentFault(
                 "image-unknown", f"The registry has no image {self._reference}.", "Check its name and tag."
@@ -196,7 +201,8 @@ def choose_platform(index: dict[str, Any], platform: str, reference: Reference) 
     return min(fitting, key=lambda item: item[0])[1]
 
 
-def _read_limited(response: httpx.Response, reference: Reference) -> bytes:
+def read_limited(response: httpx.Response, reference: Reference) -> bytes:
+    """The body of a streamed answer, which is closed. Raises EnvironmentFault registry-failed above MANIFEST_LIMIT."""
     import httpx
 
     body = b""
@@ -207,6 +213,8 @@ def _read_limited(response: httpx.Response, reference: Reference) -> bytes:
                 raise _refused(reference, f"its manifest is larger than {MANIFEST_LIMIT} bytes")
     except httpx.TransportError as error:
         raise unreachable(f"Reading the manifest of {reference}", error, 1) from error
+    finally:
+        response.close()
     return body
 
 

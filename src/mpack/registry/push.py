@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.image import OciImage
+from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
 from mpack.registry.client import ACCEPT, OCI_MANIFEST
 from mpack.registry.connection import Connection
 from mpack.registry.faults import push_refused, refused
 from mpack.registry.reference import Reference, names_registry, parse_reference
+from mpack.registry.referrers import attach
 from mpack.registry.upload import PIECE, Blob, Stopped, Uploader
 
 if TYPE_CHECKING:
@@ -49,12 +51,14 @@ def push(
     reference: Reference,
     store: Store,
     *,
+    documents: Callable[[OciImage], Sequence[Attachment]] = lambda image: (),
     config_dir: Path | None = None,
     http: httpx.Client | None = None,
     sleep: Callable[[float], None] | None = None,
     piece: int = PIECE,
 ) -> Pushed:
-    """Pushes an image of the store under the reference's tag. The caller holds a lease of the store.
+    """Pushes an image of the store under the reference's tag, and then attaches its `documents` to it. The caller
+    holds a lease of the store.
 
     Until the last step the registry has no new image, so a push that breaks off leaves none that is broken. `sleep`
     takes seconds, `piece` is the bytes of a request. Raises EnvironmentFault registry-failed or store-corrupt.
@@ -89,6 +93,7 @@ def push(
 
         mounted = in_parallel(bring, wanted, stop)
         digest = put_manifest(connection, image)
+        attach(connection, image, store, documents(image))
     sent = [blob for blob, lent in zip(wanted, mounted, strict=True) if not lent] + ([] if first else [config])
     return Pushed(digest, sum(there) + first, sum(mounted), len(sent), sum(blob.size for blob in sent))
 

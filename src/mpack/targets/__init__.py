@@ -33,10 +33,11 @@ class Target(Protocol):
         """
 
 
-def parse_output(text: str) -> Target:
-    """An `--output` as a target.
+def parse_output(text: str, attest: bool = True, sign_key: str | None = None) -> Target:
+    """An `--output` as a target. `attest`: SBOM and provenance go with the image; `sign_key` is for a registry's.
 
-    Raises UsageError for what is none and for a place that cannot take an image, InputError image-name-invalid.
+    Raises UsageError for what is none and for a place that cannot take an image, InputError image-name-invalid,
+    EnvironmentFault tool-missing.
     """
     kind, colon, place = text.partition(":")
     if not colon and kind == "docker":
@@ -50,7 +51,7 @@ def parse_output(text: str) -> Target:
     if kind == "registry" and place:
         from mpack.targets.registry import RegistryTarget
 
-        return RegistryTarget.parse(place)
+        return RegistryTarget.parse(place, attest, sign_key)
     made: dict[str, type[files.OciDirectory | files.OciArchive | files.DockerArchive]] = {
         "oci": files.OciDirectory,
         "oci-archive": files.OciArchive,
@@ -58,7 +59,7 @@ def parse_output(text: str) -> Target:
     }
     if kind not in made or not place:
         raise UsageError("usage", f"{text!r} is not an output.", f"Outputs are {', '.join(KINDS)}.")
-    target = made[kind](Path(place))
+    target = made[kind](Path(place), attest)
     target.check()
     return target
 

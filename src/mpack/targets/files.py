@@ -14,6 +14,7 @@ from mpack.oci.archive import docker_archive, oci_archive, write_oci_directory
 from mpack.oci.files import Unfinished, disk_faults
 from mpack.oci.image import OciImage
 from mpack.oci.store import Store, with_tag
+from mpack.supply.attachments import attachments, write_beside
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class StoreTarget:
 
 @dataclass(frozen=True)
 class OciDirectory:
-    """An OCI layout: made if it is absent, else the image is added to it."""
+    """An OCI layout: made if it is absent, else the image is added to it. `attest`: its documents are files in it."""
 
     path: Path
+    attest: bool = True
     kind: str = "oci"
 
     def __str__(self) -> str:
@@ -56,6 +58,7 @@ class OciDirectory:
                 write_oci_directory(oci, self.path, with_tag(name))
             else:
                 self._make(oci, with_tag(name))
+            write_beside(self.path, oci.digest, attachments(oci, store) if self.attest else ())
         return str(self.path)
 
     def _make(self, image: OciImage, name: str) -> None:
@@ -71,9 +74,10 @@ class OciDirectory:
 
 @dataclass(frozen=True)
 class _Archive:
-    """One file, replaced in one step."""
+    """One file, replaced in one step. `attest`: its image's documents are files beside it."""
 
     path: Path
+    attest: bool = True
 
     def check(self) -> None:
         """Raises UsageError where no file can be."""
@@ -81,12 +85,13 @@ class _Archive:
             raise UsageError("usage", f"{self.path} is a directory; the archive is one file.", "Name a file.")
         _check_parent(self.path)
 
-    def replace(self, pieces: Iterator[bytes]) -> str:
-        """Writes the pieces; returns the path as the reference."""
+    def replace(self, pieces: Iterator[bytes], image: OciImage, store: Store) -> str:
+        """Writes the pieces of an image's archive, and its documents; returns the path as the reference."""
         with disk_faults(f"Writing {self.path}", self.path.parent), Unfinished(self.path.parent) as file:
             for piece in pieces:
                 file.stream.write(piece)
             file.become(self.path)
+        write_beside(self.path, image.digest, attachments(image, store) if self.attest else ())
         return str(self.path)
 
 
@@ -101,7 +106,8 @@ class OciArchive(_Archive):
 
     def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
         with store.lease():
-            return self.replace(oci_archive(stored(image, name, store, docker), with_tag(name)))
+            oci = stored(image, name, store, docker)
+            return self.replace(oci_archive(oci, with_tag(name)), oci, store)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,8 @@ class DockerArchive(_Archive):
 
     def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
         with store.lease():
-            return self.replace(docker_archive(stored(image, name, store, docker), [with_tag(name)]))
+            oci = stored(image, name, store, docker)
+            return self.replace(docker_archive(oci, [with_tag(name)]), oci, store)
 
 
 def stored(image: BuiltImage, name: str, store: Store, docker: Docker | None) -> OciImage:

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-_PATH = re.compile(r"/v2/(.+)/(blobs/uploads/|blobs/|manifests/)([^/]*)")
+_PATH = re.compile(r"/v2/(.+)/(blobs/uploads/|blobs/|manifests/|referrers/)([^/]*)")
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Seen:
 
 class FakeRegistry:
     """`host` is where it listens. `resumes`: keeps what came before a reset; `confirms`: says the manifest's digest;
-    `token_uses`: asks for a bearer token that is good for so many requests.
+    `token_uses`: asks for a bearer token that is good for so many requests; `lists_referrers`: has the API for them.
     """
 
     def __init__(self) -> None:
@@ -62,6 +62,7 @@ class FakeRegistry:
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
         self.resumes = self.confirms = True
+        self.lists_referrers = False
         self.token_uses: int | None = None
         self.tokens: dict[str, int] = {}
         self.connections = 0
@@ -161,8 +162,11 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.fake
         if kind == "manifests/":
             return self._manifest(repository, name, body)
+        if kind == "referrers/":
+            return self._referrers(repository, name) if fake.lists_referrers else (404, {}, b"")
         if kind == "blobs/":
-            return (200 if (repository, name) in fake.blobs else 404), {}, b""
+            found_blob = fake.blobs.get((repository, name))
+            return (404, {}, b"") if found_blob is None else (200, {}, found_blob)
         if self.command == "POST":
             lent = fake.blobs.get((query.get("from", [""])[0], query.get("mount", [""])[0]))
             if lent is not None:
@@ -196,14 +200,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _manifest(self, repository: str, name: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         if self.command != "PUT":
-            return (200 if (repository, name) in self.fake.manifests else 404), {}, b""
+            held = self.fake.manifests.get((repository, name))
+            return (404, {}, b"") if held is None else (200, {}, held)
         manifest = json.loads(body)
-        named = [item["digest"] for item in (manifest["config"], *manifest["layers"])]
+        named = [item["digest"] for item in (manifest["config"], *manifest["layers"])] if "config" in manifest else []
         if not all((repository, digest) in self.fake.blobs for digest in named):
             return 400, {}, _error("MANIFEST_BLOB_UNKNOWN")
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
         self.fake.manifests[repository, name] = self.fake.manifests[repository, digest] = body
-        return 201, {"Docker-Content-Digest": digest} if self.fake.confirms else {}, b""
+        headers = {"Docker-Content-Digest": digest} if self.fake.confirms else {}
+        if self.fake.lists_referrers and "subject" in manifest:
+            headers["OCI-Subject"] = manifest["subject"]["digest"]
+        return 201, headers, b""
+
+    def _referrers(self, repository: str, subject: str) -> tuple[int, dict[str, str], bytes]:
+        found = {}
+        for (place, _), body in self.fake.manifests.items():
+            manifest = json.loads(body)
+            if place == repository and (manifest.get("subject") or {}).get("digest") == subject:
+                digest = "sha256:" + hashlib.sha256(body).hexdigest()
+                found[digest] = {"digest": digest, "size": len(body), "artifactType": manifest["artifactType"]}
+        return 200, {}, json.dumps({"schemaVersion": 2, "manifests": list(found.values())}).encode()
 
     def _partly(self, path: str, body: bytes) -> None:
         """Takes what came before a reset, or gives the upload up."""

@@ -1,0 +1,161 @@
+"""Building an image again from its provenance: every layer made anew, nothing taken from what earlier builds left.
+
+What another wrote may lead to no more than the build of an image that is thrown away: code of git repositories is built
+only with the user's own consent.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from mpack.artifact.limits import Limits
+from mpack.artifact.model import Trust
+from mpack.builders import BuiltImage
+from mpack.env.lockfile import LockFile
+from mpack.errors import EnvironmentFault, InputError, UsageError
+from mpack.oci.image import OciImage
+from mpack.oci.store import Store
+from mpack.pipeline import BuildRequest, Described, Workshop, described, make_builder, resolve_request
+from mpack.plan import canonical_digest
+from mpack.progress import Progress
+from mpack.resolve import ResolveOptions
+from mpack.sandbox import pick_sandbox
+from mpack.sandbox.codecache import CodeCache
+from mpack.sandbox.compiler import SandboxCompiler
+from mpack.supply.provenance import Provenance, template_of
+
+#: open, resolve, build.
+REBUILD_PHASES = 3
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The image made anew, and the store that holds it unless an engine does."""
+
+    image: BuiltImage
+    store: Store
+
+
+@contextmanager
+def rebuilt(
+    provenance: Provenance,
+    location: str,
+    workshop: Workshop,
+    progress: Progress,
+    *,
+    allow_vcs: bool = False,
+    template: Path | None = None,
+) -> Iterator[Rebuilt]:
+    """The image, built again of the artifact at `location`; it is gone when the context is left.
+
+    Raises InputError artifact-digest or rebuild-impossible, EnvironmentFault lock-mismatch, base-unavailable, and
+    what a build raises.
+    """
+    require_versions(provenance)
+    require_template(provenance, template)
+    with workshop.store.lease(), workshop.store.scratch() as scratch:
+        lock = scratch / "lock"
+        LockFile({}).with_entry(provenance.lock).write(lock)
+        request = request_of(provenance, location, lock, allow_vcs=allow_vcs, template=template)
+        with described(request, progress) as found:
+            require_same(provenance, found)
+            resolution = resolve_request(request, found, workshop, progress)
+            if resolution.fresh:
+                raise _impossible("its lock is for other wishes than its parameters tell", "Build it anew.")
+            store = Store(scratch / "store")
+            lend(workshop.store, workshop.bases.image(resolution.plan.base), store)
+            own = replace(workshop, store=store)
+            in_docker = provenance.builder == "docker"
+            with pick_sandbox(store, workshop.docker, prefer_docker=in_docker) as sandbox:
+                compiler = SandboxCompiler(sandbox, CodeCache(scratch / "bytecode"))
+                builder = make_builder(provenance.builder, request, found, own, compiler)
+                with progress.phase("build", "building the image again"):
+                    image = builder.build(resolution.plan, found.spec.contents)
+        yield Rebuilt(image, store)
+
+
+def request_of(
+    provenance: Provenance, location: str, lock: Path, *, allow_vcs: bool, template: Path | None
+) -> BuildRequest:
+    """The build as it was asked for."""
+    given = provenance.parameters
+    return BuildRequest(
+        location=location,
+        packager=given.packager,
+        arguments=given.arguments,
+        base=given.base,
+        builder=provenance.builder,
+        options=ResolveOptions(given.platform, given.python, given.trim, allow_vcs),
+        lock=lock,
+        template=template,
+        limits=Limits(**given.limits),
+        trust=Trust(frozenset(given.trust_modules), given.trust_pickle, given.keep_mlflow, given.gpu),
+        tolerance=given.tolerance,
+    )
+
+
+def require_versions(provenance: Provenance) -> None:
+    """Raises InputError rebuild-impossible where another mpack built the image."""
+    for name, wanted in provenance.versions.items():
+        if version(name) != wanted:
+            raise _impossible(
+                f"it was built with {name} {wanted}, this is {version(name)}",
+                f"Install {name}=={wanted} and try again.",
+            )
+
+
+def require_template(provenance: Provenance, template: Path | None) -> None:
+    """Raises UsageError where the build had a Dockerfile template of the user's own, and it is not given again."""
+    wanted = provenance.parameters.template
+    if wanted != template_of(template) and (wanted or template):
+        name = "no template of its own" if wanted is None else f"the template {wanted['name']} ({wanted['sha256']})"
+        raise UsageError("usage", f"The image was built with {name}.", "Give that one with --dockerfile-template.")
+
+
+def require_same(provenance: Provenance, found: Described) -> None:
+    """Raises InputError for another artifact, or one that is described otherwise now."""
+    given = provenance.parameters
+    if found.artifact.digest != given.artifact_digest:
+        raise InputError(
+            "artifact-digest",
+            f"{found.artifact.location} is {found.artifact.digest}; the image was built of {given.artifact_digest}.",
+            f"Give the artifact that it was built of ({given.artifact}) with --artifact.",
+        )
+    if canonical_digest(found.spec.to_json()) != provenance.spec:
+        raise _impossible(
+            f"of the same artifact the packager {given.packager} now wants something else",
+            "mpack.toml beside the artifact must be what it was, and so must plugins and their versions.",
+        )
+
+
+def lend(source: Store, image: OciImage, target: Store) -> None:
+    """Lets another store on the same file system have an image's blobs."""
+    for digest in {image.digest, image.id, *(layer.digest for layer in image.layers)}:
+        path = target.path(digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source.path(digest), path)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source.path(digest), path)
+
+
+def _impossible(why: str, hint: str) -> InputError:
+    return InputError("rebuild-impossible", f"The image cannot be built again: {why}.", hint)
+
+
+def artifact_location(provenance: Provenance, remembered: str, given: str | None) -> str:
+    """Where the artifact is: as the user says, else where it was. Raises EnvironmentFault artifact-missing."""
+    location = given or remembered or provenance.parameters.artifact
+    if "://" not in location and not Path(location).exists():
+        raise EnvironmentFault(
+            "artifact-missing",
+            f"The artifact that the image was built of, {location}, is not there.",
+            "Say where it is with --artifact.",
+        )
+    return location

@@ -1,0 +1,65 @@
+"""A build as its provenance."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpack.artifact.download import is_url, public_url
+from mpack.builders import BuiltImage
+from mpack.oci.store import Store
+from mpack.plan import canonical_digest
+from mpack.resolve import Resolution
+from mpack.supply.attachments import Kept, keep
+from mpack.supply.provenance import Parameters, Provenance, make_provenance, template_of
+
+if TYPE_CHECKING:
+    from mpack.pipeline import BuildRequest, Described
+
+
+def record_build(
+    request: BuildRequest, found: Described, resolution: Resolution, image: BuiltImage, store: Store
+) -> None:
+    """Lets the store remember how an image was built, and where on this machine the artifact is."""
+    made = Kept(provenance_of(request, found, resolution, image), absolute(request.location))
+    keep(store, image.id, made, in_store=image.location == "store")
+
+
+def provenance_of(request: BuildRequest, found: Described, resolution: Resolution, image: BuiltImage) -> Provenance:
+    """How an image was built."""
+    options, trust = request.options, request.trust
+    local = not is_url(request.location)
+    parameters = Parameters(
+        artifact=Path(found.artifact.location).absolute().name if local else found.artifact.location,
+        artifact_digest=found.artifact.digest,
+        packager=found.packager.name,
+        arguments=dict(request.arguments),
+        base=request.base,
+        builder=request.builder,
+        platform=options.platform,
+        python=options.python,
+        trim=options.trim,
+        allow_vcs=options.allow_vcs,
+        tolerance=request.tolerance,
+        trust_modules=tuple(sorted(trust.modules)),
+        trust_pickle=trust.pickle,
+        keep_mlflow=trust.keep_mlflow,
+        gpu=trust.gpu,
+        limits=asdict(request.limits),
+        template=template_of(request.template),
+    )
+    return make_provenance(
+        parameters,
+        resolution.plan,
+        resolution.entry,
+        canonical_digest(found.spec.to_json()),
+        image.builder,
+        {name: version(name) for name in ("mpack", "mpack-runtime")},
+    )
+
+
+def absolute(location: str) -> str:
+    """Where an artifact is, from whatever directory; a URL without what may be secret in it."""
+    return public_url(location) if is_url(location) else str(Path(location).absolute())

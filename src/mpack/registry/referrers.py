@@ -1,0 +1,143 @@
+"""Referrers at a registry: documents attached to an image there, by the referrers API, or a tag where it has none.
+
+The tag is "sha256-HEX", that of OCI distribution 1.1's fallback: an image index of the referrers, which clients keep.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpack.errors import EnvironmentFault
+from mpack.oci.blobs import is_digest
+from mpack.oci.image import OciImage, canonical_json
+from mpack.oci.referrer import EMPTY, Attachment, referrer_descriptor, referrer_manifest
+from mpack.oci.store import Store
+from mpack.registry.client import ACCEPT, OCI_INDEX, OCI_MANIFEST, Descriptor, RegistryClient, read_limited
+from mpack.registry.connection import Connection
+from mpack.registry.faults import codes, push_refused, refused
+from mpack.registry.reference import Reference
+from mpack.registry.upload import Blob, Uploader
+
+if TYPE_CHECKING:
+    import httpx
+
+#: Bytes: a larger document is not fetched.
+DOCUMENT_LIMIT = 64 << 20
+
+
+def attach(connection: Connection, image: OciImage, store: Store, documents: Sequence[Attachment]) -> None:
+    """Attaches documents to an image that the connection's repository has; the ones of an earlier push stay.
+
+    The caller holds a lease of the store. Raises EnvironmentFault registry-failed.
+    """
+    uploader = Uploader(connection, threading.Event())
+    unlisted = []
+    for document in documents:
+        manifest = referrer_manifest(document, image)
+        for data in (EMPTY, document.data):
+            added = store.add(data)
+            blob = Blob(added, len(data), store.path(added))
+            if not uploader.has(blob):
+                uploader.send(blob)
+        found = referrer_descriptor(document, manifest)
+        answer = _put(connection, found["digest"], manifest, OCI_MANIFEST)
+        if answer.headers.get("oci-subject", "") != image.digest:
+            unlisted.append(found)
+    if unlisted:
+        _list_by_tag(connection, image.digest, unlisted)
+
+
+def fetch(
+    reference: Reference,
+    digest: str,
+    media_type: str,
+    *,
+    config_dir: Path | None = None,
+    http: httpx.Client | None = None,
+) -> Iterator[bytes]:
+    """The documents of a type that are attached to the manifest `digest` in the reference's repository.
+
+    Raises EnvironmentFault registry-failed for an answer that cannot be used.
+    """
+    named = Reference(reference.registry, reference.repository, None, digest)
+    with Connection(named, config_dir=config_dir, http=http) as connection:
+        listed = _listed(connection, digest)
+    for item in listed:
+        if item.get("artifactType") != media_type or not is_digest(str(item.get("digest"))):
+            continue
+        place = Reference(reference.registry, reference.repository, None, str(item["digest"]))
+        with RegistryClient(place, config_dir=config_dir, http=http) as client:
+            layer = _layer(client.manifest(), digest, media_type)
+            if layer is not None:
+                yield client.read(layer, DOCUMENT_LIMIT)
+
+
+def tag_of(digest: str) -> str:
+    """The tag under which a manifest's referrers are listed where the registry does not list them."""
+    return digest.replace(":", "-")
+
+
+def _layer(manifest: dict[str, Any], subject: str, media_type: str) -> Descriptor | None:
+    """The one document in a referrer of `subject`; None for what is none."""
+    try:
+        if manifest["subject"]["digest"] != subject:
+            return None
+        [layer] = [item for item in manifest["layers"] if item["mediaType"] == media_type]
+        return Descriptor.from_json(layer)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _put(connection: Connection, target: str, manifest: bytes, media_type: str) -> httpx.Response:
+    reference = connection.reference
+    what = f"Attaching to {reference} at {reference.registry}"
+    path = f"/v2/{reference.repository}/manifests/{target}"
+    answer = connection.request("PUT", path, what, {"Content-Type": media_type}, content=manifest)
+    if answer.status_code not in (200, 201, 202, 204):
+        fault = push_refused(reference, answer, what, connection.identity)
+        raise EnvironmentFault(
+            fault.code,
+            f"The image is pushed, but its documents are not: {fault.message}",
+            f"{fault.hint} Where a registry takes no such manifests, --no-attest pushes the image alone.",
+        )
+    return answer
+
+
+def _list_by_tag(connection: Connection, digest: str, new: Sequence[dict[str, Any]]) -> None:
+    """Adds referrers to the index under the fallback tag; writes nothing where they are in it."""
+    held = _index(connection, f"manifests/{tag_of(digest)}")
+    known = {item.get("digest") for item in held}
+    missing = [item for item in new if item["digest"] not in known]
+    if not missing:
+        return
+    every = sorted([*held, *missing], key=lambda item: str(item.get("digest")))
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": every}
+    _put(connection, tag_of(digest), canonical_json(index), OCI_INDEX)
+
+
+def _listed(connection: Connection, digest: str) -> list[dict[str, Any]]:
+    """The referrers of a manifest: by the API (its first page) where the registry has it, else by the tag."""
+    return _index(connection, f"referrers/{digest}") or _index(connection, f"manifests/{tag_of(digest)}")
+
+
+def _index(connection: Connection, path: str) -> list[dict[str, Any]]:
+    """The descriptors of an index at the registry; [] where there is none."""
+    reference = connection.reference
+    what = f"Asking {reference.registry} what is attached to {reference}"
+    answer = connection.request("GET", f"/v2/{reference.repository}/{path}", what, {"Accept": ACCEPT}, stream=True)
+    data = read_limited(answer, reference)
+    if answer.status_code in (400, 404, 405) or "UNSUPPORTED" in codes(data.decode("utf-8", "replace")):
+        return []
+    if answer.status_code != 200:
+        raise refused(reference, f"{what} ended with HTTP {answer.status_code}")
+    try:
+        found = json.loads(data)["manifests"]
+        if not all(isinstance(item, dict) for item in found):
+            raise TypeError("an entry that is no object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise refused(reference, f"{what} was answered with no index ({error})") from error
+    return list(found)

@@ -1,0 +1,106 @@
+"""The documents of an image of the store, and the files that they are where there is no registry to hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpack.errors import InputError
+from mpack.oci.files import disk_faults, write_whole
+from mpack.oci.image import OciImage, canonical_json
+from mpack.oci.referrer import Attachment
+from mpack.oci.store import Store
+from mpack.paths import cache_dir
+from mpack.supply.provenance import Provenance
+
+#: The kinds of documents that go with an image.
+KINDS = ("sbom", "provenance")
+#: Bytes: larger documents are nobody's.
+LIMIT = 64 << 20
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the store remembers of a build: its provenance, and where on this machine the artifact was."""
+
+    provenance: Provenance
+    location: str
+
+
+def keep(store: Store, image_id: str, made: Kept, *, in_store: bool) -> None:
+    """Remembers how an image was built; `in_store` False for one that only an engine has."""
+    value = {"location": made.location, "predicate": made.provenance.predicate()}
+    store.provenance.put(image_id, canonical_json(value), in_store=in_store)
+
+
+def kept(store: Store, image_id: str) -> Kept | None:
+    """How an image was built, or None. Raises InputError provenance-invalid for what another version kept."""
+    data = store.provenance.get(image_id)
+    if data is None:
+        return None
+    try:
+        value = json.loads(data)
+        location, predicate = str(value["location"]), value["predicate"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "provenance-invalid",
+            f"What the store remembers of {image_id} is damaged.",
+            "Build the image again from its artifact.",
+        ) from error
+    return Kept(Provenance.from_predicate(predicate), location)
+
+
+def sbom_of(image: OciImage, provenance: Provenance | None) -> Attachment:
+    """The SBOM of an image whose blobs are at hand; without provenance the model's files are read for it."""
+    from mpack.supply.facts import model_files, read_facts
+    from mpack.supply.sbom import make_sbom
+
+    models = provenance.model_files() if provenance else model_files(image)
+    return make_sbom(image, read_facts(image, facts_dir()), models, provenance, facts_dir())
+
+
+def attachments(image: OciImage, store: Store) -> tuple[Attachment, ...]:
+    """The SBOM and the provenance of an image of the store; none for one that mpack did not build here."""
+    found = kept(store, image.id)
+    if found is None:
+        return ()
+    return sbom_of(image, found.provenance), found.provenance.attachment(image)
+
+
+def facts_dir() -> Path:
+    """Where earlier readings of layers, and what was made of them, are kept."""
+    return cache_dir() / "sbom"
+
+
+def beside(path: Path, kind: str, image_digest: str) -> Path:
+    """Where a document of an image in a file is: beside an archive, inside an OCI layout."""
+    if path.is_dir():
+        return path / f"{image_digest.replace(':', '-')}.{kind}.json"
+    return path.with_name(f"{path.name}.{kind}.json")
+
+
+def write_beside(path: Path, image_digest: str, documents: Iterable[Attachment]) -> None:
+    """Writes an image's documents beside its archive or into its layout; removes those of another image there."""
+    found = {document.kind: document.data for document in documents}
+    for kind in KINDS:
+        place = beside(path, kind, image_digest)
+        with disk_faults(f"Writing {place}", place.parent):
+            if kind in found:
+                write_whole(place, found[kind])
+            else:
+                place.unlink(missing_ok=True)
+
+
+def read_beside(path: Path, kind: str, image_digest: str) -> bytes | None:
+    """A document that `write_beside` wrote, or None. Raises InputError provenance-invalid for one that is too large."""
+    place = beside(path, kind, image_digest)
+    try:
+        with place.open("rb") as stream:
+            data = stream.read(LIMIT + 1)
+    except OSError:
+        return None
+    if len(data) > LIMIT:
+        raise InputError("provenance-invalid", f"{place} has more than {LIMIT >> 20} MB.")
+    return data

@@ -1,0 +1,215 @@
+"""SLSA provenance v1: how an image was built, whole enough to build it again. Nothing in it varies between two builds.
+
+It holds no secret and no host path: of a local artifact only the file name is told, of a URL not its query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mpack import __version__
+from mpack.env.lockfile import LockEntry
+from mpack.errors import InputError
+from mpack.oci.image import OciImage, canonical_json
+from mpack.oci.referrer import Attachment
+from mpack.plan import ImagePlan, LockedPackage
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "https://mpack.dev/provenance/build/v1"
+BUILDER = "https://mpack.dev/builder/"
+IN_TOTO = "application/vnd.in-toto+json"
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What the user decided: everything a rebuild needs to be told besides the artifact's bytes and the lock.
+
+    `artifact` is a file name or a URL without query, `artifact_digest` the artifact's "sha256:…"; `template` the name
+    and SHA-256 of a Dockerfile template of the user's own. `limits` are those of `mpack.artifact.limits`.
+    """
+
+    artifact: str
+    artifact_digest: str
+    packager: str
+    arguments: Mapping[str, str]
+    base: str | None
+    builder: str
+    platform: str
+    python: str | None
+    trim: bool
+    allow_vcs: bool
+    tolerance: float | None
+    trust_modules: tuple[str, ...]
+    trust_pickle: bool
+    keep_mlflow: bool
+    gpu: bool
+    limits: Mapping[str, int]
+    template: Mapping[str, str] | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How an image was built. `spec` is the digest of what the packager wanted, `builder` which one built it,
+    `versions` of mpack's distributions, `materials` all that went in, as in-toto's resource descriptors."""
+
+    parameters: Parameters
+    lock: LockEntry
+    spec: str
+    builder: str
+    versions: Mapping[str, str]
+    materials: tuple[Mapping[str, Any], ...]
+
+    def predicate(self) -> dict[str, Any]:
+        """SLSA's `predicate`."""
+        return {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {
+                    **asdict(self.parameters),
+                    "trust_modules": list(self.parameters.trust_modules),
+                },
+                "internalParameters": {"lock": self.lock.to_json(), "spec": self.spec},
+                "resolvedDependencies": [dict(item) for item in self.materials],
+            },
+            "runDetails": {"builder": {"id": BUILDER + self.builder, "version": dict(self.versions)}},
+        }
+
+    @classmethod
+    def from_predicate(cls, data: Any) -> Provenance:
+        """The inverse of `predicate`. Raises InputError provenance-invalid for what mpack does not write."""
+        try:
+            definition, details = data["buildDefinition"], data["runDetails"]
+            if definition["buildType"] != BUILD_TYPE:
+                raise ValueError(f"its build type is {definition['buildType']!r}")
+            given, inner = definition["externalParameters"], definition["internalParameters"]
+            parameters = Parameters(**{**given, "trust_modules": tuple(given["trust_modules"])})
+            _check(parameters)
+            identifier = str(details["builder"]["id"])
+            if not identifier.startswith(BUILDER):
+                raise ValueError(f"its builder is {identifier!r}")
+            return cls(
+                parameters,
+                LockEntry.from_json(inner["lock"]),
+                str(inner["spec"]),
+                identifier.removeprefix(BUILDER),
+                {str(key): str(value) for key, value in details["builder"]["version"].items()},
+                tuple(dict(item) for item in definition["resolvedDependencies"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            why = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise InputError(
+                "provenance-invalid",
+                f"The provenance is not one that mpack {__version__} can build from: {why}.",
+                "Only images that mpack built can be built again, by the same version.",
+            ) from error
+
+    def model_files(self) -> dict[str, str]:
+        """Path in the image -> SHA-256 (hex) of the model's files."""
+        return {
+            str(item["name"]): str(item["digest"]["sha256"])
+            for item in self.materials
+            if str(item.get("name", "")).startswith("/") and "sha256" in (item.get("digest") or {})
+        }
+
+    def attachment(self, image: OciImage) -> Attachment:
+        """The in-toto statement about an image of the store: by its manifest, and by its id for who has no manifest."""
+        names = {"manifest": image.digest, "config": image.id}
+        statement = {
+            "_type": STATEMENT,
+            "subject": [
+                {"name": f"{image_name(image)} ({kind})", "digest": {"sha256": digest.removeprefix("sha256:")}}
+                for kind, digest in names.items()
+            ],
+            "predicateType": PREDICATE,
+            "predicate": self.predicate(),
+        }
+        return Attachment("provenance", IN_TOTO, canonical_json(statement), (("in-toto.io/predicate-type", PREDICATE),))
+
+
+def make_provenance(
+    parameters: Parameters, plan: ImagePlan, lock: LockEntry, spec: str, builder: str, versions: Mapping[str, str]
+) -> Provenance:
+    """The provenance of a plan that was built."""
+    return Provenance(parameters, lock, spec, builder, versions, tuple(_materials(plan)))
+
+
+def read_statement(data: bytes, digests: Container[str | None]) -> Provenance:
+    """The provenance in a statement about an image with one of these digests.
+
+    Raises InputError provenance-invalid.
+    """
+    try:
+        statement = json.loads(data)
+        if statement["_type"] != STATEMENT or statement["predicateType"] != PREDICATE:
+            raise ValueError("another kind of statement")
+        subjects = [f"sha256:{item['digest']['sha256']}" for item in statement["subject"]]
+        predicate = statement["predicate"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _invalid(f"it is not SLSA provenance v1 ({error})") from error
+    if not any(subject in digests for subject in subjects):
+        raise _invalid(f"it is about another image ({', '.join(subjects) or 'none'})")
+    return Provenance.from_predicate(predicate)
+
+
+def image_name(image: OciImage) -> str:
+    """ "name:version" of the model in an image by its labels; the beginning of its id without any."""
+    title, version = (image.labels.get(f"org.opencontainers.image.{key}") for key in ("title", "version"))
+    return f"{title}:{version}" if title and version else title or image.id[7:19]
+
+
+def template_of(path: Path | None) -> dict[str, str] | None:
+    """What is recorded of a Dockerfile template."""
+    if path is None:
+        return None
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _materials(plan: ImagePlan) -> Iterator[dict[str, Any]]:
+    base = plan.base.digest.removeprefix("sha256:")
+    yield {"name": plan.base.reference, "digest": {"sha256": base}}
+    for package in plan.environment.to_install:
+        for found in package.hashes or ("",):
+            digest = {"digest": {"sha256": found.removeprefix("sha256:")}} if found else {}
+            yield {"name": f"{package.name}=={package.version}", **_uri(package), **digest}
+    for tree in plan.trees:
+        if tree.kind == "model":
+            for file in tree.files:
+                yield {"name": f"{tree.target}/{file.path}", "digest": {"sha256": file.sha256}}
+
+
+def _uri(package: LockedPackage) -> dict[str, str]:
+    if package.source == "index":
+        return {"uri": f"pkg:pypi/{package.name}@{package.version}"}
+    return {"uri": package.url} if package.url and "://" in package.url else {}
+
+
+def _check(given: Parameters) -> None:
+    """Raises ValueError for a parameter of another type than mpack writes."""
+    text = (str, type(None))
+    wanted: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("artifact", "artifact_digest", "packager", "builder", "platform"), (str,)),
+        **dict.fromkeys(("base", "python"), text),
+        **dict.fromkeys(("trim", "allow_vcs", "trust_pickle", "keep_mlflow", "gpu"), (bool,)),
+        "tolerance": (int, float, type(None)),
+        "template": (dict, type(None)),
+        **dict.fromkeys(("arguments", "limits"), (dict,)),
+    }
+    for name, types in wanted.items():
+        if not isinstance(getattr(given, name), types):
+            raise ValueError(f"{name} is of another type")
+    if not all(isinstance(value, str) for value in (*given.arguments.values(), *given.trust_modules)):
+        raise ValueError("an argument is no text")
+    if not all(isinstance(value, int) for value in given.limits.values()):
+        raise ValueError("a limit is no number")
+
+
+def _invalid(why: str) -> InputError:
+    return InputError(
+        "provenance-invalid", f"The provenance cannot be used: {why}.", "Take it from where mpack put the image."
+    )
