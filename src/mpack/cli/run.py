@@ -75,7 +75,8 @@ def run_image(
     chosen = pick_engine(engine, store)
     reference = request.location
     if is_artifact(reference):
-        from mpack.pipeline import BUILD_PHASES, build
+        from mpack.cli.build import BUILD_PHASES
+        from mpack.pipeline import build
         from mpack.progress import Progress
 
         reference = build(request, Progress(BUILD_PHASES)).image.id

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mpack.contents import Contents
 from mpack.env.index import IndexSettings
-from mpack.env.install import install_venv
+from mpack.env.install import install
 from mpack.errors import EnvironmentFault, UsageError
 from mpack.plan import BaseImage, ImagePlan
 from mpack.run import Started
@@ -49,7 +49,9 @@ def run_locally(
             replace(package, source="index") if package.source == "base" else package
             for package in plan.environment.packages
         )
-        install_venv(replace(plan.environment, packages=packages), base, work / "venv", index=index, contents=contents)
+        install(
+            replace(plan.environment, packages=packages), base, work / "venv", "venv", index=index, contents=contents
+        )
         _lay_out(plan, contents, work)
         settings = dict(plan.config.env) | ({"MPACK_HOST": LOOPBACK, "MPACK_PORT": str(port)} if port else {})
         settings |= {"PYTHONPATH": str(work / "runtime"), "MPACK_MODEL_JSON": str(work / "model.json")}
