@@ -54,12 +54,14 @@ class Unverified(Mpack):
 
 
 def local(bench: Bench, subjects: Sequence[Subject], figures: Figures) -> None:
-    """Cold (no wheels, no layers), model changed, nothing changed; the subjects take turns."""
+    """Cold (no wheels, no layers) once, for it takes long; model changed, nothing changed; the subjects take turns."""
     changes = itertools.count()
     for number in range(bench.repeat):
         for subject in subjects:
             model = copy_model(bench, CASE)
             for state, (row, changed) in _ROWS.items():
+                if state == COLD and number:
+                    continue
                 say(f"{subject.name}: {row} ({number + 1} of {bench.repeat})")
                 if state == COLD:
                     subject.reset(CASE, state)
