@@ -52,20 +52,41 @@ if TYPE_CHECKING:  # Python 3.8 cannot evaluate these; annotations are never eva
 
 VENV = "/opt/mpack/venv"
 
-_HEAVY = "lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy statsmodels xgboost xgboost-cpu"
+_HEAVY = (
+    "joblib lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy skops statsmodels xgboost "
+    "xgboost-cpu"
+)
 #: The published rule of what is left out. `directories`, `suffixes` and `tests` hold inside the packages of
-#: `distributions`: of a directory of the last kind only modules stay that are no tests themselves, for packages import
-#: such helpers at run time (numpy 2.2: numpy._core.tests._natype). `paths` are prefixes in site-packages, by
-#: distribution; `data` are prefixes in the venv, for every distribution.
+#: `distributions`: of a directory of the last kind only modules right in it stay that are no tests themselves, for
+#: packages import such helpers at run time (numpy 2.2: numpy._core.tests._natype). `paths` are prefixes in
+#: site-packages, by distribution; `modules` are shared libraries there, by their path up to its first dot: modules for
+#: tests alone, and onnxruntime's library for programs in C (its module has all of it in itself); `data` are prefixes in
+#: the venv, for every distribution.
 TRIM: dict[str, Any] = {
     "distributions": _HEAVY.split(),
     "directories": ["include"],
     "tests": ["tests"],
-    "suffixes": [".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".f", ".f90", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx"],
+    "suffixes": [".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".f", ".f90", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx", ".tp"],
     "paths": {
+        "joblib": ["joblib/test"],
         "onnx": ["onnx/backend/test/data", "onnx/test"],
         "pyarrow": ["pyarrow/src"],
+        "scikit-learn": ["sklearn/datasets/data", "sklearn/datasets/descr", "sklearn/datasets/images"],
         "torch": ["torch/include", "torch/share", "torch/test"],
+    },
+    "modules": {
+        "numpy": [
+            "numpy/_core/" + name
+            for name in "_multiarray_tests _operand_flag_tests _rational_tests _simd _struct_ufunc_tests _umath_tests".split()
+        ],
+        "onnxruntime": ["onnxruntime/capi/libonnxruntime"],
+        "scipy": [
+            "scipy/" + name
+            for name in (
+                "_lib/_test_ccallback _lib/_test_deprecation_call _lib/_test_deprecation_def integrate/_test_multivariate "
+                "ndimage/_ctest ndimage/_cytest special/_test_internal"
+            ).split()
+        ],
     },
     "data": ["include", "share/applications", "share/doc", "share/icons", "share/jupyter", "share/man"],
 }
@@ -276,18 +297,23 @@ def _left_out(package: str, path: str, place: str | None, trim: bool) -> bool:
         return _under(path, TRIM["data"])
     if parts[0].endswith(".dist-info"):
         return False
-    if _under(path, TRIM["paths"].get(package, [])):
+    if _under(path, TRIM["paths"].get(package, [])) or _is_module(path, TRIM["modules"].get(package, [])):
         return True
     if package not in TRIM["distributions"]:
         return False
     if any(part in TRIM["directories"] for part in parts[:-1]) or path.endswith(tuple(TRIM["suffixes"])):
         return True
-    return any(part in TRIM["tests"] for part in parts[:-1]) and not _is_helper(parts[-1])
+    tests = [part in TRIM["tests"] for part in parts[:-1]]
+    return any(tests) and not (tests[-1] and _is_helper(parts[-1]))
 
 
 def _is_helper(name: str) -> bool:
     """True for a module that a test suite or, at times, the package itself imports."""
     return name.endswith(".py") and not name.startswith("test_") and name != "conftest.py"
+
+
+def _is_module(path: str, modules: Iterable[str]) -> bool:
+    return path.partition(".")[0] in modules and ".so" in path
 
 
 def _under(path: str, prefixes: Iterable[str]) -> bool:

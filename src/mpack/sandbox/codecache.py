@@ -1,7 +1,7 @@
 """Compiled files by what they were compiled from: two environments that share a package compile it once.
 
 An entry is keyed by the base image's layers (its interpreter did it), the interpreter's version, the source's path in
-the image and its SHA-256, and it begins with its own SHA-256: one cut short by a crash is no entry.
+the image, its SHA-256 and how docstrings are kept, and it begins with its own SHA-256: one cut short by a crash is no entry.
 """
 
 from __future__ import annotations
@@ -71,6 +71,6 @@ class CodeCache:
         return self._directory / key[:2] / key
 
 
-def code_key(base: Sequence[str], python_version: str, path: str, sha256: str) -> str:
-    """The key of one source: `base` are the diff ids of the base's layers."""
-    return hashlib.sha256("\0".join([*base, python_version, path, sha256]).encode()).hexdigest()
+def code_key(base: Sequence[str], python_version: str, path: str, sha256: str, options: Sequence[str] = ()) -> str:
+    """The key of one source: `base` are the diff ids of the base's layers, `options` the compiler's."""
+    return hashlib.sha256("\0".join([*base, python_version, path, sha256, *options]).encode()).hexdigest()

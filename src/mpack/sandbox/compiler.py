@@ -57,14 +57,14 @@ class SandboxCompiler:
         """What the cache has, and the rest compiled in the image."""
         base = [layer.diff_id for layer in image.layers if layer.kind == "base"]
         keys = {
-            source: code_key(base, bytecode.python_version, source, sha256)
+            source: code_key(base, bytecode.python_version, source, sha256, bytecode.options)
             for source, sha256 in _hashes(box, bytecode.sources).items()
         }
         paths = {source: cached_path(source, bytecode.python_version) for source in bytecode.sources}
         compiled = {paths[source]: code for source, key in keys.items() if (code := self._cache.get(key)) is not None}
         missing = [source for source in bytecode.sources if paths[source] not in compiled]
         if missing:
-            made = _read_tar(_run(box, missing), {paths[source] for source in missing})
+            made = _read_tar(_run(box, missing, *bytecode.options), {paths[source] for source in missing})
             for source in missing:
                 if base and source in keys and paths[source] in made:
                     self._cache.put(keys[source], made[paths[source]])
