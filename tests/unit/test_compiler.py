@@ -41,6 +41,7 @@ class FakeSandbox:
         self.opened = self.compiled = 0
         self.sha256 = "0" * 64
         self.stdin = b""
+        self.args: list[str] = []
 
     @contextmanager
     def open(self, image: BuiltImage) -> Iterator[FakeSandbox]:
@@ -55,6 +56,7 @@ class FakeSandbox:
             lines = [f"{self.sha256} {source}" for source in stdin.decode().splitlines()]
             return Completed(0, "\n".join(lines).encode(), "")
         self.compiled += 1
+        self.args = list(args)
         return self.done
 
 
@@ -119,7 +121,7 @@ BASED = replace(IMAGE, layers=(BuiltLayer("sha256:base", "base"),))
 
 
 def test_what_was_compiled_once_is_taken_from_the_cache(tmp_path: Path) -> None:
-    """The same source under the same base and interpreter is compiled once; another source, base or version anew."""
+    """The same source under the same base and interpreter is compiled once; another one or another way anew."""
     sandbox, cache = FakeSandbox([COMPILED]), CodeCache(tmp_path)
     compiler = SandboxCompiler(sandbox, cache)
     assert compiler.compile(BASED, SOURCES) == compiler.compile(BASED, SOURCES) == {"/" + COMPILED: b"code"}
@@ -128,9 +130,11 @@ def test_what_was_compiled_once_is_taken_from_the_cache(tmp_path: Path) -> None:
     assert sandbox.compiled == 2
     compiler.compile(BASED, Bytecode("3.11.3", SOURCES.sources))
     assert sandbox.compiled == 3
+    compiler.compile(BASED, replace(SOURCES, short_docstrings=True))
+    assert (sandbox.compiled, sandbox.args) == (4, ["--short-docstrings"])
     sandbox.sha256 = "1" * 64
     compiler.compile(BASED, SOURCES)
-    assert sandbox.compiled == 4
+    assert (sandbox.compiled, sandbox.args) == (5, [])
 
 
 def test_a_damaged_entry_is_none(tmp_path: Path) -> None:

@@ -66,7 +66,23 @@ TRIM: dict[str, Any] = {
     "distributions": _HEAVY.split(),
     "directories": ["include"],
     "tests": ["tests"],
-    "suffixes": [".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".f", ".f90", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx", ".tp"],
+    "suffixes": [
+        ".a",
+        ".c",
+        ".cc",
+        ".cpp",
+        ".cu",
+        ".cuh",
+        ".f",
+        ".f90",
+        ".h",
+        ".hpp",
+        ".pxd",
+        ".pxi",
+        ".pyi",
+        ".pyx",
+        ".tp",
+    ],
     "paths": {
         "joblib": ["joblib/test"],
         "onnx": ["onnx/backend/test/data", "onnx/test"],
@@ -76,16 +92,22 @@ TRIM: dict[str, Any] = {
     },
     "modules": {
         "numpy": [
-            "numpy/_core/" + name
-            for name in "_multiarray_tests _operand_flag_tests _rational_tests _simd _struct_ufunc_tests _umath_tests".split()
+            "numpy/_core/_multiarray_tests",
+            "numpy/_core/_operand_flag_tests",
+            "numpy/_core/_rational_tests",
+            "numpy/_core/_simd",
+            "numpy/_core/_struct_ufunc_tests",
+            "numpy/_core/_umath_tests",
         ],
         "onnxruntime": ["onnxruntime/capi/libonnxruntime"],
         "scipy": [
-            "scipy/" + name
-            for name in (
-                "_lib/_test_ccallback _lib/_test_deprecation_call _lib/_test_deprecation_def integrate/_test_multivariate "
-                "ndimage/_ctest ndimage/_cytest special/_test_internal"
-            ).split()
+            "scipy/_lib/_test_ccallback",
+            "scipy/_lib/_test_deprecation_call",
+            "scipy/_lib/_test_deprecation_def",
+            "scipy/integrate/_test_multivariate",
+            "scipy/ndimage/_ctest",
+            "scipy/ndimage/_cytest",
+            "scipy/special/_test_internal",
         ],
     },
     "data": ["include", "share/applications", "share/doc", "share/icons", "share/jupyter", "share/man"],

@@ -1,7 +1,8 @@
 """Compiled files by what they were compiled from: two environments that share a package compile it once.
 
 An entry is keyed by the base image's layers (its interpreter did it), the interpreter's version, the source's path in
-the image, its SHA-256 and how docstrings are kept, and it begins with its own SHA-256: one cut short by a crash is no entry.
+the image, its SHA-256 and the compiler's options, and it begins with its own SHA-256: one cut short by a crash is no
+entry.
 """
 
 from __future__ import annotations
