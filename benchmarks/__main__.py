@@ -1,4 +1,4 @@
-"""`python -m benchmarks [build|size|ready|throughput …] [--repeat N]`: measures, prints; nothing of it stays behind."""
+"""`python -m benchmarks [build|size|ready|start|throughput …] [--repeat N]`: measures, prints; nothing stays behind."""
 
 from __future__ import annotations
 
