@@ -52,37 +52,17 @@ if TYPE_CHECKING:  # Python 3.8 cannot evaluate these; annotations are never eva
 
 VENV = "/opt/mpack/venv"
 
-_HEAVY = (
-    "joblib lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy skops statsmodels xgboost "
-    "xgboost-cpu"
-)
-#: The published rule of what is left out. `directories`, `suffixes` and `tests` hold inside the packages of
-#: `distributions`: of a directory of the last kind only modules right in it stay that are no tests themselves, for
-#: packages import such helpers at run time (numpy 2.2: numpy._core.tests._natype). `paths` are prefixes in
-#: site-packages, by distribution; `modules` are shared libraries there, by their path up to its first dot: modules for
-#: tests alone, and onnxruntime's library for programs in C (its module has all of it in itself); `data` are prefixes in
-#: the venv, for every distribution.
+_HEAVY = "joblib lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy skops statsmodels xgboost"
+_SOURCES = "a c cc cpp cu cuh f f90 h hpp pxd pxi pyi pyx tp"
+#: The published rule (docs/howto/what-is-left-out.md). `directories`, `suffixes` and `tests` hold inside the packages of
+#: `distributions`; modules right in `tests` that are no tests stay, for numpy imports one. `paths` are prefixes in
+#: site-packages, `libraries` patterns of whole paths there: modules for tests alone, and onnxruntime's library for
+#: programs in C, which its module has in itself. `data` are prefixes in the venv, for every distribution.
 TRIM: dict[str, Any] = {
-    "distributions": _HEAVY.split(),
+    "distributions": [*_HEAVY.split(), "xgboost-cpu"],
     "directories": ["include"],
     "tests": ["tests"],
-    "suffixes": [
-        ".a",
-        ".c",
-        ".cc",
-        ".cpp",
-        ".cu",
-        ".cuh",
-        ".f",
-        ".f90",
-        ".h",
-        ".hpp",
-        ".pxd",
-        ".pxi",
-        ".pyi",
-        ".pyx",
-        ".tp",
-    ],
+    "suffixes": ["." + name for name in _SOURCES.split()],
     "paths": {
         "joblib": ["joblib/test"],
         "onnx": ["onnx/backend/test/data", "onnx/test"],
@@ -90,25 +70,10 @@ TRIM: dict[str, Any] = {
         "scikit-learn": ["sklearn/datasets/data", "sklearn/datasets/descr", "sklearn/datasets/images"],
         "torch": ["torch/include", "torch/share", "torch/test"],
     },
-    "modules": {
-        "numpy": [
-            "numpy/_core/_multiarray_tests",
-            "numpy/_core/_operand_flag_tests",
-            "numpy/_core/_rational_tests",
-            "numpy/_core/_simd",
-            "numpy/_core/_struct_ufunc_tests",
-            "numpy/_core/_umath_tests",
-        ],
-        "onnxruntime": ["onnxruntime/capi/libonnxruntime"],
-        "scipy": [
-            "scipy/_lib/_test_ccallback",
-            "scipy/_lib/_test_deprecation_call",
-            "scipy/_lib/_test_deprecation_def",
-            "scipy/integrate/_test_multivariate",
-            "scipy/ndimage/_ctest",
-            "scipy/ndimage/_cytest",
-            "scipy/special/_test_internal",
-        ],
+    "libraries": {
+        "numpy": r"numpy/_core/(_simd|_\w+_tests)\..*so",
+        "onnxruntime": r"onnxruntime/capi/libonnxruntime\.so.*",
+        "scipy": r"scipy/((_lib|integrate|special)/_test_\w+|ndimage/_(c|cy)test)\..*so",
     },
     "data": ["include", "share/applications", "share/doc", "share/icons", "share/jupyter", "share/man"],
 }
@@ -319,23 +284,16 @@ def _left_out(package: str, path: str, place: str | None, trim: bool) -> bool:
         return _under(path, TRIM["data"])
     if parts[0].endswith(".dist-info"):
         return False
-    if _under(path, TRIM["paths"].get(package, [])) or _is_module(path, TRIM["modules"].get(package, [])):
+    if _under(path, TRIM["paths"].get(package, [])) or re.fullmatch(TRIM["libraries"].get(package, ""), path):
         return True
     if package not in TRIM["distributions"]:
         return False
     if any(part in TRIM["directories"] for part in parts[:-1]) or path.endswith(tuple(TRIM["suffixes"])):
         return True
     tests = [part in TRIM["tests"] for part in parts[:-1]]
-    return any(tests) and not (tests[-1] and _is_helper(parts[-1]))
-
-
-def _is_helper(name: str) -> bool:
-    """True for a module that a test suite or, at times, the package itself imports."""
-    return name.endswith(".py") and not name.startswith("test_") and name != "conftest.py"
-
-
-def _is_module(path: str, modules: Iterable[str]) -> bool:
-    return path.partition(".")[0] in modules and ".so" in path
+    # A module that a test suite or, at times, the package itself imports.
+    helper = path.endswith(".py") and not parts[-1].startswith("test_") and parts[-1] != "conftest.py"
+    return any(tests) and not (tests[-1] and helper)
 
 
 def _under(path: str, prefixes: Iterable[str]) -> bool:
