@@ -54,10 +54,10 @@ VENV = "/opt/mpack/venv"
 
 _HEAVY = "joblib lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy skops statsmodels xgboost"
 _SOURCES = "a c cc cpp cu cuh f f90 h hpp pxd pxi pyi pyx tp"
-#: The published rule (docs/howto/what-is-left-out.md). `directories`, `suffixes` and `tests` hold inside the packages of
-#: `distributions`; modules right in `tests` that are no tests stay, for numpy imports one. `paths` are prefixes in
-#: site-packages, `libraries` patterns of whole paths there: modules for tests alone, and onnxruntime's library for
-#: programs in C, which its module has in itself. `data` are prefixes in the venv, for every distribution.
+#: The rule that docs/howto/what-is-left-out.md tells. `directories`, `suffixes` and `tests` hold inside the packages of
+#: `distributions`; of `tests` modules stay that are no tests, for numpy imports one. `paths` are prefixes and `libraries`
+#: whole paths in site-packages: modules for tests alone, and onnxruntime's library for programs in C, which its module
+#: has in itself. `data` are prefixes in the venv.
 TRIM: dict[str, Any] = {
     "distributions": [*_HEAVY.split(), "xgboost-cpu"],
     "directories": ["include"],
@@ -291,7 +291,6 @@ def _left_out(package: str, path: str, place: str | None, trim: bool) -> bool:
     if any(part in TRIM["directories"] for part in parts[:-1]) or path.endswith(tuple(TRIM["suffixes"])):
         return True
     tests = [part in TRIM["tests"] for part in parts[:-1]]
-    # A module that a test suite or, at times, the package itself imports.
     helper = path.endswith(".py") and not parts[-1].startswith("test_") and parts[-1] != "conftest.py"
     return any(tests) and not (tests[-1] and helper)
 
