@@ -55,7 +55,7 @@ VENV = "/opt/mpack/venv"
 _HEAVY = "joblib lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy skops statsmodels xgboost"
 _SOURCES = "a c cc cpp cu cuh f f90 h hpp pxd pxi pyi pyx tp"
 #: The rule that docs/howto/what-is-left-out.md tells. `directories`, `suffixes` and `tests` hold inside the packages of
-#: `distributions`; of `tests` modules stay that are no tests, for numpy imports one. `paths` are prefixes and `libraries`
+#: `distributions`; of `tests` modules stay that are no tests: numpy imports one. `paths` are prefixes and `libraries`
 #: whole paths in site-packages: modules for tests alone, and onnxruntime's library for programs in C, which its module
 #: has in itself. `data` are prefixes in the venv.
 TRIM: dict[str, Any] = {
