@@ -1,10 +1,11 @@
-"""The three things measured: building, size, and `docker run` to ready. Each takes subjects and fills in figures."""
+"""What is measured: building, size, `docker run` to ready, a start without docker's part. Each fills in figures."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -16,13 +17,19 @@ from typing import IO
 
 from benchmarks.bench import CASE, MODELS, ROOT, Bench, ask, free_port, run, say, timed
 from benchmarks.figures import Figures
-from benchmarks.subjects import COLD, SAME, WARM, WHEELS, Serving, Subject
+from benchmarks.subjects import COLD, SAME, WARM, WHEELS, Mpack, Serving, Subject
 from mpack.engine.docker import RUN_LABEL
 from mpack.errors import EnvironmentFault
 
 MB = 1e6
 READY_WITHIN = 120.0
 POLL = 0.01
+#: Seconds between two questions where milliseconds are measured.
+SHORT_POLL = 0.002
+#: mpack's alone: the fixture, its model, what it stands for, and a request.
+ONNX = ("onnx-iris", "iris.onnx", "ONNX", b'{"data": [[5.1, 3.5, 1.4, 0.2]]}')
+#: Writes the machine's monotonic clock to stderr and becomes the program that its arguments name.
+_STAMP = "import os, sys, time; os.write(2, b'exec at %f\\n' % time.monotonic()); os.execvp(sys.argv[1], sys.argv[1:])"
 #: How a build finds the machine -> (its row, whether the model has other bytes than before).
 _ROWS = {
     COLD: ("build, cold", True),
@@ -85,7 +92,47 @@ def ready(bench: Bench, subjects: Sequence[Subject], figures: Figures) -> None:
                     figures.into(f"memory then, {what}", "MB", subject.name).append(_memory(bench, container) / MB)
 
 
-SCENES: dict[str, Callable[[Bench, Sequence[Subject], Figures], None]] = {"build": build, "size": size, "ready": ready}
+def start(bench: Bench, subjects: Sequence[Subject], figures: Figures) -> None:
+    """From the exec of the image's entry point to its first answer: what docker does before is not counted."""
+    cases = [
+        (what, subject, _image(bench, subject, case), _request(case))
+        for case, what in MODELS.items()
+        for subject in subjects
+    ]
+    case, file, what, body = ONNX
+    for subject in subjects:
+        if isinstance(subject, Mpack):
+            image = subject.build(ROOT / "fixtures" / "models" / case / file, case, WARM)
+            figures.into(f"size unpacked, {what}", "MB", subject.name).append(bench.built(image)["Size"] / MB)
+            figures.into(f"size compressed, {what}", "MB", subject.name).append((subject.compressed(case) or 0) / MB)
+            cases.append((what, subject, image, body))
+    for number in range(bench.repeat + 1):
+        for what, subject, image, body in cases:
+            say(f"{subject.name}: entry point to first answer, {what} ({number} of {bench.repeat})")
+            took = _started(bench, subject.serving, image, body)
+            if number > 0:  # the first one read the files from disk
+                figures.into(f"entry point to first answer, {what}", "s", subject.name).append(took)
+
+
+def _started(bench: Bench, serving: Serving, image: str, body: bytes) -> float:
+    """Seconds from exec to the first 200. The container's monotonic clock is this machine's."""
+    config = bench.built(image)["Config"]
+    words = ["-c", _STAMP, *(config["Entrypoint"] or ()), *(config["Cmd"] or ())]
+    with running(bench, serving, image, ["--entrypoint=python3"], words) as (container, port):
+        until_ready(bench, serving, container, port, path=serving.invoke, body=body, poll=SHORT_POLL)
+        answered = time.monotonic()
+        stamp = re.search(r"^exec at ([0-9.]+)$", _log(bench, container), re.MULTILINE)
+    if stamp is None:
+        raise EnvironmentFault("engine-failed", f"The container of {image} did not write when it started.", "")
+    return answered - float(stamp[1])
+
+
+SCENES: dict[str, Callable[[Bench, Sequence[Subject], Figures], None]] = {
+    "build": build,
+    "size": size,
+    "ready": ready,
+    "start": start,
+}
 
 
 def copy_model(bench: Bench, case: str) -> Path:
@@ -110,27 +157,39 @@ def _request(case: str) -> bytes:
 
 
 @contextlib.contextmanager
-def running(bench: Bench, serving: Serving, image: str) -> Iterator[tuple[str, int]]:
+def running(
+    bench: Bench, serving: Serving, image: str, options: Sequence[str] = (), words: Sequence[str] = ()
+) -> Iterator[tuple[str, int]]:
     """(container, port on this machine); the container is removed whatever happens."""
     port = free_port()
     name = f"{bench.token}-{port}"
     try:
-        options = [f"--name={name}", f"--label={RUN_LABEL}=bench", f"--publish=127.0.0.1:{port}:{serving.port}"]
-        run([bench.docker.client, "run", "--detach", *options, *serving.options, image])
+        own = [f"--name={name}", f"--label={RUN_LABEL}=bench", f"--publish=127.0.0.1:{port}:{serving.port}"]
+        run([bench.docker.client, "run", "--detach", *own, *serving.options, *options, image, *words])
         yield name, port
     finally:
         subprocess.run([bench.docker.client, "rm", "-f", "-v", name], capture_output=True, check=False)
 
 
-def until_ready(bench: Bench, serving: Serving, container: str, port: int) -> None:
-    """Raises EnvironmentFault with the container's last lines after READY_WITHIN seconds."""
+def until_ready(
+    bench: Bench,
+    serving: Serving,
+    container: str,
+    port: int,
+    *,
+    path: str | None = None,
+    body: bytes | None = None,
+    poll: float = POLL,
+) -> None:
+    """Asks until 200, by default whether it is ready. Raises EnvironmentFault with the container's last lines after
+    READY_WITHIN seconds."""
     deadline = time.perf_counter() + READY_WITHIN
-    while ask(port, serving.ready) != 200:
+    while ask(port, path or serving.ready, body) != 200:
         if time.perf_counter() > deadline:
             raise EnvironmentFault(
                 "engine-failed", f"The container was not ready within {READY_WITHIN:.0f} s.", _log(bench, container)
             )
-        time.sleep(POLL)
+        time.sleep(poll)
 
 
 def _log(bench: Bench, container: str) -> str:

@@ -328,7 +328,7 @@ def build_verified(
     progress: Progress,
 ) -> tuple[BuiltImage, Resolution, Verification]:
     """The image, verified unless that was declined or cannot be done here; a fresh lock learns its byte code here."""
-    contents = found.spec.contents
+    contents, trimmed = found.spec.contents, resolution.plan.environment.trim
     skipped = "--no-verify" if not request.verify else skip_reason(resolution.plan.platform, sandbox)
     if skipped is not None or sandbox is None:
         with progress.phase("build", "building the image"):
@@ -344,8 +344,8 @@ def build_verified(
         with compiler.open(draft) as box:
             with progress.phase("verify", "asking the model its sample"):
                 check = run_self_check(box, modules=True)
-            require_passed(check.verification, draft)
-            resolution = with_bytecode(resolution, bytecode_of(check, resolution.plan.base))
+            require_passed(check.verification, draft, trimmed=trimmed)
+            resolution = with_bytecode(resolution, bytecode_of(check, resolution.plan.base, trim=trimmed))
             with progress.phase("build", "adding byte code"):
                 image = builder.build(resolution.plan, contents)
     else:
@@ -353,7 +353,7 @@ def build_verified(
             image = builder.build(resolution.plan, contents)
     with progress.phase("verify", "verifying the image"):
         verification = verify(image, sandbox).verification
-    require_passed(verification, image)
+    require_passed(verification, image, trimmed=trimmed)
     return image, resolution, verification
 
 

@@ -126,17 +126,30 @@ class Environment:
 
 @dataclass(frozen=True)
 class Bytecode:
-    """Byte code compiled at build: the interpreter's full version and the absolute image paths of the sources."""
+    """Byte code compiled at build: the interpreter's full version and the absolute image paths of the sources.
+
+    `short_docstrings`: those of some packages keep their first line only (`mpack_runtime.compile.SHORTENED`).
+    """
 
     python_version: str
     sources: tuple[str, ...]
+    short_docstrings: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {"python_version": self.python_version, "sources": list(self.sources)}
+        return {
+            "python_version": self.python_version,
+            "short_docstrings": self.short_docstrings,
+            "sources": list(self.sources),
+        }
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What the image's `mpack_runtime.compile` is to be told."""
+        return ("--short-docstrings",) if self.short_docstrings else ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Bytecode:
-        return cls(data["python_version"], tuple(data["sources"]))
+        return cls(data["python_version"], tuple(data["sources"]), data["short_docstrings"] is True)
 
 
 @dataclass(frozen=True)

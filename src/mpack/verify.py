@@ -89,19 +89,25 @@ def run_self_check(box: Box, *, modules: bool = False) -> SelfCheck:
     return check
 
 
-def require_passed(verification: Verification, image: BuiltImage) -> None:
-    """Raises VerificationError that says where the unnamed image stays when its check failed."""
+def require_passed(verification: Verification, image: BuiltImage, *, trimmed: bool = False) -> None:
+    """Raises VerificationError that says where the unnamed image stays when its check failed.
+
+    A `trimmed` image that did not answer at all may lack a file that trimming left out.
+    """
     if verification.status == "failed":
+        rest = ""
+        if trimmed and verification.against != "expected":
+            rest = " If it lacks a file of a dependency, --no-trim builds it with all of them."
         place, remove = ("the store", "mpack rm") if image.location == "store" else ("docker", "docker image rm")
         raise VerificationError(
             "verification-failed",
             f"The image did not pass its self-check: {verification.reason}.",
             f"Nothing was tagged or written. {place.capitalize()} keeps it as {image.id} for a look: `mpack verify` "
-            f"asks it again, `{remove}` removes it.",
+            f"asks it again, `{remove}` removes it.{rest}",
         )
 
 
-def bytecode_of(check: SelfCheck, base: BaseImage) -> Bytecode:
+def bytecode_of(check: SelfCheck, base: BaseImage, *, trim: bool) -> Bytecode:
     """The modules worth compiling: those of the environment, the runtime, the base's packages and standard library.
 
     The model's own files are left out, so that the list depends on the environment alone.
@@ -113,7 +119,8 @@ def bytecode_of(check: SelfCheck, base: BaseImage) -> Bytecode:
         *(f"{place}/" for place in base.site_dirs),
         f"{prefix}/lib/python{base.minor}/",
     )
-    return Bytecode(check.python, tuple(sorted(path for path in set(check.modules) if _compilable(path, places))))
+    sources = sorted(path for path in set(check.modules) if _compilable(path, places))
+    return Bytecode(check.python, tuple(sources), short_docstrings=trim)
 
 
 def _compilable(path: str, places: Sequence[str]) -> bool:

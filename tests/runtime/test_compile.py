@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import marshal
 import os
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ALPHA = """
 NAMES = frozenset({'b', 'a', 'c', 'd'})
@@ -43,8 +47,8 @@ def write(root: Path) -> list[str]:
     return paths
 
 
-def run(paths: list[str], **env: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "mpack_runtime.compile"]
+def run(paths: list[str], *options: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "mpack_runtime.compile", *options]
     text = "\n".join([*paths, ""]).encode()
     return subprocess.run(command, input=text, capture_output=True, check=False, env={**os.environ, **env})
 
@@ -95,3 +99,48 @@ def test_a_source_that_fails_is_named(tmp_path: Path) -> None:
     for path in (str(broken), str(tmp_path / "missing.py")):
         result = run([path])
         assert result.returncode == 1 and path.encode() in result.stderr
+
+
+DOCUMENTED = """'''The module.
+
+More of it.
+'''
+def filled():
+    '''Returns %s.
+
+    And more.
+    '''
+class Thing:
+    "Thing."
+    def act(self):
+        '''
+        Acts.
+
+        At length.
+        '''
+def bare(): return 1
+"""
+
+
+@pytest.mark.parametrize(("package", "short"), [("scipy", True), ("numpy", False)])
+def test_short_docstrings(package: str, short: bool, tmp_path: Path) -> None:
+    """Where it is asked for, those of known packages keep their first line; one that is filled in is kept whole."""
+    source = tmp_path / "site-packages" / package / "a.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(DOCUMENTED)
+    whole, shortened = (
+        execute(members(run([str(source)], *options).stdout).popitem()[1]) for options in ([], ["--short-docstrings"])
+    )
+    assert whole["__doc__"] == "The module.\n\nMore of it.\n"
+    assert whole["Thing"].act.__doc__.strip().endswith("At length.")
+    assert shortened["filled"].__doc__ == whole["filled"].__doc__
+    assert (shortened["__doc__"], shortened["Thing"].act.__doc__, shortened["Thing"].__doc__) == (
+        ("The module.", "Acts.", "Thing.") if short else (whole["__doc__"], whole["Thing"].act.__doc__, "Thing.")
+    )
+    assert shortened["bare"]() == 1 and shortened["bare"].__code__.co_firstlineno == 18
+
+
+def execute(pyc: bytes) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "a"}
+    exec(marshal.loads(pyc[16:]), names)
+    return names

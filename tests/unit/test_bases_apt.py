@@ -238,3 +238,12 @@ def test_no_python_in_the_suite(tmp_path: Path) -> None:
     """A suite without the recipe's Python is an error, not an image without Python."""
     with pytest.raises(EnvironmentFault, match=r"no Python 3\.11"):
         assemble(make_recipe("3.11"), [(deb(tmp_path, "x", "1", {"usr/lib/x": "x"}), True)], tmp_path, tmp_path)
+
+
+def test_libraries_that_only_left_out_modules_need() -> None:
+    """They do not come with the plain base; with system packages, which may need them, they do."""
+    assert "libtirpc3" in make_recipe("3.11").stand_ins
+    assert "libtirpc3" not in make_recipe("3.11", system_packages=("libpq5",)).stand_ins
+    for module, out in [("nis", True), ("_dbm", True), ("_testcapi", True), ("_decimal", False), ("_curses", False)]:
+        path = f"usr/lib/python3.11/lib-dynload/{module}.cpython-311-x86_64-linux-gnu.so"
+        assert make_recipe("3.11").leaves_out(path, own=True) is out, module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from mpack.cli.options import parse_arguments
+from mpack.cli.options import build_request, parse_arguments
 from mpack.cli.report import report_error
 from mpack.errors import (
     CODES,
@@ -101,6 +102,15 @@ def test_parse_arguments() -> None:
     for words in (("a",), ("=1",), ("a=1", "a=2")):
         with pytest.raises(UsageError):
             parse_arguments(words)
+
+
+@pytest.mark.parametrize(("verb", "args"), [("build", []), ("plan", []), ("export", ["out"])])
+def test_no_trim(verb: str, args: list[str], tmp_path: Path) -> None:
+    """Every command that decides an environment trims it unless told otherwise."""
+    command: click.Command = importlib.import_module(f"mpack.cli.{verb}").command
+    for words, trim in ([], True), (["--no-trim"], False):
+        values = command.make_context(verb, [str(tmp_path), *args, *words]).params
+        assert build_request(**values).options.trim is trim
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ class FakeSandbox:
         self.opened: list[str] = []
         self.compiled = 0
         self.stdin = b""
+        self.args: list[str] = []
 
     @contextmanager
     def open(self, image: BuiltImage) -> Iterator[FakeSandbox]:
@@ -58,6 +59,7 @@ class FakeSandbox:
     ) -> Completed:
         self.stdin = stdin
         self.compiled += 1
+        self.args = list(args)
         return self.done
 
 
@@ -122,7 +124,7 @@ BASED = replace(IMAGE, layers=(BuiltLayer("sha256:base", "base"),))
 
 
 def test_what_was_compiled_once_is_taken_from_the_cache(tmp_path: Path) -> None:
-    """The same source under the same base and interpreter is compiled once; another source, base or version anew."""
+    """The same source under the same base and interpreter is compiled once; another one or another way anew."""
     sandbox, cache = FakeSandbox([COMPILED]), CodeCache(tmp_path)
     compiler = SandboxCompiler(sandbox, cache)
     assert run(compiler, BASED, SOURCES) == run(compiler, BASED, SOURCES) == {"/" + COMPILED: b"code"}
@@ -131,8 +133,10 @@ def test_what_was_compiled_once_is_taken_from_the_cache(tmp_path: Path) -> None:
     assert sandbox.compiled == 2
     run(compiler, BASED, Bytecode("3.11.3", SOURCES.sources))
     assert sandbox.compiled == 3
+    run(compiler, BASED, replace(SOURCES, short_docstrings=True))
+    assert (sandbox.compiled, sandbox.args) == (4, ["--short-docstrings"])
     run(compiler, BASED, SOURCES, "1" * 64)
-    assert sandbox.compiled == 4
+    assert (sandbox.compiled, sandbox.args) == (5, [])
 
 
 def test_a_damaged_entry_is_none(tmp_path: Path) -> None:

@@ -273,8 +273,13 @@ def test_context_with_bytecode(plan: ImagePlan, tmp_path: Path) -> None:
     write_context(replace(plan, bytecode=Bytecode("3.11.9", sources)), CONTENTS, tmp_path, index=IndexSettings())
     job = json.loads((tmp_path / "compile/sources.json").read_text())
     assert job["sources"] == list(sources)
-    assert job["command"] == ["/opt/mpack/venv/bin/python", "-S", "-B", "-m", "mpack_runtime.compile"]
+    command = ["/opt/mpack/venv/bin/python", "-S", "-B", "-m", "mpack_runtime.compile"]
+    assert job["command"] == command
     assert (tmp_path / "compile/compile_stage.py").is_file()
+    short = replace(plan, bytecode=Bytecode("3.11.9", sources, short_docstrings=True))
+    write_context(short, CONTENTS, tmp_path / "short", index=IndexSettings())
+    job = json.loads((tmp_path / "short/compile/sources.json").read_text())
+    assert job["command"] == [*command, "--short-docstrings"]
 
 
 def test_changed_content_is_refused(plan: ImagePlan, tmp_path: Path) -> None:

@@ -169,6 +169,33 @@ def test_without_trimming_all_is_kept(wheels: list[Path], index: IndexSettings, 
     assert not list(target.rglob("__pycache__"))
 
 
+@pytest.mark.parametrize(
+    ("package", "path", "out"),
+    [
+        ("numpy", "numpy/_core/_simd.cpython-311-x86_64-linux-gnu.so", True),
+        ("numpy", "numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so", False),
+        ("numpy", "numpy/_core/_simd.py", False),
+        ("numpy", "numpy/_core/tests/_natype.py", False),
+        ("numpy", "numpy/typing/tests/data/pass/random.py", True),
+        ("onnxruntime", "onnxruntime/capi/libonnxruntime.so.1.31.1", True),
+        ("onnxruntime", "onnxruntime/capi/libonnxruntime_providers_shared.so", False),
+        ("onnxruntime", "onnxruntime/capi/onnxruntime_pybind11_state.cpython-311-x86_64-linux-gnu.so", False),
+        ("onnxruntime-gpu", "onnxruntime/capi/libonnxruntime.so.1.31.1", False),
+        ("scikit-learn", "sklearn/datasets/data/iris.csv", True),
+        ("scikit-learn", "sklearn/datasets/_base.py", False),
+        ("scikit-learn", "sklearn/_loss/_loss.pyx.tp", True),
+        ("scikit-learn", "scikit_learn-1.9.1.dist-info/licenses/COPYING", False),
+        ("scipy", "scipy/special/_test_internal.cpython-311-x86_64-linux-gnu.so", True),
+        ("joblib", "joblib/test/test_memory.py", True),
+        ("joblib", "joblib/testing.py", False),
+    ],
+)
+def test_the_rule_of_trimming(package: str, path: str, out: bool) -> None:
+    """What is left out, beside what stays of the same kind; all of it stays without trimming."""
+    assert assemble._left_out(package, path, None, True) is out
+    assert not assemble._left_out(package, path, None, False)
+
+
 def test_what_the_base_has_is_not_installed(wheels: list[Path], index: IndexSettings, tmp_path: Path) -> None:
     """A package of source "base" is left to the base."""
     both = environment(wheels[:2])

@@ -182,3 +182,10 @@ def test_a_lock_is_no_consent_to_build_from_git() -> None:
     with pytest.raises(InputError, match="--allow-vcs"):
         check_consent(entry, ResolveOptions())
     check_consent(entry, ResolveOptions(allow_vcs=True))
+
+
+def test_untrimmed_is_another_entry() -> None:
+    """An environment with all its files is locked beside the trimmed one, and its byte code too."""
+    assert replace(INPUTS, trim=False).key == f"{INPUTS.key} no-trim"
+    entry = replace(ENTRY, bytecode=Bytecode("3.11.9", ("/opt/mpack/venv/x.py",), short_docstrings=True))
+    assert LockEntry.from_json(entry.to_json()) == entry != ENTRY

@@ -89,6 +89,16 @@ def test_require_passed() -> None:
     assert "sha256:abc" in caught.value.hint and "`mpack rm`" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("against", "trimmed", "told"), [("load", True, True), ("load", False, False), ("expected", True, False)]
+)
+def test_a_trimmed_image_that_does_not_answer(against: str, trimmed: bool, told: bool) -> None:
+    """It may lack a file, and the hint says how to keep all; another answer is not for want of a file."""
+    with pytest.raises(VerificationError) as caught:
+        require_passed(Verification("failed", against), image("store"), trimmed=trimmed)
+    assert ("--no-trim" in caught.value.hint) is told
+
+
 def test_a_failed_image_of_the_engine_is_removed_there() -> None:
     """What docker built is docker's to remove."""
     with pytest.raises(VerificationError) as caught:
@@ -116,6 +126,6 @@ def test_bytecode_leaves_the_model_out() -> None:
         "/usr/lib/python3.11/../evil.py",
         "/usr/lib/python3.11/f.so",
     )
-    result = bytecode_of(run_self_check(box({**PASSED, "python": "3.11.2", "modules": list(modules)})), base)
+    result = bytecode_of(run_self_check(box({**PASSED, "python": "3.11.2", "modules": list(modules)})), base, trim=True)
     assert result.sources == tuple(sorted(modules[:4]))
-    assert result.python_version == "3.11.2"
+    assert (result.python_version, result.short_docstrings) == ("3.11.2", True)

@@ -9,6 +9,7 @@ if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
     del sys.path[0]
 
 import argparse
+import gc
 import importlib.util
 import signal
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "serve":
         if importlib.util.find_spec("gunicorn") is None:
             raise Usage("This image has no REST service: its model was packaged as a command line.")
+        # Importing makes many objects and no garbage; `serve` turns the collector on again.
+        gc.disable()
         from mpack_runtime.cli.model import model_config
         from mpack_runtime.rest.server import serve
 

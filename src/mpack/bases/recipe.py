@@ -126,7 +126,11 @@ def make_recipe(
         own=tuple(sorted([*document["common"]["packages"], *chosen["packages"], *shell_part["packages"]])),
         extra=extra,
         # A package that the user asks for must come, even one that a base can do without.
-        stand_ins=tuple(name for name in document["common"]["stand_ins"] if name not in extra),
+        stand_ins=tuple(
+            name
+            for name in (*document["common"]["stand_ins"], *(() if extra else document["common"]["unneeded"]))
+            if name not in extra
+        ),
         files=tuple((path, text.lstrip("\n")) for path, text in document["files"].items()),
         links=tuple(links.items()),
         env=tuple(document["env"].items()),

@@ -137,7 +137,7 @@ def _write_compile(plan: ImagePlan, folder: Path) -> None:
     if plan.bytecode is None or not plan.bytecode.sources:
         return
     job = {
-        "command": [f"{VENV}/bin/python", "-S", "-B", "-m", "mpack_runtime.compile"],
+        "command": [f"{VENV}/bin/python", "-S", "-B", "-m", "mpack_runtime.compile", *plan.bytecode.options],
         "environment": {**dict(plan.config.env), "PYTHONHASHSEED": "0"},
         "sources": list(plan.bytecode.sources),
     }

@@ -31,20 +31,28 @@ if TYPE_CHECKING:  # Python 3.8 cannot evaluate these; annotations are never eva
 
 VENV = "/opt/mpack/venv"
 
-_HEAVY = "lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy statsmodels xgboost xgboost-cpu"
-#: The published rule of what is left out. `directories`, `suffixes` and `tests` hold inside the packages of
-#: `distributions`: of a directory of the last kind only modules stay that are no tests themselves, for packages import
-#: such helpers at run time (numpy 2.2: numpy._core.tests._natype). `paths` are prefixes in site-packages, by
-#: distribution; `data` are prefixes in the venv, for every distribution.
+_HEAVY = "joblib lightgbm matplotlib numpy onnx onnxruntime pandas pyarrow scikit-learn scipy skops statsmodels xgboost"
+_SOURCES = "a c cc cpp cu cuh f f90 h hpp pxd pxi pyi pyx tp"
+#: The rule that docs/howto/what-is-left-out.md tells. `directories`, `suffixes` and `tests` hold inside the packages of
+#: `distributions`; of `tests` modules stay that are no tests: numpy imports one. `paths` are prefixes and `libraries`
+#: whole paths in site-packages: modules for tests alone, and onnxruntime's library for programs in C, which its module
+#: has in itself. `data` are prefixes in the venv.
 TRIM: dict[str, Any] = {
-    "distributions": _HEAVY.split(),
+    "distributions": [*_HEAVY.split(), "xgboost-cpu"],
     "directories": ["include"],
     "tests": ["tests"],
-    "suffixes": [".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".f", ".f90", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx"],
+    "suffixes": ["." + name for name in _SOURCES.split()],
     "paths": {
+        "joblib": ["joblib/test"],
         "onnx": ["onnx/backend/test/data", "onnx/test"],
         "pyarrow": ["pyarrow/src"],
+        "scikit-learn": ["sklearn/datasets/data", "sklearn/datasets/descr", "sklearn/datasets/images"],
         "torch": ["torch/include", "torch/share", "torch/test"],
+    },
+    "libraries": {
+        "numpy": r"numpy/_core/(_simd|_\w+_tests)\..*so",
+        "onnxruntime": r"onnxruntime/capi/libonnxruntime\.so.*",
+        "scipy": r"scipy/((_lib|integrate|special)/_test_\w+|ndimage/_(c|cy)test)\..*so",
     },
     "data": ["include", "share/applications", "share/doc", "share/icons", "share/jupyter", "share/man"],
 }
@@ -146,18 +154,15 @@ def _left_out(package: str, path: str, place: str | None, trim: bool) -> bool:
         return _under(path, TRIM["data"])
     if parts[0].endswith(".dist-info"):
         return False
-    if _under(path, TRIM["paths"].get(package, [])):
+    if _under(path, TRIM["paths"].get(package, [])) or re.fullmatch(TRIM["libraries"].get(package, ""), path):
         return True
     if package not in TRIM["distributions"]:
         return False
     if any(part in TRIM["directories"] for part in parts[:-1]) or path.endswith(tuple(TRIM["suffixes"])):
         return True
-    return any(part in TRIM["tests"] for part in parts[:-1]) and not _is_helper(parts[-1])
-
-
-def _is_helper(name: str) -> bool:
-    """True for a module that a test suite or, at times, the package itself imports."""
-    return name.endswith(".py") and not name.startswith("test_") and name != "conftest.py"
+    tests = [part in TRIM["tests"] for part in parts[:-1]]
+    helper = path.endswith(".py") and not parts[-1].startswith("test_") and parts[-1] != "conftest.py"
+    return any(tests) and not (tests[-1] and helper)
 
 
 def _under(path: str, prefixes: Iterable[str]) -> bool:

@@ -49,14 +49,17 @@ class SandboxCompiler:
         (with what to do) when there is something to compile and nothing here can run the image's interpreter.
         """
         base = [layer.diff_id for layer in image.layers if layer.kind == "base"]
-        keys = {source: code_key(base, bytecode.python_version, source, sha256) for source, sha256 in hashes.items()}
+        keys = {
+            source: code_key(base, bytecode.python_version, source, sha256, bytecode.options)
+            for source, sha256 in hashes.items()
+        }
         paths = {source: cached_path(source, bytecode.python_version) for source in bytecode.sources}
         cached = self._cache.get(keys.values())
         compiled = {paths[source]: cached[key] for source, key in keys.items() if key in cached}
         missing = [source for source in bytecode.sources if paths[source] not in compiled]
         if missing:
             with self._place(image, missing, workplace) as box:
-                made = _read_tar(_run(box, missing), {paths[source] for source in missing})
+                made = _read_tar(_run(box, missing, *bytecode.options), {paths[source] for source in missing})
             if base:
                 self._cache.put({keys[source]: made[paths[source]] for source in missing if paths[source] in made})
             compiled |= made
@@ -90,8 +93,8 @@ class SandboxCompiler:
         return self._sandbox
 
 
-def _run(box: Box, sources: Sequence[str]) -> bytes:
-    done = box.run((), entrypoint=COMPILE, stdin="\n".join(sources).encode())
+def _run(box: Box, sources: Sequence[str], *options: str) -> bytes:
+    done = box.run(options, entrypoint=COMPILE, stdin="\n".join(sources).encode())
     if done.returncode != 0:
         raise InternalError(
             "internal", f"Byte-compiling in the image failed with exit code {done.returncode}:\n{done.stderr}"

@@ -59,9 +59,9 @@ def read_estimator(path: Path, options: Any) -> Any:
     """The object in a pickle, cloudpickle, joblib or skops file."""
     serialization = options.get("serialization") or "pickle"
     if serialization == "skops":
-        from skops.io import load as skops_load
+        from mpack_runtime.loaders.skops import load as load_skops
 
-        return skops_load(path, trusted=list(options.get("trusted") or ()))
+        return load_skops(path, trusted=list(options.get("trusted") or ()))
     if serialization == "joblib":
         import joblib
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import signal
@@ -72,6 +73,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         """In a worker: the WSGI application around a model that answers its sample; a failure ends the container."""
         # A worker that still loads has nothing to finish: SIGTERM ends it at once.
         handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        gc.disable()
         try:
             service = self.service or Service.load(self.config)
             app = RestApp(service, self.settings, self.metrics, self.deadlines)
@@ -80,6 +82,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self._fail(error.message)
         except Exception as error:
             self._fail(f"The model cannot be served: {type(error).__name__}: {error}")
+        _collect_garbage()
         app.ready = True
         self._loaded[self._slot] = 1
         signal.signal(signal.SIGTERM, handler)
@@ -128,5 +131,12 @@ def serve(config: ModelConfig, settings: Settings) -> int:
     server = Server(config, settings)
     if loaders.forkable(config):
         server.service = Service.load(config)
+    _collect_garbage()
     Arbiter(server).run()
     return 0
+
+
+def _collect_garbage() -> None:
+    """From now on, and never among what is there already: that stays, and workers share its memory while untouched."""
+    gc.freeze()
+    gc.enable()
