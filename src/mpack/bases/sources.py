@@ -13,6 +13,7 @@ from mpack.bases.build import ROLE
 from mpack.bases.recipe import is_own
 from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.image import OciImage
+from mpack.oci.imageindex import same_platform
 from mpack.oci.store import Store, with_tag
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def fetch(
     if reference.startswith(LAYOUT):
         layout = fetch_from_layout(reference, platform, store)
         return layout, layout.digest
-    found = store.find(reference)
+    found = store.find(reference, platform)
     if found is not None and same_platform(found.platform, platform):
         return found, found.digest
     from_docker = fetch_from_docker(reference, platform, store, docker, say)
@@ -155,7 +156,7 @@ def fetch_by_digest(
     reference: str, digest: str, platform: str, store: Store, docker: Docker | None, say: Callable[[str], None]
 ) -> tuple[OciImage | None, str]:
     """An image that a lock names: from the store, the daemon (by id) or the registry (by digest); or None and why."""
-    found = store.find(f"x@{digest}")
+    found = store.find(f"x@{digest}", platform)
     if found is not None:
         return found, ""
     found = fetch_from_docker(digest, platform, store, docker, say)
@@ -170,12 +171,6 @@ def fetch_by_digest(
         return fetch_from_registry(str(pinned), platform, store, say), ""
     except MpackError as error:
         return None, error.message
-
-
-def same_platform(has: str, wanted: str) -> bool:
-    """True if an image of platform `has` runs as `wanted`; a variant counts where both name one."""
-    ours, theirs = has.split("/"), wanted.split("/")
-    return ours[:2] == theirs[:2] and (len(ours) < 3 or len(theirs) < 3 or ours[2] == theirs[2])
 
 
 def wrong_platform(reference: str, has: str, wanted: str) -> InputError:

@@ -40,12 +40,15 @@ from mpack.cli.options import artifact_options, build_request, plan_options
 @click.option("--no-verify", is_flag=True, help="Do not ask the image its sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool, **values: Any) -> None:
-    """Build an image of ARTIFACT, verify it, and write it where -o says."""
-    request = build_request(**values)
+    """Build an image of ARTIFACT, verify it, and write it where -o says.
+
+    For several platforms that is an image index; the images for other platforms than this machine's are not run.
+    """
+    request = build_request(several=True, **values)
     from mpack.pipeline import BUILD_PHASES, build
     from mpack.progress import Progress
 
-    result = build(request, Progress(BUILD_PHASES))
+    result = build(request, Progress(BUILD_PHASES + 4 * (len(request.platforms) - 1)))
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:

@@ -12,7 +12,7 @@ import click
 @click.argument("references", nargs=-1, required=True, metavar="REF...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(image: str, references: tuple[str, ...], as_json: bool) -> None:
-    """Push IMAGE (of the store, the engine or the registry that it names) to registries.
+    """Push IMAGE (of the store, the engine or the registry that it names) to registries, for all its platforms.
 
     REF is HOST[:PORT]/NAME[:TAG]; credentials are Docker's (`docker login`).
     """
@@ -25,8 +25,10 @@ def command(image: str, references: tuple[str, ...], as_json: bool) -> None:
     targets = [RegistryTarget.parse(reference) for reference in references]
     store, outputs = Store.default(), []
     with store.lease():
-        found, docker = locate(image, store, this_platform(), lambda text: click.echo(text, err=True))
-        oci = fetched(found, store, docker)
+        oci = store.find_any(image)
+        if oci is None:
+            found, docker = locate(image, store, this_platform(), lambda text: click.echo(text, err=True))
+            oci = fetched(found, store, docker)
         for target in targets:
             pushed = target.push(oci, store)
             outputs.append(target.named(pushed))

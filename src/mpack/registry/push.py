@@ -1,4 +1,4 @@
-"""Pushing an image of the store: blobs in parallel, the manifest last, when all it names is there."""
+"""Pushing an image or index of the store: blobs in parallel, a manifest when all that it names is there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mpack.errors import EnvironmentFault, InputError
-from mpack.oci.image import OciImage
+from mpack.oci.imageindex import AnyImage, ImageIndex
 from mpack.oci.store import Store
-from mpack.registry.client import ACCEPT, OCI_MANIFEST
+from mpack.registry.client import ACCEPT
 from mpack.registry.connection import Connection
 from mpack.registry.faults import push_refused, refused
 from mpack.registry.reference import Reference, names_registry, parse_reference
@@ -45,7 +45,7 @@ class Pushed:
 
 
 def push(
-    image: OciImage,
+    image: AnyImage,
     reference: Reference,
     store: Store,
     *,
@@ -54,9 +54,9 @@ def push(
     sleep: Callable[[float], None] | None = None,
     piece: int = PIECE,
 ) -> Pushed:
-    """Pushes an image of the store under the reference's tag. The caller holds a lease of the store.
+    """Pushes an image or index of the store under the reference's tag. The caller holds a lease of the store.
 
-    Until the last step the registry has no new image, so a push that breaks off leaves none that is broken. `sleep`
+    Until the last step the tag means what it meant, so a push that breaks off leaves no broken image. `sleep`
     takes seconds, `piece` is the bytes of a request. Raises EnvironmentFault registry-failed or store-corrupt.
     """
     stop = threading.Event()
@@ -88,19 +88,22 @@ def push(
             return False
 
         mounted = in_parallel(bring, wanted, stop)
-        digest = put_manifest(connection, image)
+        if isinstance(image, ImageIndex):
+            for member in image.images:
+                put_manifest(connection, member, member.digest)
+        digest = put_manifest(connection, image, reference.target)
     sent = [blob for blob, lent in zip(wanted, mounted, strict=True) if not lent] + ([] if first else [config])
     return Pushed(digest, sum(there) + first, sum(mounted), len(sent), sum(blob.size for blob in sent))
 
 
-def put_manifest(connection: Connection, image: OciImage) -> str:
-    """Sends the manifest under the tag; returns its digest, which the registry must confirm."""
+def put_manifest(connection: Connection, image: AnyImage, target: str) -> str:
+    """Sends the manifest under a tag or its digest; returns the digest, which the registry must confirm."""
     reference = connection.reference
     raw = image.blobs.read(image.digest)
     path = f"/v2/{reference.repository}/manifests"
     what = f"Sending the manifest {image.digest} to {reference.registry}"
-    headers = {"Content-Type": str(image.manifest.get("mediaType", OCI_MANIFEST))}
-    response = connection.request("PUT", f"{path}/{reference.target}", what, headers, content=raw)
+    headers = {"Content-Type": image.media_type}
+    response = connection.request("PUT", f"{path}/{target}", what, headers, content=raw)
     if response.status_code not in (200, 201, 202, 204):
         raise push_refused(reference, response, what, connection.identity)
     answered = response.headers.get("docker-content-digest", "")
@@ -112,7 +115,7 @@ def put_manifest(connection: Connection, image: OciImage) -> str:
     return image.digest
 
 
-def mount_sources(store: Store, image: OciImage, reference: Reference, digests: Iterable[str]) -> dict[str, list[str]]:
+def mount_sources(store: Store, image: AnyImage, reference: Reference, digests: Iterable[str]) -> dict[str, list[str]]:
     """Repositories of the same registry that may have a blob: those by whose names the store has images with it.
 
     An image that was pushed or pulled has its name in the store. The base's repository comes last, for it is known by
@@ -124,12 +127,13 @@ def mount_sources(store: Store, image: OciImage, reference: Reference, digests: 
         if not repositories:
             continue
         try:
-            layers = {layer.digest for layer in store.image(record.digest).layers}
+            layers = {layer.digest for held in store.load(record.digest).images for layer in held.layers}
         except EnvironmentFault:
             continue  # a damaged image lends nothing
         for digest in layers & found.keys():
             found[digest] += repositories
-    base = _repositories([image.labels.get("org.opencontainers.image.base.name", "")], reference)
+    named = [member.labels.get("org.opencontainers.image.base.name", "") for member in image.images]
+    base = _repositories(named, reference)
     return {digest: list(dict.fromkeys([*names, *base])) for digest, names in found.items()}
 
 
@@ -175,10 +179,10 @@ def in_parallel(task: Callable[[T], R], items: Sequence[T], stop: threading.Even
     return [results[number] for number in range(len(items))]
 
 
-def _blobs(image: OciImage, store: Store) -> list[Blob]:
-    """The configuration, then each layer once."""
-    sizes = {image.id: int(image.manifest["config"]["size"])}
-    sizes.update((layer.digest, layer.size) for layer in image.layers)
+def _blobs(image: AnyImage, store: Store) -> list[Blob]:
+    """A configuration, then all other configurations and layers, each once."""
+    sizes = {member.id: int(member.manifest["config"]["size"]) for member in image.images}
+    sizes.update((layer.digest, layer.size) for member in image.images for layer in member.layers)
     return [Blob(digest, size, store.path(digest)) for digest, size in sizes.items()]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mpack.builders import BuiltImage
 from mpack.engine import Docker
 from mpack.errors import UsageError
-from mpack.oci.image import OciImage
+from mpack.oci.imageindex import AnyImage
 from mpack.oci.store import Store
 from mpack.registry.push import Pushed, push
 from mpack.registry.reference import Reference, names_registry, parse_reference
@@ -44,8 +44,8 @@ class RegistryTarget:
         with store.lease():
             return self.named(self.push(stored(image, name, store, docker), store))
 
-    def push(self, image: OciImage, store: Store) -> Pushed:
-        """Pushes an image of the store. The caller holds a lease."""
+    def push(self, image: AnyImage, store: Store) -> Pushed:
+        """Pushes an image or index of the store. The caller holds a lease."""
         pushed = push(image, self.reference, store)
         record = store.find_record(image.digest)
         store.add_image(image, [str(self.reference)], role=record.role if record else "image")

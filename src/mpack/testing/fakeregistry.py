@@ -198,8 +198,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "PUT":
             return (200 if (repository, name) in self.fake.manifests else 404), {}, b""
         manifest = json.loads(body)
-        named = [item["digest"] for item in (manifest["config"], *manifest["layers"])]
-        if not all((repository, digest) in self.fake.blobs for digest in named):
+        inside = self.fake.manifests if "manifests" in manifest else self.fake.blobs
+        named = manifest["manifests"] if "manifests" in manifest else [manifest["config"], *manifest["layers"]]
+        if not all((repository, item["digest"]) in inside for item in named):
             return 400, {}, _error("MANIFEST_BLOB_UNKNOWN")
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
         self.fake.manifests[repository, name] = self.fake.manifests[repository, digest] = body
