@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.engine import Docker
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.image import OciImage
 from mpack.oci.imageindex import same_platform
-from mpack.oci.load import Loaded, read_archive, read_oci_directory
+from mpack.oci.load import read_archive, read_file
 from mpack.oci.store import Store
 from mpack.registry.pull import pull
 from mpack.registry.reference import names_registry, parse_reference
@@ -84,7 +83,7 @@ def open_image(
     """
     kind, _, path = reference.partition(":")
     if kind in FILES and path:
-        image = _from_file(reference, kind, Path(path), store, platform)
+        image = _from_file(reference, store, platform)
         return OpenImage(image, None if kind == "docker-archive" else image.digest, False)
     found = find_image(reference, store, docker, platform, say)
     if found.digest is not None:
@@ -99,25 +98,15 @@ def open_image(
     return OpenImage(loaded.image, None, False)
 
 
-def _from_file(reference: str, kind: str, path: Path, store: Store, platform: str) -> OciImage:
+def _from_file(reference: str, store: Store, platform: str) -> OciImage:
     """The one image of a layout or archive; of several platforms' images, the platform's."""
-    loaded = read_oci_directory(store, path) if kind == "oci" else _read_archive(reference, path, store)
-    images = {item.image.digest: item.image for item in loaded}
+    images = {item.image.digest: item.image for item in read_file(store, reference)}
     if len(images) > 1:
         images = {digest: image for digest, image in images.items() if same_platform(image.platform, platform)}
     if len(images) != 1:
         found = f"{len(images)} images, not one" if images else f"no image for {platform}"
         raise InputError("base-unsuitable", f"{reference} holds {found}.", "Copy the one image out of it.")
     return images.popitem()[1]
-
-
-def _read_archive(reference: str, path: Path, store: Store) -> list[Loaded]:
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise InputError("base-unsuitable", f"{reference} cannot be read: {error.strerror}.") from error
-    with stream:
-        return read_archive(store, stream, reference)
 
 
 def stored_image(image: OciImage) -> BuiltImage:

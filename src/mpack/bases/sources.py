@@ -19,15 +19,18 @@ from mpack.oci.store import Store, with_tag
 if TYPE_CHECKING:
     from mpack.engine import Docker
 
-#: A base in an OCI layout on disk: `oci:DIR`.
-LAYOUT = "oci:"
+#: What a base in a file begins with: an OCI layout (its directory), an archive of one, what `docker save` writes.
+FILES = ("oci:", "oci-archive:", "docker-archive:")
 #: Seconds that a registry has for its first answer where mpack can do without it.
 PROBE_SECONDS = 3.0
 
 
 def public_name(reference: str) -> str:
     """The reference as it may stand in a plan: no directory of this machine."""
-    return LAYOUT + Path(reference.removeprefix(LAYOUT)).resolve().name if reference.startswith(LAYOUT) else reference
+    if not reference.startswith(FILES):
+        return reference
+    kind, _, path = reference.partition(":")
+    return f"{kind}:{Path(path).resolve().name}"
 
 
 def fetch(
@@ -43,9 +46,9 @@ def fetch(
     Not `patient`: a registry that does not answer at once is not asked. Raises EnvironmentFault base-unavailable with
     what each place said, InputError base-unsuitable for another platform.
     """
-    if reference.startswith(LAYOUT):
-        layout = fetch_from_layout(reference, platform, store)
-        return layout, layout.digest
+    if reference.startswith(FILES):
+        read = fetch_from_file(reference, platform, store)
+        return read, read.digest
     found = store.find(reference, platform)
     if found is not None and same_platform(found.platform, platform):
         return found, found.digest
@@ -92,12 +95,12 @@ def fetch_from_docker(
     return loaded.image
 
 
-def fetch_from_layout(reference: str, platform: str, store: Store) -> OciImage:
-    """The image for `platform` of an OCI layout, `oci:DIR`. Raises InputError base-unsuitable."""
-    from mpack.oci.load import read_oci_directory
+def fetch_from_file(reference: str, platform: str, store: Store) -> OciImage:
+    """The image for `platform` of an OCI layout or an archive (FILES). Raises InputError base-unsuitable."""
+    from mpack.oci.load import read_file
 
     with store.lease():
-        images = [item.image for item in read_oci_directory(store, Path(reference.removeprefix(LAYOUT)))]
+        images = [item.image for item in read_file(store, reference)]
         fitting = {image.digest: image for image in images if same_platform(image.platform, platform)}
         if not fitting and images:
             raise wrong_platform(reference, ", ".join(sorted({image.platform for image in images})), platform)
@@ -105,7 +108,7 @@ def fetch_from_layout(reference: str, platform: str, store: Store) -> OciImage:
             raise InputError(
                 "base-unsuitable",
                 f"{reference} holds {len(fitting)} images for {platform}; a base is one.",
-                "Give a layout with the one image.",
+                "Give a file with the one image.",
             )
         [image] = fitting.values()
         store.add_image(image, role=ROLE)
@@ -162,7 +165,7 @@ def fetch_by_digest(
     found = fetch_from_docker(digest, platform, store, docker, say)
     if found is not None:
         return found, ""
-    if reference.startswith(LAYOUT) or is_own(reference):
+    if reference.startswith(FILES) or is_own(reference):
         return None, ""
     from mpack.registry import parse_reference
 

@@ -18,7 +18,7 @@ from mpack.oci.imageindex import INDEX, AnyImage, blobs_of, member_entry
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 REF_NAME = "org.opencontainers.image.ref.name"
-#: The full name, where containerd and newer docker clients look for it.
+#: Where containerd looks for the name. It takes it as it is, so the host that others add stands in it.
 _CONTAINERD_NAME = "io.containerd.image.name"
 _CHUNK = 1 << 20
 
@@ -105,8 +105,16 @@ def index_entry(image: AnyImage, name: str = "") -> dict[str, Any]:
     else:
         entry = {"mediaType": image.media_type, "digest": image.digest, "size": image.manifest_size}
     if name:
-        entry["annotations"] = {REF_NAME: name, _CONTAINERD_NAME: name}
+        entry["annotations"] = {REF_NAME: name, _CONTAINERD_NAME: full_name(name)}
     return entry
+
+
+def full_name(name: str) -> str:
+    """A name with its host: "wine:1" is "docker.io/library/wine:1" to docker, podman and Kubernetes."""
+    first, slash, _ = name.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
 
 
 def _index(entries: list[dict[str, Any]]) -> bytes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
+from collections.abc import Container
+from functools import partial
 from pathlib import Path
 
+from mpack.kept import Kept
 from mpack.oci.blobs import Blobs
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.layer import Layer
@@ -46,13 +48,20 @@ class LayerCache:
         """Bytes of the layers kept alive (images may share them)."""
         return sum({layer.digest: layer.size for layer in self._kept()}.values())
 
-    def prune(self, older_than: float) -> int:
-        """Forgets entries that were of no use for `older_than` seconds; how many."""
-        limit = time.time() - older_than
-        old = [path for path in self._files() if path.stat().st_mtime <= limit]
-        for path in old:
-            path.unlink(missing_ok=True)
-        return len(old)
+    def entries(self, in_images: Container[str] = ()) -> list[Kept]:
+        """One a layer: its bytes, unless an image needs it (`in_images`) or it goes with the last image anyway."""
+        grouped: dict[str, list[Path]] = {}
+        sizes: dict[str, int] = {}
+        for path in self._files():
+            layer = _read(path)
+            digest = layer.digest if layer else path.name
+            grouped.setdefault(digest, []).append(path)
+            if layer is not None:
+                sizes[digest] = layer.size if layer.kind in KEPT and digest not in in_images else 0
+        return [
+            Kept(sizes.get(digest, 0), max(path.stat().st_mtime for path in paths), partial(_forget, paths))
+            for digest, paths in grouped.items()
+        ]
 
     def _kept(self) -> list[Layer]:
         layers = [layer for path in self._files() if (layer := _read(path)) is not None]
@@ -63,6 +72,11 @@ class LayerCache:
 
     def _path(self, key: str) -> Path:
         return self.directory / (hashlib.sha256(key.encode()).hexdigest() + ".json")
+
+
+def _forget(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Layer | None:

@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,22 @@ class Store(Blobs):
         with disk_faults("Locking the image store", self.root):
             descriptor = os.open(self.root / name, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, how)
+            self._lock(descriptor, how)
             yield
         finally:
             os.close(descriptor)
+
+    def _lock(self, descriptor: int, how: int) -> None:
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise EnvironmentFault(
+                "disk-unwritable",
+                f"The image store {self.root} cannot be locked: its file system has no file locks ({error.strerror}).",
+                "Name a directory on a local disk in MPACK_HOME, or mount this one with locks (NFS: without nolock).",
+            ) from error
 
     # --- layers and images
 
@@ -217,22 +229,37 @@ class Store(Blobs):
 
     # --- space
 
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """True if no other mpack uses the store; none then does until the block ends."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._flock("lease.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            stack.enter_context(self._flock("index.lock", fcntl.LOCK_EX))
+            yield True
+
     def gc(self) -> int | None:
         """Removes every blob that no image and no cached layer needs; the bytes freed, or None: others are at work."""
-        try:
-            with self._flock("lease.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), self._flock("index.lock", fcntl.LOCK_EX):
-                return self._sweep()
-        except BlockingIOError:
-            return None
+        with self.alone() as alone:
+            return self.sweep() if alone else None
 
-    def _sweep(self) -> int:
-        needed = self.cache.digests()
+    def in_images(self) -> set[str]:
+        """The digests of all blobs that a listed image needs."""
+        needed = set()
         for record in self.records():
             needed.add(record.digest)
             try:
                 needed |= {digest for digest, _ in blobs_of(self.load(record.digest))}
             except EnvironmentFault:
                 continue  # a broken image keeps nothing alive; using it says what is wrong
+        return needed
+
+    def sweep(self) -> int:
+        """As `gc`, by a caller that is `alone`."""
+        needed = self.cache.digests() | self.in_images()
         freed = 0
         for path in self.directory.iterdir():
             if f"sha256:{path.name}" not in needed:

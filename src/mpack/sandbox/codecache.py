@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+from mpack.kept import Kept
 
 _CHECK = 32
 
@@ -55,17 +58,14 @@ class CodeCache:
         except OSError:
             Path(name).unlink(missing_ok=True)
 
-    def prune(self, older_than: float) -> int:
-        """Removes entries not used for so many seconds; how many these were."""
-        limit, count = time.time() - older_than, 0
+    def entries(self) -> list[Kept]:
+        """Every compiled file."""
+        found = []
         for path in self._directory.glob("*/*"):
-            try:
-                if path.stat().st_mtime < limit:
-                    path.unlink()
-                    count += 1
-            except OSError:
-                continue
-        return count
+            with suppress(OSError):  # gone meanwhile
+                state = path.stat()
+                found.append(Kept(state.st_size, state.st_mtime, partial(path.unlink, missing_ok=True)))
+        return found
 
     def _path(self, key: str) -> Path:
         return self._directory / key[:2] / key
