@@ -142,7 +142,8 @@ def test_podman_and_buildah(written: Written, tool: str) -> None:
             for form in (f"oci-archive:{written.archive}", f"docker-archive:{written.docker}"):
                 assert run(*command, "pull", "--quiet", form).strip() == written.image.id.removeprefix("sha256:")
                 assert run(*command, "inspect", *asked, NAME).strip() == written.image.id.removeprefix("sha256:")
-                run(*command, "rmi", NAME)
+                if written.image.size < 1_000_000:
+                    run(*command, "rmi", NAME)
             run(*command, "pull", "--quiet", f"oci:{written.layout}:{NAME}")
         finally:
             run(*command, "rmi", "--all", "--force")

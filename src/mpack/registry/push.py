@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.imageindex import AnyImage, ImageIndex
@@ -16,17 +14,12 @@ from mpack.oci.store import Store
 from mpack.registry.client import ACCEPT
 from mpack.registry.connection import Connection
 from mpack.registry.faults import push_refused, refused
+from mpack.registry.parallel import in_parallel
 from mpack.registry.reference import Reference, names_registry, parse_reference
 from mpack.registry.upload import PIECE, Blob, Stopped, Uploader
 
 if TYPE_CHECKING:
     import httpx
-
-THREADS = 4
-#: Seconds that threads get to end after a failure; one that waits for the registry is left behind.
-_PATIENCE = 2.0
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -135,48 +128,6 @@ def mount_sources(store: Store, image: AnyImage, reference: Reference, digests: 
     named = [member.labels.get("org.opencontainers.image.base.name", "") for member in image.images]
     base = _repositories(named, reference)
     return {digest: list(dict.fromkeys([*names, *base])) for digest, names in found.items()}
-
-
-def in_parallel(task: Callable[[T], R], items: Sequence[T], stop: threading.Event) -> list[R]:
-    """The task's results in order, of THREADS threads. The first failure, or an interrupt, sets `stop` and is raised.
-
-    The threads do not keep the process alive: Ctrl-C need not wait for a registry that does not answer.
-    """
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    ended: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
-    for number in range(len(items)):
-        waiting.put(number)
-
-    def work() -> None:
-        while not stop.is_set():
-            try:
-                number = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                ended.put((number, task(items[number]), None))
-            except BaseException as error:
-                ended.put((number, None, error))
-                return
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(items)))]
-    results: dict[int, R] = {}
-    try:
-        for thread in threads:
-            thread.start()
-        while len(results) < len(items):
-            number, result, error = ended.get()
-            if error is not None:
-                raise error
-            results[number] = result  # type: ignore[assignment]
-    except BaseException:
-        stop.set()
-        deadline = time.monotonic() + _PATIENCE
-        for thread in threads:
-            if thread.is_alive():  # an interrupt may come before all have been started
-                thread.join(max(0.0, deadline - time.monotonic()))
-        raise
-    return [results[number] for number in range(len(items))]
 
 
 def _blobs(image: AnyImage, store: Store) -> list[Blob]:
