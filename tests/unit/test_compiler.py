@@ -13,8 +13,8 @@ import pytest
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.errors import EnvironmentFault, InternalError
-from mpack.kept import prune
 from mpack.plan import Bytecode
+from mpack.pruning import prune
 from mpack.sandbox import Completed, this_platform
 from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler, cached_path

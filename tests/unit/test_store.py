@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from mpack.errors import EnvironmentFault, UsageError
-from mpack.kept import Kept, prune
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.layer import bytes_entries
 from mpack.oci.store import Store
+from mpack.pruning import Prunable, prune
 from mpack.testing.tiny import tiny_base
 
 
@@ -292,7 +292,7 @@ def test_a_named_member_stays(store: Store) -> None:
 def test_what_a_cache_gives_back(limits: dict[str, Any], left: list[int]) -> None:
     """By age what is older; by size the longest unused first, until no more than the limit is left."""
     now, there = time.time(), {0, 1, 2}
-    entries = [Kept(100, now - age, partial(there.discard, n)) for n, age in enumerate((200.0, 100.0, 10.0))]
+    entries = [Prunable(100, now - age, partial(there.discard, n)) for n, age in enumerate((200.0, 100.0, 10.0))]
     assert prune(reversed(entries), **limits) == 3 - len(left)
     assert sorted(there) == left
 

@@ -49,10 +49,15 @@ def fetch(
     if reference.startswith(FILES):
         read = fetch_from_file(reference, platform, store)
         return read, read.digest
-    found = store.find(reference, platform)
-    if found is not None and same_platform(found.platform, platform):
-        return found, found.digest
-    from_docker = fetch_from_docker(reference, platform, store, docker, say)
+    held = store.find_any(reference)
+    for image in held.images if held else ():
+        if same_platform(image.platform, platform):
+            return image, image.digest
+    other = wrong_platform(reference, held.platform, platform) if held else None
+    try:
+        from_docker = fetch_from_docker(reference, platform, store, docker, say)
+    except InputError as error:
+        other, from_docker = error, None  # a registry may have it for this platform too
     if from_docker is not None:
         return from_docker, from_docker.id
     try:
@@ -60,8 +65,8 @@ def fetch(
             check_answers(reference)
         pulled = fetch_from_registry(reference, platform, store, say)
     except EnvironmentFault as error:
-        if found is not None:
-            raise wrong_platform(reference, found.platform, platform) from error
+        if other is not None:
+            raise other from error
         engine = "docker does not have it" if docker else "no docker engine answers"
         raise EnvironmentFault(
             "base-unavailable",
@@ -116,7 +121,10 @@ def fetch_from_file(reference: str, platform: str, store: Store) -> OciImage:
 
 
 def fetch_from_registry(reference: str, platform: str, store: Store, say: Callable[[str], None]) -> OciImage:
-    """Pulls an image and lists it under its name. Raises EnvironmentFault registry-failed or image-unknown."""
+    """Pulls an image and lists it under its name, which it shares with the same reference's images for other platforms.
+
+    Raises EnvironmentFault registry-failed or image-unknown.
+    """
     from mpack.registry import parse_reference
     from mpack.registry.pull import pull
 
@@ -125,7 +133,13 @@ def fetch_from_registry(reference: str, platform: str, store: Store, say: Callab
         image = pull(parsed, platform, store, say=say)
         if not same_platform(image.platform, platform):
             raise wrong_platform(reference, image.platform, platform)
-        store.add_image(image, [] if parsed.digest else [with_tag(reference)], role=ROLE)
+        if parsed.digest:
+            store.add_image(image, role=ROLE)
+            return image
+        held = store.find_any(reference)
+        others = [item for item in held.images if not same_platform(item.platform, platform)] if held else []
+        whole = store.add_index([*others, image], role=ROLE) if others else image
+        store.add_image(whole, [with_tag(reference)], role=ROLE)
     return image
 
 

@@ -69,7 +69,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
 
     With --keep-size alone nothing goes for its age. While another mpack is at work nothing goes. uv's cache stays.
     """
-    from mpack import kept
+    from mpack import pruning
     from mpack.artifact.limits import parse_size
     from mpack.oci.store import Store
     from mpack.sandbox.codecache import CodeCache
@@ -83,7 +83,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
             return
         entries = [*store.cache.entries(store.in_images()), *code.entries()]
         before = sum(entry.size for entry in code.entries())
-        count = kept.prune(entries, older_than=limit, keep_size=size_left)
+        count = pruning.prune(entries, older_than=limit, keep_size=size_left)
         freed = store.sweep() + before - sum(entry.size for entry in code.entries())
     click.echo(f"forgot {count} cached layers and files", err=True)
     click.echo(f"freed {size(freed)}", err=True)

@@ -9,10 +9,10 @@ from collections.abc import Container
 from functools import partial
 from pathlib import Path
 
-from mpack.kept import Kept
 from mpack.oci.blobs import Blobs
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.layer import Layer
+from mpack.pruning import Prunable
 
 #: Kinds of layers that outlive the images that have them.
 KEPT = ("dependencies", "runtime", "bytecode")
@@ -48,7 +48,7 @@ class LayerCache:
         """Bytes of the layers kept alive (images may share them)."""
         return sum({layer.digest: layer.size for layer in self._kept()}.values())
 
-    def entries(self, in_images: Container[str] = ()) -> list[Kept]:
+    def entries(self, in_images: Container[str] = ()) -> list[Prunable]:
         """One a layer: its bytes, unless an image needs it (`in_images`) or it goes with the last image anyway."""
         grouped: dict[str, list[Path]] = {}
         sizes: dict[str, int] = {}
@@ -59,7 +59,7 @@ class LayerCache:
             if layer is not None:
                 sizes[digest] = layer.size if layer.kind in KEPT and digest not in in_images else 0
         return [
-            Kept(sizes.get(digest, 0), max(path.stat().st_mtime for path in paths), partial(_forget, paths))
+            Prunable(sizes.get(digest, 0), max(path.stat().st_mtime for path in paths), partial(_forget, paths))
             for digest, paths in grouped.items()
         ]
 

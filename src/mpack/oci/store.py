@@ -116,14 +116,14 @@ class Store(Blobs):
         """The image or the index of a digest. Raises EnvironmentFault store-corrupt."""
         return load_any(self, digest)
 
-    def add_index(self, images: Sequence[OciImage]) -> ImageIndex:
+    def add_index(self, images: Sequence[OciImage], *, role: str = "image") -> ImageIndex:
         """Stores and lists the index of some images. Those of them without a name are no longer listed themselves."""
         index = put_index(self, images)
         members = {image.digest for image in images}
         with self._changing() as entries:
             entries[:] = [item for item in entries if item["digest"] not in members or _name(item)]
             if all(item["digest"] != index.digest for item in entries):
-                entries.append(_entry(index, "", time.time(), "image"))
+                entries.append(_entry(index, "", time.time(), role))
         return index
 
     def add_image(self, image: AnyImage, names: Iterable[str] = (), *, role: str = "image") -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from mpack.kept import Kept
+from mpack.pruning import Prunable
 
 _CHECK = 32
 
@@ -58,13 +58,13 @@ class CodeCache:
         except OSError:
             Path(name).unlink(missing_ok=True)
 
-    def entries(self) -> list[Kept]:
+    def entries(self) -> list[Prunable]:
         """Every compiled file."""
         found = []
         for path in self._directory.glob("*/*"):
             with suppress(OSError):  # gone meanwhile
                 state = path.stat()
-                found.append(Kept(state.st_size, state.st_mtime, partial(path.unlink, missing_ok=True)))
+                found.append(Prunable(state.st_size, state.st_mtime, partial(path.unlink, missing_ok=True)))
         return found
 
     def _path(self, key: str) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Kept:
+class Prunable:
     """One entry of a cache: the bytes that go with it, and when it was last of use (seconds since 1970)."""
 
     size: int
@@ -16,7 +16,7 @@ class Kept:
     remove: Callable[[], None] = field(compare=False)
 
 
-def prune(entries: Iterable[Kept], *, older_than: float | None = None, keep_size: int | None = None) -> int:
+def prune(entries: Iterable[Prunable], *, older_than: float | None = None, keep_size: int | None = None) -> int:
     """Removes what was of no use for `older_than` seconds, then the oldest until `keep_size` bytes are left; how many.
 
     The caller sees to it that nothing is in use.
