@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.engine import Docker
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.image import OciImage
-from mpack.oci.load import Loaded, read_archive, read_oci_directory
+from mpack.oci.imageindex import same_platform
+from mpack.oci.load import read_archive, read_file
 from mpack.oci.store import Store
 from mpack.registry.pull import pull
 from mpack.registry.reference import names_registry, parse_reference
@@ -30,7 +30,7 @@ def find_image(
 
     Raises EnvironmentFault image-unknown, and what a pull raises.
     """
-    image = store.find(reference)
+    image = store.find(reference, platform)
     if image is not None:
         return stored_image(image)
     found = docker.inspect(reference) if docker is not None else None
@@ -53,7 +53,7 @@ def locate(
     reference: str, store: Store, platform: str, say: Callable[[str], None] = lambda text: None
 ) -> tuple[BuiltImage, Docker | None]:
     """As `find_image`, with the engine that answers; an image of the store is found without asking for one."""
-    image = store.find(reference)
+    image = store.find(reference, platform)
     if image is not None:
         return stored_image(image), None
     docker = Docker.answering()
@@ -83,11 +83,11 @@ def open_image(
     """
     kind, _, path = reference.partition(":")
     if kind in FILES and path:
-        image = _from_file(reference, kind, Path(path), store)
+        image = _from_file(reference, store, platform)
         return OpenImage(image, None if kind == "docker-archive" else image.digest, False)
     found = find_image(reference, store, docker, platform, say)
     if found.digest is not None:
-        return OpenImage(store.image(found.digest), found.digest, store.find_record(found.digest) is not None)
+        return OpenImage(store.image(found.digest), found.digest, store.find_any(found.digest) is not None)
     known = store.find(found.id)
     if known is not None:
         return OpenImage(known, None, True)
@@ -98,24 +98,15 @@ def open_image(
     return OpenImage(loaded.image, None, False)
 
 
-def _from_file(reference: str, kind: str, path: Path, store: Store) -> OciImage:
-    """The one image of a layout or archive."""
-    loaded = read_oci_directory(store, path) if kind == "oci" else _read_archive(reference, path, store)
-    images = {item.image.digest: item.image for item in loaded}
+def _from_file(reference: str, store: Store, platform: str) -> OciImage:
+    """The one image of a layout or archive; of several platforms' images, the platform's."""
+    images = {item.image.digest: item.image for item in read_file(store, reference)}
+    if len(images) > 1:
+        images = {digest: image for digest, image in images.items() if same_platform(image.platform, platform)}
     if len(images) != 1:
-        raise InputError(
-            "base-unsuitable", f"{reference} holds {len(images)} images, not one.", "Copy the one image out of it."
-        )
+        found = f"{len(images)} images, not one" if images else f"no image for {platform}"
+        raise InputError("base-unsuitable", f"{reference} holds {found}.", "Copy the one image out of it.")
     return images.popitem()[1]
-
-
-def _read_archive(reference: str, path: Path, store: Store) -> list[Loaded]:
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise InputError("base-unsuitable", f"{reference} cannot be read: {error.strerror}.") from error
-    with stream:
-        return read_archive(store, stream, reference)
 
 
 def stored_image(image: OciImage) -> BuiltImage:

@@ -23,11 +23,13 @@ from mpack.naming import image_name, legal_reference, random_uuid
 from mpack.oci.store import Store
 from mpack.packager import Packager
 from mpack.plan import ImagePlan
+from mpack.platforms import as_index, require_embedded, require_platforms
 from mpack.plugins import load_packager
 from mpack.progress import Progress
 from mpack.rebuild.record import record_build
 from mpack.request import BuildRequest as BuildRequest
 from mpack.resolve import Resolution, resolve, with_bytecode
+from mpack.result import BuildResult, PlatformImage
 from mpack.sandbox import Sandbox, pick_sandbox
 from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler
@@ -62,39 +64,6 @@ class Described:
         """What a name is made of where no tag is given."""
         artifact = self.artifact
         return {"template": self.arguments.imageName, "model": artifact.name, "version": artifact.version}
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """What a build made. `outputs` are the references, one for each output in order."""
-
-    name: str
-    image: BuiltImage
-    plan: ImagePlan
-    outputs: tuple[str, ...]
-    lock: Path
-    verification: Verification
-    timings: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        image, plan = self.image, self.plan
-        return {
-            "image": self.name,
-            "model": {"name": plan.model_name, "version": plan.model_version},
-            "id": image.id,
-            "digest": image.digest,
-            "size": image.size,
-            "size_unpacked": image.size_unpacked,
-            "packager": plan.packager,
-            "builder": image.builder,
-            "base": {"reference": plan.base.reference, "digest": plan.base.digest},
-            "layers": [layer.to_json() for layer in image.layers],
-            "outputs": list(self.outputs),
-            "lock": str(self.lock),
-            "relaxed": list(plan.environment.relaxed),
-            "verified": self.verification.to_json(),
-            "timings": dict(self.timings),
-        }
 
 
 class _HostIndex:
@@ -234,29 +203,41 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         require_targets(found.packager, targets)
         name = found.name(request.tag)
         workshop = Workshop.of_this_machine(need_docker=_needs_docker(request))
+        requests = request.each()
+        platforms = [item.options.platform for item in requests]
         if not targets:
             targets = default_outputs(workshop.docker)
             if workshop.docker is None:
                 progress.say("no container engine answers: the image goes to mpack's store")
-        resolution = resolve_request(request, found, workshop, progress)
+        require_platforms(platforms, found.spec, targets, workshop.docker)
+        resolutions = [resolve_request(item, found, workshop, progress) for item in requests]
         to_docker = any(target.kind == "docker" for target in targets)
-        builder_name = choose_builder(request, found, resolution.plan)
+        builder_name = choose_builder(request, found, resolutions[0].plan)
+        require_embedded(builder_name, platforms)
         prefer_docker = to_docker or builder_name == "docker"
         # What the sandbox gave the engine stays until the outputs are written: the docker target only names it.
         with pick_sandbox(workshop.store, workshop.docker, prefer_docker=prefer_docker) as sandbox:
             compiler = SandboxCompiler(sandbox, CodeCache.default())
             builder = make_builder(builder_name, request, found, workshop, compiler)
-            image, resolution, verification = build_verified(
-                request, found, resolution, builder, sandbox, compiler, progress
-            )
-            lock = write_lock(request, resolution.entry)
-            record_build(request, found, resolution, image, workshop.store)
+            made: list[PlatformImage] = []
+            entries: list[LockEntry] = []
+            for item in resolutions:
+                image, resolution, verification = build_verified(
+                    request, found, item, builder, sandbox, compiler, progress
+                )
+                made.append(PlatformImage(image, resolution.plan, verification))
+                record_build(requests[len(entries)], found, resolution, image, workshop.store)
+                entries.append(resolution.entry)
+            if len(made) > 1:
+                image = as_index(workshop.store, made)
+            lock = write_lock(request, *entries)
             outputs = write_outputs(targets, image, name, workshop, progress)
-    warn_of_relaxed(resolution.plan, verification, progress)
-    for note in image.notes:
-        progress.warn(note)
+    for one in made:
+        warn_of_relaxed(one.plan, one.verification, progress)
+        for note in one.image.notes:
+            progress.warn(note)
     image = with_pushed_digest(image, targets, outputs)
-    result = BuildResult(name, image, resolution.plan, outputs, lock, verification, progress.timings)
+    result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings)
     remember(request, found.naming, image, result.to_json(), progress)
     return result
 
@@ -280,8 +261,8 @@ def require_targets(packager: Packager, targets: Sequence[Target]) -> None:
             )
 
 
-def write_lock(request: BuildRequest, entry: LockEntry) -> Path:
-    """Puts the entry into the lock file beside the entries of other ways of building; the file's path."""
+def write_lock(request: BuildRequest, *entries: LockEntry) -> Path:
+    """Puts the entries into the lock file beside the entries of other ways of building; the file's path."""
     path = request.lock or lock_path(request.location)
     try:
         lock = LockFile.read(path)
@@ -290,7 +271,9 @@ def write_lock(request: BuildRequest, entry: LockEntry) -> Path:
         if not request.update_lock:
             raise
         lock = LockFile({})
-    lock.with_entry(entry).write(path)
+    for entry in entries:
+        lock = lock.with_entry(entry)
+    lock.write(path)
     return path
 
 

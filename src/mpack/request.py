@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mpack.artifact.limits import Limits
@@ -31,6 +31,8 @@ class BuildRequest:
     base: str | None = None
     builder: str = "auto"
     options: ResolveOptions = ResolveOptions()
+    #: Several give an image index; this machine's comes first. None: that of `options`.
+    platforms: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     lock: Path | None = None
     update_lock: bool = False
@@ -42,3 +44,8 @@ class BuildRequest:
     #: SBOM and provenance go with the image; the key that cosign signs with at registries.
     attest: bool = True
     sign_key: str | None = None
+
+    def each(self) -> list[BuildRequest]:
+        """The request for each platform by itself."""
+        named = [replace(self, options=replace(self.options, platform=item), platforms=()) for item in self.platforms]
+        return named or [self]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import socket
@@ -125,8 +126,9 @@ def test_password_and_private_ca(
 
 
 @contextmanager
-def cutting(port: int, after: int, times: int) -> Iterator[str]:
-    """A way to the registry that cuts the first `times` connections that carried more than `after` bytes to it."""
+def cutting(port: int, after: int, times: int, *, back: bool = False) -> Iterator[str]:
+    """A way to the registry that cuts the first `times` connections that carried more than `after` bytes to it, or
+    `back` from it."""
     left = [times]
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -148,7 +150,7 @@ def cutting(port: int, after: int, times: int) -> Iterator[str]:
             while True:
                 client = listener.accept()[0]
                 server = socket.create_connection(("127.0.0.1", port))
-                for pair in ((client, server, True), (server, client, False)):
+                for pair in ((client, server, not back), (server, client, back)):
                     threading.Thread(target=carry, args=pair, daemon=True).start()
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -167,26 +169,47 @@ def test_cut_connections(plain: RegistryServer, store: Store, tmp_path: Path) ->
     image = make(store, dependencies(store), "one")
     with cutting(plain.port, 2_500_000, 3) as host:
         assert send(store, image, f"{host}/cut/wine:1").digest == image.digest
-    reference = parse_reference(f"{plain.host}/cut/wine:1")
-    assert pull(reference, "linux/amd64", Store(tmp_path / "ours")).digest == image.digest
+    with cutting(plain.port, 1_500_000, 3, back=True) as host:
+        reference = parse_reference(f"{host}/cut/wine:1")
+        found = pull(reference, "linux/amd64", Store(tmp_path / "ours"))
+    assert found.digest == image.digest
+    for layer in found.layers:
+        with found.blobs.open(layer.digest) as stream:  # its end is checked
+            assert len(stream.read()) == layer.size
 
 
-def test_full_registry(store: Store, tmp_path: Path) -> None:
-    """A registry whose disk is full: the error says so, and there is no manifest."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True)
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of two megabytes."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True)
     assert mounted.returncode == 0, f"this test mounts a small disk, as root: {mounted.stderr.decode()}"
-    try:
-        image = make(store, dependencies(store), "one")
-        with registry_server(small) as server:
-            with pytest.raises(EnvironmentFault, match="its disk is full") as caught:
-                send(store, image, f"{server.host}/full/wine:1")
-            assert caught.value.code == "registry-failed" and "make room" in caught.value.hint
-            with pytest.raises(EnvironmentFault, match="has no image"):
-                pull(parse_reference(f"{server.host}/full/wine:1"), "linux/amd64", Store(tmp_path / "ours"))
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_full_registry(store: Store, small: Path, tmp_path: Path) -> None:
+    """A registry whose disk is full: the error says so, and there is no manifest."""
+    image = make(store, dependencies(store), "one")
+    with registry_server(small) as server:
+        with pytest.raises(EnvironmentFault, match="its disk is full") as caught:
+            send(store, image, f"{server.host}/full/wine:1")
+        assert caught.value.code == "registry-failed" and "make room" in caught.value.hint
+        with pytest.raises(EnvironmentFault, match="has no image"):
+            pull(parse_reference(f"{server.host}/full/wine:1"), "linux/amd64", Store(tmp_path / "ours"))
+
+
+def test_pull_onto_a_full_disk(plain: RegistryServer, store: Store, small: Path) -> None:
+    """A base that the store has no room for: disk-full with what to do, no half blob, no manifest."""
+    image = make(store, dependencies(store), "one")
+    send(store, image, f"{plain.host}/large/wine:1")
+    ours = Store(small)
+    with pytest.raises(EnvironmentFault, match="no space is left") as caught:
+        pull(parse_reference(f"{plain.host}/large/wine:1"), "linux/amd64", ours)
+    assert caught.value.code == "disk-full" and "mpack cache prune" in caught.value.hint
+    assert list(ours.unfinished.iterdir()) == [] and not ours.has(image.digest)
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in ours.directory.iterdir())
 
 
 @pytest.mark.docker

@@ -104,6 +104,12 @@ def test_index_and_platforms(plain: RegistryServer, tmp_path: Path) -> None:
         assert pull(reference, f"linux/{name}", ours).digest == image.digest
     with pytest.raises(InputError, match="linux/amd64, linux/arm64"):
         pull(reference, "linux/s390x", ours)
+    said: list[str] = []
+    bases = Bases(Store(tmp_path / "bases"), None, say=said.append)
+    for _ in range(2):  # the second time from the store: one name there holds both
+        found = {name: bases.inspect(str(reference), f"linux/{name}").digest for name in images}
+        assert found == {name: image.digest for name, image in images.items()}
+    assert [line.split(":")[0] for line in said] == ["pulling localhost"] * 2
     with pytest.raises(InputError, match="is for linux/arm64, not for linux/amd64") as caught:
         Bases(ours, None, say=lambda _: None).inspect(f"{plain.host}/multi:arm64", "linux/amd64")
     assert caught.value.code == "base-unsuitable"

@@ -189,7 +189,7 @@ def test_other_platforms(store: Store, theirs: Store) -> None:
     """A base of another platform is named as such, from the store and from the daemon."""
     arm = python_image(theirs, "3.11.2", architecture="arm64")
     with pytest.raises(InputError, match="is for linux/arm64, not for linux/amd64"):
-        bases(store, FakeDocker({"mine:1": arm})).inspect("mine:1", HERE)
+        bases(store, FakeDocker({NOWHERE: arm})).inspect(NOWHERE, HERE)
     theirs.add_image(arm, [NOWHERE + ":latest"])
     with pytest.raises(InputError, match="is for linux/arm64, not for linux/amd64") as caught:
         bases(theirs).inspect(NOWHERE, HERE)

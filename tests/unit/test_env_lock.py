@@ -54,6 +54,26 @@ def test_one_wheel_is_locked_by_its_hash(index: IndexSettings) -> None:
     assert (environment.python, environment.platform, environment.relaxed) == ("3.11", "linux/amd64", ())
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("old==1.6", r"old==1\.6 \(requirements\.txt:1\): no wheel for linux/arm64"),
+        ("{wheel}", "is for manylinux_2_34_x86_64, not for linux/arm64"),
+    ],
+)
+def test_another_platform(index: IndexSettings, line: str, told: str) -> None:
+    """Wheels of an index or of the artifact for this platform alone are no wheels for another; pure ones are."""
+    wheel = index.local_paths[0] / "modern-1.0-cp311-cp311-manylinux_2_34_x86_64.whl"
+    sha256 = sha256_file(wheel)
+    wanted = [Requirement(line.format(wheel=f"{wheel.name}#sha256={sha256}"), "model", "requirements.txt:1")]
+    contents = Contents({sha256: wheel})
+    with pytest.raises(InputError, match=told) as caught:
+        lock_environment(wanted, python="3.11", platform="linux/arm64", index=index, contents=contents)
+    assert caught.value.code == "requirements-unavailable"
+    pure = lock_environment([Requirement("lib", "model", "x")], python="3.11", platform="linux/arm64", index=index)
+    assert chosen(pure) == {"lib": "2.0 index"}
+
+
 def test_the_base_is_preferred_where_it_fits(index: IndexSettings) -> None:
     """A version of the base that the requirements allow is taken and not installed; odd Debian versions are ignored."""
     environment = lock(index, "app", provided={"Lib": "1.1", "app": "1.0-2ubuntu3~x", "other": "3"})

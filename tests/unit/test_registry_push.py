@@ -23,7 +23,8 @@ from mpack.oci.layer import bytes_entries
 from mpack.oci.store import Store
 from mpack.registry import parse_reference
 from mpack.registry.auth import merge_scopes
-from mpack.registry.push import THREADS, Pushed, in_parallel, push
+from mpack.registry.parallel import THREADS, in_parallel
+from mpack.registry.push import Pushed, push
 from mpack.testing.fakeregistry import FakeRegistry, Fault
 from mpack.testing.tiny import tiny_base
 

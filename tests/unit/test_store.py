@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mpack.errors import EnvironmentFault, UsageError
-from mpack.oci.image import OciImage
+from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.layer import bytes_entries
 from mpack.oci.store import Store
+from mpack.pruning import Prunable, prune
 from mpack.testing.tiny import tiny_base
 
 
@@ -191,8 +196,8 @@ def test_layer_cache(store: Store) -> None:
     assert store.cache.get("another") is None
     store.gc()
     assert (store.cache.get("dependencies"), store.cache.get("model")) == (kept, None)
-    assert store.cache.prune(3600) == 0
-    assert store.cache.prune(0) == 2
+    assert prune(store.cache.entries(), older_than=3600) == 0
+    assert prune(store.cache.entries(), older_than=0) == 2
     store.gc()
     assert blobs(store) == set()
 
@@ -223,3 +228,95 @@ def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match="file") as caught:
         Store(tmp_path / "file" / "store").add(b"x")
     assert caught.value.code == "disk-unwritable"
+
+
+def both(store: Store) -> tuple[OciImage, OciImage]:
+    """The same files as images for amd64 and arm64, listed without a name, as builders leave them."""
+    first = make(store, "both")
+    config = canonical_json({**first.config, "architecture": "arm64"})
+    second = store.put_image(config, first.layers)
+    store.add_image(second)
+    return first, second
+
+
+def test_an_index_is_one_image(store: Store) -> None:
+    """An index stands under one name for all its platforms, whose images are found in it, and live as long as it."""
+    amd64, arm64 = both(store)
+    index = store.add_index([arm64, amd64])
+    assert store.add_index([amd64, arm64]).digest == index.digest and index.images == (amd64, arm64)
+    store.add_image(index, ["model:1"])
+    [record] = store.records()
+    assert (record.digest, record.names) == (index.digest, ("model:1",))
+    for platform, image in (("linux/amd64", amd64), ("linux/arm64", arm64), ("linux/arm64/v8", arm64)):
+        for reference in ("model:1", index.digest, index.digest[7:19]):
+            assert store.resolve(reference, platform).digest == image.digest
+    assert store.find_any("model:1") == index
+    assert store.resolve(arm64.digest).id == arm64.id and store.resolve(f"x@{arm64.id}").digest == arm64.digest
+    for platform, told in (("linux/s390x", "not for linux/s390x"), (None, "not for one platform alone")):
+        with pytest.raises(EnvironmentFault, match=f"is there for linux/amd64 and linux/arm64, {told}") as caught:
+            store.find("model:1", platform)
+        assert caught.value.code == "image-unknown"
+    store.gc()
+    assert blobs(store) == {index.digest, amd64.digest, arm64.digest, amd64.id, arm64.id, amd64.layers[0].digest}
+    store.tag("model:1", "model:2")
+    store.forget(index.digest, ["model:1"])
+    assert store.find_any("model:2") == index
+    store.forget(index.digest)
+    store.gc()
+    assert blobs(store) == set()
+
+
+def test_a_named_member_stays(store: Store) -> None:
+    """An image that has a name of its own is listed beside an index that holds it; a damaged index is told as such."""
+    amd64, arm64 = both(store)
+    store.tag(amd64.digest, "own:1")
+    index = store.add_index([amd64, arm64])
+    assert {record.names for record in store.records()} == {(), ("own:1",)}
+    store.path(arm64.digest).unlink()
+    with pytest.raises(EnvironmentFault, match=f"lacks the blob {arm64.digest}"):
+        store.load(index.digest)
+    assert store.resolve("own:1") and store.find(arm64.digest) is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        ({"older_than": 50.0}, [2]),
+        ({"older_than": 1000.0}, [0, 1, 2]),
+        ({"keep_size": 200}, [1, 2]),
+        ({"keep_size": 199}, [2]),
+        ({"keep_size": 0}, []),
+        ({"keep_size": 300, "older_than": 150.0}, [1, 2]),
+    ],
+)
+def test_what_a_cache_gives_back(limits: dict[str, Any], left: list[int]) -> None:
+    """By age what is older; by size the longest unused first, until no more than the limit is left."""
+    now, there = time.time(), {0, 1, 2}
+    entries = [Prunable(100, now - age, partial(there.discard, n)) for n, age in enumerate((200.0, 100.0, 10.0))]
+    assert prune(reversed(entries), **limits) == 3 - len(left)
+    assert sorted(there) == left
+
+
+def test_layers_of_images_are_not_counted(store: Store) -> None:
+    """What an image needs is not the cache's to give back: it counts no bytes; two keys of one layer are one entry."""
+    image = make(store, "kept", "kept:1")
+    held = replace(image.layers[0], kind="dependencies")
+    free = store.write_layer(bytes_entries({"/free": b"1"}), kind="runtime")
+    for key, layer in (("a", held), ("b", free), ("c", free)):
+        store.cache.put(key, layer)
+    assert sorted(entry.size for entry in store.cache.entries(store.in_images())) == [0, free.size]
+    assert prune(store.cache.entries(store.in_images()), keep_size=0) == 1
+    assert store.cache.get("a") == held and store.cache.get("b") is None and store.cache.get("c") is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A share that cannot lock (no such share can be mounted here) is told with what to do; nothing is written."""
+
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("mpack.oci.store.fcntl.flock", refuse)
+    with pytest.raises(EnvironmentFault, match="no file locks") as caught, store.lease():
+        raise AssertionError("no lease can be had")
+    assert caught.value.code == "disk-unwritable" and "MPACK_HOME" in caught.value.hint

@@ -254,10 +254,27 @@ def test_cache(store: Store) -> None:
     store.cache.put("key", layer)
     told = json.loads(run("cache", "--json").stdout)
     assert (told["store"]["size"], told["layers"]["size"]) == (layer.size, layer.size) and told["uv"]["path"]
+    assert told["layers"]["entries"] == 1 and told["layers"]["oldest"] < 60
     run("cache", "prune")
     assert store.cache.get("key") == layer
     run("cache", "prune", "--older-than", "0s")
     assert store.cache.get("key") is None and not store.has(layer.digest)
+
+
+def test_cache_prune_by_size(store: Store) -> None:
+    """--keep-size leaves the newest within the size and says what was freed; while another mpack works nothing goes."""
+    layers = [store.write_layer(bytes_entries({f"/{n}": os.urandom(100_000)}), kind="dependencies") for n in "ab"]
+    for number, layer in enumerate(layers):
+        store.cache.put(str(number), layer)
+        path = store.cache._path(str(number))
+        os.utime(path, (time.time() - 1000 + number,) * 2)
+    with store.lease():
+        assert "nothing was pruned" in run("cache", "prune", "--keep-size", "0B").stderr
+    assert "freed 0.1 MB" in run("cache", "prune", "--keep-size", "150kB").stderr
+    assert store.cache.get("0") is None and store.cache.get("1") == layers[1]
+    assert not store.has(layers[0].digest)
+    with pytest.raises(UsageError):
+        run("cache", "prune", "--keep-size", "much")
 
 
 @pytest.fixture

@@ -13,20 +13,24 @@ from mpack.bases.build import ROLE
 from mpack.bases.recipe import is_own
 from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.image import OciImage
+from mpack.oci.imageindex import same_platform
 from mpack.oci.store import Store, with_tag
 
 if TYPE_CHECKING:
     from mpack.engine import Docker
 
-#: A base in an OCI layout on disk: `oci:DIR`.
-LAYOUT = "oci:"
+#: What a base in a file begins with: an OCI layout (its directory), an archive of one, what `docker save` writes.
+FILES = ("oci:", "oci-archive:", "docker-archive:")
 #: Seconds that a registry has for its first answer where mpack can do without it.
 PROBE_SECONDS = 3.0
 
 
 def public_name(reference: str) -> str:
     """The reference as it may stand in a plan: no directory of this machine."""
-    return LAYOUT + Path(reference.removeprefix(LAYOUT)).resolve().name if reference.startswith(LAYOUT) else reference
+    if not reference.startswith(FILES):
+        return reference
+    kind, _, path = reference.partition(":")
+    return f"{kind}:{Path(path).resolve().name}"
 
 
 def fetch(
@@ -42,13 +46,18 @@ def fetch(
     Not `patient`: a registry that does not answer at once is not asked. Raises EnvironmentFault base-unavailable with
     what each place said, InputError base-unsuitable for another platform.
     """
-    if reference.startswith(LAYOUT):
-        layout = fetch_from_layout(reference, platform, store)
-        return layout, layout.digest
-    found = store.find(reference)
-    if found is not None and same_platform(found.platform, platform):
-        return found, found.digest
-    from_docker = fetch_from_docker(reference, platform, store, docker, say)
+    if reference.startswith(FILES):
+        read = fetch_from_file(reference, platform, store)
+        return read, read.digest
+    held = store.find_any(reference)
+    for image in held.images if held else ():
+        if same_platform(image.platform, platform):
+            return image, image.digest
+    other = wrong_platform(reference, held.platform, platform) if held else None
+    try:
+        from_docker = fetch_from_docker(reference, platform, store, docker, say)
+    except InputError as error:
+        other, from_docker = error, None  # a registry may have it for this platform too
     if from_docker is not None:
         return from_docker, from_docker.id
     try:
@@ -56,8 +65,8 @@ def fetch(
             check_answers(reference)
         pulled = fetch_from_registry(reference, platform, store, say)
     except EnvironmentFault as error:
-        if found is not None:
-            raise wrong_platform(reference, found.platform, platform) from error
+        if other is not None:
+            raise other from error
         engine = "docker does not have it" if docker else "no docker engine answers"
         raise EnvironmentFault(
             "base-unavailable",
@@ -91,12 +100,12 @@ def fetch_from_docker(
     return loaded.image
 
 
-def fetch_from_layout(reference: str, platform: str, store: Store) -> OciImage:
-    """The image for `platform` of an OCI layout, `oci:DIR`. Raises InputError base-unsuitable."""
-    from mpack.oci.load import read_oci_directory
+def fetch_from_file(reference: str, platform: str, store: Store) -> OciImage:
+    """The image for `platform` of an OCI layout or an archive (FILES). Raises InputError base-unsuitable."""
+    from mpack.oci.load import read_file
 
     with store.lease():
-        images = [item.image for item in read_oci_directory(store, Path(reference.removeprefix(LAYOUT)))]
+        images = [item.image for item in read_file(store, reference)]
         fitting = {image.digest: image for image in images if same_platform(image.platform, platform)}
         if not fitting and images:
             raise wrong_platform(reference, ", ".join(sorted({image.platform for image in images})), platform)
@@ -104,7 +113,7 @@ def fetch_from_layout(reference: str, platform: str, store: Store) -> OciImage:
             raise InputError(
                 "base-unsuitable",
                 f"{reference} holds {len(fitting)} images for {platform}; a base is one.",
-                "Give a layout with the one image.",
+                "Give a file with the one image.",
             )
         [image] = fitting.values()
         store.add_image(image, role=ROLE)
@@ -112,7 +121,10 @@ def fetch_from_layout(reference: str, platform: str, store: Store) -> OciImage:
 
 
 def fetch_from_registry(reference: str, platform: str, store: Store, say: Callable[[str], None]) -> OciImage:
-    """Pulls an image and lists it under its name. Raises EnvironmentFault registry-failed or image-unknown."""
+    """Pulls an image and lists it under its name, which it shares with the same reference's images for other platforms.
+
+    Raises EnvironmentFault registry-failed or image-unknown.
+    """
     from mpack.registry import parse_reference
     from mpack.registry.pull import pull
 
@@ -121,7 +133,13 @@ def fetch_from_registry(reference: str, platform: str, store: Store, say: Callab
         image = pull(parsed, platform, store, say=say)
         if not same_platform(image.platform, platform):
             raise wrong_platform(reference, image.platform, platform)
-        store.add_image(image, [] if parsed.digest else [with_tag(reference)], role=ROLE)
+        if parsed.digest:
+            store.add_image(image, role=ROLE)
+            return image
+        held = store.find_any(reference)
+        others = [item for item in held.images if not same_platform(item.platform, platform)] if held else []
+        whole = store.add_index([*others, image], role=ROLE) if others else image
+        store.add_image(whole, [with_tag(reference)], role=ROLE)
     return image
 
 
@@ -155,13 +173,13 @@ def fetch_by_digest(
     reference: str, digest: str, platform: str, store: Store, docker: Docker | None, say: Callable[[str], None]
 ) -> tuple[OciImage | None, str]:
     """An image that a lock names: from the store, the daemon (by id) or the registry (by digest); or None and why."""
-    found = store.find(f"x@{digest}")
+    found = store.find(f"x@{digest}", platform)
     if found is not None:
         return found, ""
     found = fetch_from_docker(digest, platform, store, docker, say)
     if found is not None:
         return found, ""
-    if reference.startswith(LAYOUT) or is_own(reference):
+    if reference.startswith(FILES) or is_own(reference):
         return None, ""
     from mpack.registry import parse_reference
 
@@ -170,12 +188,6 @@ def fetch_by_digest(
         return fetch_from_registry(str(pinned), platform, store, say), ""
     except MpackError as error:
         return None, error.message
-
-
-def same_platform(has: str, wanted: str) -> bool:
-    """True if an image of platform `has` runs as `wanted`; a variant counts where both name one."""
-    ours, theirs = has.split("/"), wanted.split("/")
-    return ours[:2] == theirs[:2] and (len(ours) < 3 or len(theirs) < 3 or ours[2] == theirs[2])
 
 
 def wrong_platform(reference: str, has: str, wanted: str) -> InputError:

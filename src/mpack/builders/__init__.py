@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mpack.errors import UsageError
+from mpack.oci.imageindex import same_platform
+
 if TYPE_CHECKING:
     from mpack.contents import Contents
     from mpack.plan import ImagePlan
@@ -34,6 +37,8 @@ class BuiltLayer:
 class BuiltImage:
     """A finished, untagged image. `id` is the config digest ("sha256:…"), `digest` the OCI manifest digest or None.
 
+    With `members` it is an index of them in the store: id and digest are the index's, it has no layers of its own.
+
     `location` is "store" (the local OCI store holds it under `digest`) or "docker" (the engine holds it under `id`).
     Sizes are bytes; `size` is compressed, None where unknown. `notes` are what the user should know of the build.
     """
@@ -47,6 +52,16 @@ class BuiltImage:
     digest: str | None = None
     size: int | None = None
     notes: tuple[str, ...] = ()
+    members: tuple[BuiltImage, ...] = ()
+
+    def for_platform(self, platform: str) -> BuiltImage:
+        """The image of an index for a platform; any other image itself. Raises UsageError for an index without it."""
+        if not self.members:
+            return self
+        for member in self.members:
+            if same_platform(member.platform, platform):
+                return member
+        raise UsageError("usage", f"The image is for {self.platform}, not for {platform}.", "Add it to --platform.")
 
 
 class Builder(Protocol):

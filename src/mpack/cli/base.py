@@ -120,11 +120,11 @@ def _facts(store: Store, digest: str) -> dict[str, Any]:
     from mpack.errors import EnvironmentFault
 
     try:
-        image = store.image(digest)
+        image = store.load(digest)
     except EnvironmentFault as fault:
         return {"kind": "damaged", "platform": None, "size": None, "error": fault.message}
     kinds = {DEPENDENCIES_LABEL: "dependencies", RECIPE_LABEL: "recipe"}
-    kind = next((kind for label, kind in kinds.items() if label in image.labels), "copy")
+    kind = next((kind for label, kind in kinds.items() if label in image.images[0].labels), "copy")
     return {"kind": kind, "platform": image.platform, "size": image.size, "error": None}
 
 

@@ -12,7 +12,7 @@ from mpack.cli.options import artifact_options, attest_options, build_request, p
 
 if TYPE_CHECKING:
     from mpack.again import Repeated
-    from mpack.pipeline import BuildResult
+    from mpack.result import BuildResult
 
 #: open, resolve, build, verify, build with byte code, verify, write.
 BUILD_PHASES = 7
@@ -48,12 +48,15 @@ BUILD_PHASES = 7
 @click.option("--no-verify", is_flag=True, help="Do not ask the image its sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool, **values: Any) -> None:
-    """Build an image of ARTIFACT, verify it, and write it where -o says."""
-    request = build_request(**values)
+    """Build an image of ARTIFACT, verify it, and write it where -o says.
+
+    For several platforms that is an image index; the images for other platforms than this machine's are not run.
+    """
+    request = build_request(several=True, **values)
     from mpack.again import build_again
     from mpack.progress import Progress
 
-    progress = Progress(BUILD_PHASES)
+    progress = Progress(BUILD_PHASES + 4 * (len(request.platforms) - 1))
     result: Repeated | BuildResult | None = build_again(request, progress)
     if result is None:
         from mpack.pipeline import build

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import click
 
 from mpack.cli.durations import seconds
-from mpack.cli.images import size
+from mpack.cli.images import age, size
 
-_MONTH = "30d"
+#: Seconds.
+_MONTH = 30 * 86400.0
 
 
 @click.group("cache", invoke_without_command=True)
@@ -23,11 +25,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
         return
     from mpack.oci.store import Store
     from mpack.paths import cache_dir
+    from mpack.sandbox.codecache import CodeCache
     from mpack.sandbox.scratch import sweep
     from mpack.sandbox.trees import Trees
 
     sweep(Trees.default().directory)
-    store = Store.default()
+    store, now = Store.default(), time.time()
     uv = _uv_cache()
     places = {
         "store": (store.root, store.disk_usage()),
@@ -35,8 +38,22 @@ def command(ctx: click.Context, as_json: bool) -> None:
         "cache": (cache_dir(), _usage(cache_dir())),
         "uv": (uv, _usage(uv) if uv else 0),
     }
+    ages = {
+        key: [max(0, round(now - entry.used)) for entry in entries]
+        for key, entries in (
+            ("layers", store.cache.entries()),
+            ("cache", [*CodeCache.default().entries(), *Trees.default().entries()]),
+        )
+    }
     if as_json:
-        value = {key: {"path": str(path) if path else None, "size": used} for key, (path, used) in places.items()}
+        value = {
+            key: {
+                "path": str(path) if path else None,
+                "size": used,
+                **({"entries": len(ages[key]), "oldest": max(ages[key], default=None)} if key in ages else {}),
+            }
+            for key, (path, used) in places.items()
+        }
         click.echo(json.dumps(value))
         return
     words = {
@@ -46,35 +63,44 @@ def command(ctx: click.Context, as_json: bool) -> None:
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
     for key, (path, used) in places.items():
-        click.echo(f"{size(used):>12}  {words[key]}  {path or '(uv does not say where)'}")
+        oldest = f", the longest unused for {age(max(ages[key]))}" if ages.get(key) else ""
+        click.echo(f"{size(used):>12}  {words[key]}{oldest}  {path or '(uv does not say where)'}")
 
 
 @command.command("prune")
-@click.option(
-    "--older-than", callback=seconds, default=_MONTH, show_default=True, help="Unused for this long: 12h, 7d."
-)
-def prune(older_than: float) -> None:
-    """Forget cached layers that no build used lately, and free what no image needs. uv's cache stays."""
-    from mpack import again
+@click.option("--older-than", callback=seconds, help="What was of no use for this long: 12h, 7d.  [default: 30d]")
+@click.option("--keep-size", metavar="SIZE", help="What was longest of no use, until so much is left: 5GB, 500MB.")
+def prune(older_than: float | None, keep_size: str | None) -> None:
+    """Forget cached layers, unpacked or not, and byte code that no build used lately, and free what no image needs.
+
+    With --keep-size alone nothing goes for its age. While another mpack is at work nothing goes. uv's cache stays.
+    """
+    from mpack import again, pruning
+    from mpack.artifact.limits import parse_size
     from mpack.oci.store import Store
+    from mpack.paths import cache_dir
     from mpack.sandbox.codecache import CodeCache
     from mpack.sandbox.trees import Trees
     from mpack.supply.attachments import facts_dir
     from mpack.supply.jsonfiles import prune as prune_facts
 
-    store = Store.default()
-    count = store.cache.prune(older_than)
-    CodeCache.default().prune(older_than)
-    again.prune(older_than)
-    Trees.default().prune(older_than)
-    prune_facts(facts_dir(), older_than)
-    store.provenance.prune(older_than)
-    freed = store.gc()
-    click.echo(f"forgot {count} cached layers", err=True)
-    if freed is None:
-        click.echo("another mpack is at work; the space is freed by the next prune", err=True)
-    else:
-        click.echo(f"freed {size(freed)}", err=True)
+    size_left = None if keep_size is None else parse_size(keep_size)
+    limit = _MONTH if older_than is None and keep_size is None else older_than
+    store, code, trees = Store.default(), CodeCache.default(), Trees.default()
+    with store.alone() as alone:
+        if not alone:
+            click.echo("another mpack is at work and may use what is cached: nothing was pruned", err=True)
+            return
+        before = _usage(cache_dir())
+        entries = [*store.cache.entries(store.in_images()), *code.entries(), *trees.entries()]
+        count = pruning.prune(entries, older_than=limit, keep_size=size_left)
+        if limit is not None:
+            again.prune(limit)
+            prune_facts(facts_dir(), limit)
+            store.provenance.prune(limit)
+        freed = store.sweep() + before - _usage(cache_dir())
+    click.echo(f"forgot {count} cached layers and files", err=True)
+    click.echo(f"freed {size(freed)}", err=True)
 
 
 def _usage(directory: Path) -> int:

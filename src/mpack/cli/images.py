@@ -29,6 +29,8 @@ def command(as_json: bool) -> None:
         detail = (
             row["error"] or f"{size(row['size'])}  {row['packager']}  {row['model']['name']} {row['model']['version']}"
         )
+        if "," in (row["platform"] or ""):
+            detail += f"  {row['platform']}"
         click.echo(f"{row['digest'][7:19]}  {age(row['age']):>4}  {detail}")
         for name in row["names"] or ["(no name)"]:
             click.echo(f"    {name}")
@@ -63,10 +65,10 @@ def _row(store: Store, record: Record) -> dict[str, Any]:
         "error": None,
     }
     try:
-        image = store.image(record.digest)
+        image = store.load(record.digest)
     except EnvironmentFault as fault:
         return {**row, "error": fault.message}
-    labels = image.labels
+    labels = image.images[0].labels
     title, version = (labels.get(f"org.opencontainers.image.{key}") for key in ("title", "version"))
     return {
         **row,

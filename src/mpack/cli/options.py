@@ -23,13 +23,15 @@ def _python(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     return value
 
 
-def _platform(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None:
-        from mpack.env.assemble import PLATFORMS
+def _platforms(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The platforms of a list with commas; none where the option was not given."""
+    from mpack.env.assemble import PLATFORMS
 
-        if value not in PLATFORMS:
-            raise click.BadParameter(f"{value!r} is none of {', '.join(PLATFORMS)}", ctx, param)
-    return value
+    found = tuple(item.strip() for item in value.split(",")) if value is not None else ()
+    for item in found:
+        if item not in PLATFORMS:
+            raise click.BadParameter(f"{item!r} is none of {', '.join(PLATFORMS)}", ctx, param)
+    return found
 
 
 _ARTIFACT = [
@@ -49,7 +51,11 @@ _PLAN = [
         "--python", metavar="X.Y", callback=_python, help="Another Python than the model's; pins may then be relaxed."
     ),
     click.option(
-        "--platform", metavar="OS/ARCH", callback=_platform, help="Platform of the image.  [default: this machine's]"
+        "--platform",
+        "platforms",
+        metavar="OS/ARCH[,…]",
+        callback=_platforms,
+        help="Platform of the image; `build` takes several and makes an image index.  [default: this machine's]",
     ),
     click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="The lock file to use."),
     click.option("--update-lock", is_flag=True, help="Resolve anew; `build` then writes the lock."),
@@ -86,13 +92,19 @@ def plan_options(function: F) -> F:
     return _apply(function, _PLAN)
 
 
-def build_request(**values: Any) -> BuildRequest:
-    """A BuildRequest from the options' values. Raises UsageError on a value that makes no sense."""
+def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
+    """A BuildRequest from the options' values; `several`: the verb can do more than one platform.
+
+    Raises UsageError on a value that makes no sense.
+    """
     from mpack.artifact.limits import Limits, parse_size
     from mpack.artifact.model import Trust
     from mpack.request import BuildRequest, ResolveOptions
-    from mpack.sandbox import this_platform
+    from mpack.sandbox import in_order, this_platform
 
+    platforms = in_order(values["platforms"] or [this_platform()])
+    if len(platforms) > 1 and not several:
+        raise UsageError("usage", f"This takes one platform, not {' and '.join(platforms)}.", "Name one of them.")
     return BuildRequest(
         location=values["artifact"],
         packager=values["packager"],
@@ -101,11 +113,12 @@ def build_request(**values: Any) -> BuildRequest:
         base=values["base"],
         builder=values.get("builder", "auto"),
         options=ResolveOptions(
-            platform=values["platform"] or this_platform(),
+            platform=platforms[0],
             python=values["python"],
             trim=not values["no_trim"],
             allow_vcs=values["allow_vcs"],
         ),
+        platforms=platforms,
         outputs=tuple(values.get("outputs", ())),
         lock=values["lock"],
         update_lock=values["update_lock"],

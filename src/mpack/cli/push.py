@@ -15,7 +15,7 @@ from mpack.cli.options import attest_options
 @attest_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(image: str, references: tuple[str, ...], no_attest: bool, sign_key: str | None, as_json: bool) -> None:
-    """Push IMAGE (of the store, the engine or the registry that it names) to registries.
+    """Push IMAGE (of the store, the engine or the registry that it names) to registries, for all its platforms.
 
     REF is HOST[:PORT]/NAME[:TAG]; credentials are Docker's (`docker login`). The SBOM and the provenance of an image
     that was built here are attached to it there.
@@ -29,8 +29,10 @@ def command(image: str, references: tuple[str, ...], no_attest: bool, sign_key: 
     targets = [RegistryTarget.parse(reference, not no_attest, sign_key) for reference in references]
     store, outputs = Store.default(), []
     with store.lease():
-        found, docker = locate(image, store, this_platform(), lambda text: click.echo(text, err=True))
-        oci = fetched(found, store, docker)
+        oci = store.find_any(image)
+        if oci is None:
+            found, docker = locate(image, store, this_platform(), lambda text: click.echo(text, err=True))
+            oci = fetched(found, store, docker)
         for target in targets:
             pushed = target.push(oci, store)
             outputs.append(target.named(pushed))

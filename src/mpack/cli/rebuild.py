@@ -119,5 +119,5 @@ def _difference(reference: str, workshop: Workshop, made: Rebuilt) -> ImageDiff:
 
     opened = open_image(reference, workshop.store, workshop.docker, this_platform())
     own: Store = made.store
-    image = fetched(made.image, own, workshop.docker)
+    [image] = fetched(made.image, own, workshop.docker).images
     return compare(Side(reference, opened.image, opened.digest), Side("rebuilt", image, made.image.digest))

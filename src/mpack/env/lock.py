@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpack.contents import Contents, sha256_bytes, sha256_file
+from mpack.env.assemble import PLATFORMS
 from mpack.env.index import IndexSettings
 from mpack.env.resolution import Resolver, Unsatisfiable
 from mpack.env.unsatisfied import Unavailable, clash_error, unavailable, unavailable_error
@@ -51,6 +52,8 @@ def lock_environment(
         scratch = Path(name)
         resolver = Resolver(python, platform, index, scratch)
         local = _local_wheels(requirements, scratch, index, contents or Contents(), allow_vcs)
+        for file, package in local.sources.items():
+            check_platform(file, package, platform)
         lines = [local.lines.get(item.line, item.line) for item in requirements]
         wanted = [replace(item, line=line) for item, line in zip(requirements, lines, strict=True)]
         packages, warnings, relaxed = _solve(wanted, resolver, provided, relax, set(local.lines.values()))
@@ -158,6 +161,20 @@ def _local_wheels(
         lines[item.line] = f"{(name or package.name).strip()} @ {path.as_uri()} {marker}".strip()
         sources[path.name] = package
     return _Local(lines, sources)
+
+
+def check_platform(file: str, package: LockedPackage, platform: str) -> None:
+    """Raises InputError requirements-unavailable for a wheel of the artifact that is for another platform."""
+    from packaging.utils import parse_wheel_filename
+
+    machine = PLATFORMS[platform][0].split("-")[0]
+    places = sorted({tag.platform for tag in parse_wheel_filename(file)[3]})
+    if not any(place == "any" or place.endswith(f"_{machine}") for place in places):
+        raise InputError(
+            "requirements-unavailable",
+            f"The wheel {file} is for {', '.join(places)}, not for {platform}.",
+            f"Take {package.name} from an index that has it for {platform}, or leave that platform out.",
+        )
 
 
 def _write_wheel(match: re.Match[str], item: Requirement, scratch: Path, contents: Contents) -> Path:

@@ -13,12 +13,12 @@ from mpack.errors import EnvironmentFault
 from mpack.oci import tar
 from mpack.oci.blobs import Blobs
 from mpack.oci.files import disk_faults, write_whole
-from mpack.oci.image import MANIFEST, OciImage
+from mpack.oci.image import OciImage
+from mpack.oci.imageindex import INDEX, AnyImage, blobs_of, member_entry
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-INDEX = "application/vnd.oci.image.index.v1+json"
 REF_NAME = "org.opencontainers.image.ref.name"
-#: The full name, where containerd and newer docker clients look for it.
+#: Where containerd looks for the name. It takes it as it is, so the host that others add stands in it.
 _CONTAINERD_NAME = "io.containerd.image.name"
 _CHUNK = 1 << 20
 
@@ -49,23 +49,23 @@ def docker_archive(image: OciImage, names: Iterable[str] = (), *, leave_out: int
     yield tar.END
 
 
-def oci_archive(image: OciImage, name: str = "") -> Iterator[bytes]:
+def oci_archive(image: AnyImage, name: str = "") -> Iterator[bytes]:
     """A tar of an OCI layout that holds the image, in pieces."""
     yield from _file("oci-layout", LAYOUT)
     yield from _file("index.json", _index([index_entry(image, name)]))
     for directory in ("blobs/", "blobs/sha256/"):
         yield tar.header(directory, tar.DIRECTORY, mode=0o755)
-    for digest, size in _blobs(image):
+    for digest, size in blobs_of(image):
         yield from _stream(f"blobs/sha256/{digest.removeprefix('sha256:')}", image.blobs.open(digest), size)
     yield tar.END
 
 
-def write_oci_directory(image: OciImage, directory: Path, name: str = "") -> None:
+def write_oci_directory(image: AnyImage, directory: Path, name: str = "") -> None:
     """Adds the image to an OCI layout, which is made if it is absent; an image of the same name gives it up."""
     target = Blobs(directory)
     with disk_faults(f"Writing the OCI layout {directory}", directory):
         entries = [item for item in _existing(directory) if not _same(item, image, name)]
-        for digest, size in _blobs(image):
+        for digest, size in blobs_of(image):
             if not target.has(digest, size):
                 with image.blobs.open(digest) as stream, target.writing(expected=digest) as blob:
                     while data := stream.read(_CHUNK):
@@ -98,19 +98,23 @@ class Pieces(io.RawIOBase):
         return count
 
 
-def index_entry(image: OciImage, name: str = "") -> dict[str, Any]:
-    """The image's descriptor in an index."""
-    system, architecture, variant = (*image.platform.split("/"), "", "")[:3]
-    platform = {"architecture": architecture, "os": system}
-    entry: dict[str, Any] = {
-        "mediaType": image.manifest.get("mediaType", MANIFEST),
-        "digest": image.digest,
-        "size": image.manifest_size,
-        "platform": {**platform, "variant": variant} if variant else platform,
-    }
+def index_entry(image: AnyImage, name: str = "") -> dict[str, Any]:
+    """The descriptor of an image, or of an index, in the index of a layout."""
+    if isinstance(image, OciImage):
+        entry = member_entry(image)
+    else:
+        entry = {"mediaType": image.media_type, "digest": image.digest, "size": image.manifest_size}
     if name:
-        entry["annotations"] = {REF_NAME: name, _CONTAINERD_NAME: name}
+        entry["annotations"] = {REF_NAME: name, _CONTAINERD_NAME: full_name(name)}
     return entry
+
+
+def full_name(name: str) -> str:
+    """A name with its host: "wine:1" is "docker.io/library/wine:1" to docker, podman and Kubernetes."""
+    first, slash, _ = name.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
 
 
 def _index(entries: list[dict[str, Any]]) -> bytes:
@@ -135,15 +139,9 @@ def _existing(directory: Path) -> list[dict[str, Any]]:
     return list(entries)
 
 
-def _same(item: dict[str, Any], image: OciImage, name: str) -> bool:
+def _same(item: dict[str, Any], image: AnyImage, name: str) -> bool:
     held = (item.get("annotations") or {}).get(REF_NAME, "")
     return bool(name and held == name) or (item.get("digest") == image.digest and held in ("", name))
-
-
-def _blobs(image: OciImage) -> list[tuple[str, int]]:
-    """(digest, size) of every blob of an image, each once, the manifest last."""
-    sizes = {layer.digest: layer.size for layer in image.layers}
-    return [*sizes.items(), (image.id, int(image.manifest["config"]["size"])), (image.digest, image.manifest_size)]
 
 
 def _file(path: str, data: bytes) -> Iterator[bytes]:

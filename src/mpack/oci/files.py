@@ -23,7 +23,8 @@ def disk_faults(doing: str, place: Path) -> Iterator[None]:
             raise EnvironmentFault(
                 "disk-full",
                 f"{doing} failed: no space is left for {place}.",
-                "Free some with `mpack rm --older-than 7d` and `mpack cache prune`; MPACK_HOME may name a larger disk.",
+                "Free some with `mpack rm --older-than 7d` and `mpack cache prune`; MPACK_HOME (for temporary files "
+                "TMPDIR) may name a larger disk.",
             ) from error
         refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
         if refused and (error.filename is None or Path(error.filename).is_relative_to(place)):

@@ -57,6 +57,16 @@ class OciImage:
         return cls(blobs, digest, identifier, manifest, config, layers, manifest_size)
 
     @property
+    def images(self) -> tuple[OciImage, ...]:
+        """Itself: what an index has several of."""
+        return (self,)
+
+    @property
+    def media_type(self) -> str:
+        """The manifest's."""
+        return str(self.manifest.get("mediaType", MANIFEST))
+
+    @property
     def platform(self) -> str:
         """For example "linux/amd64" or "linux/arm64/v8"."""
         parts = (self.config.get("os", "linux"), self.config.get("architecture", ""), self.config.get("variant"))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mpack.oci.blobs import Blobs, sha256_digest
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.layer import Layer
+from mpack.pruning import Prunable
 
 #: Kinds of layers that outlive the images that have them; a "wheel" is a piece of layers.
 KEPT = ("dependencies", "runtime", "bytecode", "wheel")
@@ -63,13 +64,23 @@ class LayerCache:
         """Bytes of the layers kept alive (images may share them)."""
         return sum({layer.digest: layer.size for layer in self._kept()}.values())
 
-    def prune(self, older_than: float) -> int:
-        """Forgets entries that were of no use for `older_than` seconds; how many."""
-        limit = time.time() - older_than
-        old = [path for path in self._files() if path.stat().st_mtime <= limit]
-        for path in old:
-            path.unlink(missing_ok=True)
-        return len(old)
+    def entries(self, in_images: Container[str] = ()) -> list[Prunable]:
+        """One a layer: its bytes, unless an image needs it (`in_images`) or it goes with the last image anyway.
+
+        With a layer go all entries that name it: what it was made from, and the environments that it is in.
+        """
+        grouped: dict[str, list[Path]] = {}
+        sizes: dict[str, int] = {}
+        for path in self._files():
+            kept = _read(path)
+            for digest in {layer.digest for layer in kept.layers} if kept else {path.name}:
+                grouped.setdefault(digest, []).append(path)
+            for layer in kept.layers if kept else ():
+                sizes[layer.digest] = layer.size if layer.kind in KEPT and layer.digest not in in_images else 0
+        return [
+            Prunable(sizes.get(digest, 0), max(map(_last_use, paths)), partial(_forget, paths))
+            for digest, paths in grouped.items()
+        ]
 
     def _kept(self) -> list[Layer]:
         found = [kept for path in self._files() if (kept := _read(path)) is not None]
@@ -80,6 +91,18 @@ class LayerCache:
 
     def _path(self, key: str) -> Path:
         return self.directory / (hashlib.sha256(key.encode()).hexdigest() + ".json")
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # it went with another layer
+        return 0.0
+
+
+def _forget(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Kept | None:

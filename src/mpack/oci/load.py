@@ -87,6 +87,20 @@ def read_oci_directory(store: Store, directory: Path) -> list[Loaded]:
         raise _not_ours(error, str(directory)) from error
 
 
+def read_file(store: Store, reference: str) -> list[Loaded]:
+    """The images of "oci:DIR", "oci-archive:FILE" or "docker-archive:FILE". Raises as `read_archive`."""
+    kind, _, name = reference.partition(":")
+    path = Path(name)
+    if kind == "oci":
+        return read_oci_directory(store, path)
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise InputError("base-unsuitable", f"{reference} cannot be read: {error.strerror}.") from error
+    with stream:
+        return read_archive(store, stream, reference)
+
+
 class _Reader:
     """What the file holds: paths of an archive's members, or blobs of a directory, all brought into the store."""
 

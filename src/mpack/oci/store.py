@@ -1,6 +1,7 @@
 """The Store: an OCI layout on this machine that every build lands in.
 
-    <root>/oci-layout, index.json, blobs/sha256/…   a plain OCI image layout; names are annotations "name:tag"
+    <root>/oci-layout, index.json, blobs/sha256/…   a plain OCI image layout; names are annotations "name:tag"; an
+                                                    image for several platforms is an image index below one name
     <root>/layers/…                                 layer cache: what a layer was made from -> the layer
     <root>/provenance/…                             how an image was built, by the image's id
     <root>/tmp/…                                    unfinished work
@@ -16,18 +17,19 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpack.errors import EnvironmentFault, UsageError
-from mpack.oci.archive import INDEX, LAYOUT, REF_NAME, index_entry
+from mpack.oci.archive import LAYOUT, REF_NAME, index_entry
 from mpack.oci.blobs import Blobs, is_digest
 from mpack.oci.documents import Documents
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.image import OciImage, canonical_json, make_manifest
+from mpack.oci.imageindex import INDEX, AnyImage, ImageIndex, blobs_of, load_any, put_index
 from mpack.oci.layer import Directory, Entry, Layer, write_layer
 from mpack.oci.layercache import LayerCache
 
@@ -39,7 +41,8 @@ _SHORTEST_PREFIX = 6
 
 @dataclass(frozen=True)
 class Record:
-    """One image of the store: its names, when it was added (seconds since 1970), and whether it is a "base"."""
+    """One image, or image index, of the store: its names, when it was added (seconds since 1970), and whether it is a
+    "base"."""
 
     digest: str
     id: str
@@ -77,10 +80,22 @@ class Store(Blobs):
         with disk_faults("Locking the image store", self.root):
             descriptor = os.open(self.root / name, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, how)
+            self._lock(descriptor, how)
             yield
         finally:
             os.close(descriptor)
+
+    def _lock(self, descriptor: int, how: int) -> None:
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise EnvironmentFault(
+                "disk-unwritable",
+                f"The image store {self.root} cannot be locked: its file system has no file locks ({error.strerror}).",
+                "Name a directory on a local disk in MPACK_HOME, or mount this one with locks (NFS: without nolock).",
+            ) from error
 
     # --- layers and images
 
@@ -105,7 +120,21 @@ class Store(Blobs):
         """The image of a manifest digest. Raises EnvironmentFault store-corrupt."""
         return OciImage.load(self, digest)
 
-    def add_image(self, image: OciImage, names: Iterable[str] = (), *, role: str = "image") -> None:
+    def load(self, digest: str) -> AnyImage:
+        """The image or the index of a digest. Raises EnvironmentFault store-corrupt."""
+        return load_any(self, digest)
+
+    def add_index(self, images: Sequence[OciImage], *, role: str = "image") -> ImageIndex:
+        """Stores and lists the index of some images. Those of them without a name are no longer listed themselves."""
+        index = put_index(self, images)
+        members = {image.digest for image in images}
+        with self._changing() as entries:
+            entries[:] = [item for item in entries if item["digest"] not in members or _name(item)]
+            if all(item["digest"] != index.digest for item in entries):
+                entries.append(_entry(index, "", time.time(), role))
+        return index
+
+    def add_image(self, image: AnyImage, names: Iterable[str] = (), *, role: str = "image") -> None:
         """Lists an image under names ("name:tag"; none: by digest). A name leaves its old image, which stays."""
         wanted = set(names)
         with self._changing() as entries:
@@ -127,13 +156,42 @@ class Store(Blobs):
         found = [_record(digest, items) for digest, items in grouped.items()]
         return sorted(found, key=lambda record: (-record.added, record.digest))
 
-    def find(self, reference: str) -> OciImage | None:
+    def find(self, reference: str, platform: str | None = None) -> OciImage | None:
         """The image of a name ("name" means "name:latest"), digest, id or unique prefix of one; None if there is none.
 
-        Raises UsageError when a prefix fits several images.
+        `platform` says which image of an index is meant; an image by itself is found whatever it is for. Raises
+        UsageError when a prefix fits several images, EnvironmentFault image-unknown for an index without `platform`.
         """
+        found = self.find_any(reference)
+        if found is None or isinstance(found, OciImage):
+            return found
+        image = found.image_for(platform) if platform else None
+        if image is None:
+            raise EnvironmentFault(
+                "image-unknown",
+                f"The image {reference} is there for {' and '.join(item.platform for item in found.images)}, not for "
+                f"{platform or 'one platform alone'}.",
+                "Name one of its images by digest, or build it for the platform: --platform takes several.",
+            )
+        return image
+
+    def find_any(self, reference: str) -> AnyImage | None:
+        """As `find`; an index as a whole. A digest or id may also be that of an image inside of a listed index."""
         record = self.find_record(reference)
-        return self.image(record.digest) if record else None
+        if record is not None:
+            return self.load(record.digest)
+        wanted = reference.rpartition("@")[2]
+        if not is_digest(wanted):
+            return None
+        inside = (image for found in self._indexes() for image in found.images)
+        return next((image for image in inside if wanted in (image.digest, image.id)), None)
+
+    def _indexes(self) -> Iterator[ImageIndex]:
+        for digest in dict.fromkeys(item["digest"] for item in self._entries() if item.get("mediaType") == INDEX):
+            with suppress(EnvironmentFault):  # a damaged index has nothing inside
+                found = self.load(digest)
+                if isinstance(found, ImageIndex):
+                    yield found
 
     def find_record(self, reference: str) -> Record | None:
         """As `find`, without reading the image."""
@@ -155,9 +213,9 @@ class Store(Blobs):
             raise UsageError("usage", f"{reference} is the beginning of several images: {shown}.", "Give more digits.")
         return fitting[0] if fitting else None
 
-    def resolve(self, reference: str) -> OciImage:
+    def resolve(self, reference: str, platform: str | None = None) -> OciImage:
         """As `find`. Raises EnvironmentFault image-unknown when the store has no such image."""
-        image = self.find(reference)
+        image = self.find(reference, platform)
         if image is None:
             raise unknown(reference)
         return image
@@ -167,7 +225,7 @@ class Store(Blobs):
         record = self.find_record(reference)
         if record is None:
             raise unknown(reference)
-        self.add_image(self.image(record.digest), [with_tag(name)], role=record.role)
+        self.add_image(self.load(record.digest), [with_tag(name)], role=record.role)
 
     def forget(self, digest: str, names: Iterable[str] | None = None) -> None:
         """Takes names from an image (None: all); without any name left it is no longer listed. `gc` frees the space."""
@@ -179,24 +237,38 @@ class Store(Blobs):
 
     # --- space
 
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """True if no other mpack uses the store; none then does until the block ends."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._flock("lease.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            stack.enter_context(self._flock("index.lock", fcntl.LOCK_EX))
+            yield True
+
     def gc(self) -> int | None:
         """Removes every blob that no image and no cached layer needs; the bytes freed, or None: others are at work."""
-        try:
-            with self._flock("lease.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), self._flock("index.lock", fcntl.LOCK_EX):
-                return self._sweep()
-        except BlockingIOError:
-            return None
+        with self.alone() as alone:
+            return self.sweep() if alone else None
 
-    def _sweep(self) -> int:
-        needed = self.cache.digests()
-        freed = self.provenance.sweep({record.id for record in self.records()})
+    def in_images(self) -> set[str]:
+        """The digests of all blobs that a listed image needs."""
+        needed = set()
         for record in self.records():
             needed.add(record.digest)
             try:
-                image = self.image(record.digest)
+                needed |= {digest for digest, _ in blobs_of(self.load(record.digest))}
             except EnvironmentFault:
                 continue  # a broken image keeps nothing alive; using it says what is wrong
-            needed |= {image.id, *(layer.digest for layer in image.layers)}
+        return needed
+
+    def sweep(self) -> int:
+        """As `gc`, by a caller that is `alone`."""
+        needed = self.cache.digests() | self.in_images()
+        freed = self.provenance.sweep(needed)
         for path in self.directory.iterdir():
             if f"sha256:{path.name}" not in needed:
                 freed += path.stat().st_size
@@ -254,7 +326,7 @@ def unknown(reference: str) -> EnvironmentFault:
     )
 
 
-def _entry(image: OciImage, name: str, added: float, role: str) -> dict[str, Any]:
+def _entry(image: AnyImage, name: str, added: float, role: str) -> dict[str, Any]:
     notes = {_ID: image.id, _ADDED: f"{added:.0f}", _ROLE: role}
     if name:
         notes[REF_NAME] = name

@@ -109,13 +109,16 @@ class RegistryClient:
     def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob in blocks, resumed where the connection broke; size and digest are checked at the end.
 
-        Raises EnvironmentFault registry-failed; a reader that has used the blocks must then forget them.
+        ATTEMPTS in a row that bring nothing are too many. Raises EnvironmentFault registry-failed; a reader that has
+        used the blocks must then forget them.
         """
         import httpx
 
         what = f"Reading {descriptor.digest} of {self._reference.name}"
         hasher, done = hashlib.sha256(), 0
-        for number in range(1, ATTEMPTS + 1):
+        number, before = 0, -1
+        while number < ATTEMPTS:
+            number, before = (1 if done > before else number + 1), done
             try:
                 for block in self._stream(descriptor, done, what):
                     hasher.update(block)
@@ -161,8 +164,9 @@ class RegistryClient:
     def _manifest(self, target: str) -> tuple[str, str, bytes]:
         what = f"Asking {self._reference.registry} for {self._reference.repository} ({target})"
         path = f"/v2/{self._reference.repository}/manifests/{target}"
-        response = self._connection.request("GET", path, what, {"Accept": ACCEPT}, stream=True)
-        raw = read_limited(response, self._reference)
+        response, raw = self._connection.request_whole(path, what, {"Accept": ACCEPT}, MANIFEST_LIMIT)
+        if len(raw) > MANIFEST_LIMIT:
+            raise _refused(self._reference, f"its manifest is larger than {MANIFEST_LIMIT} bytes")
         if response.status_code == 404:
             raise EnvironmentFault(
                 "image-unknown", f"The registry has no image {self._reference}.", "Check its name and tag."
@@ -199,23 +203,6 @@ def choose_platform(index: dict[str, Any], platform: str, reference: Reference) 
         )
     # arm64 without a variant means v8 and amd64 the plain one: the exact entry first, else the first that fits.
     return min(fitting, key=lambda item: item[0])[1]
-
-
-def read_limited(response: httpx.Response, reference: Reference) -> bytes:
-    """The body of a streamed answer, which is closed. Raises EnvironmentFault registry-failed above MANIFEST_LIMIT."""
-    import httpx
-
-    body = b""
-    try:
-        for block in response.iter_bytes():
-            body += block
-            if len(body) > MANIFEST_LIMIT:
-                raise _refused(reference, f"its manifest is larger than {MANIFEST_LIMIT} bytes")
-    except httpx.TransportError as error:
-        raise unreachable(f"Reading the manifest of {reference}", error, 1) from error
-    finally:
-        response.close()
-    return body
 
 
 def _parse(raw: bytes, reference: Reference) -> dict[str, Any]:

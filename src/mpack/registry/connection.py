@@ -72,6 +72,27 @@ class Connection:
             lambda: self.once(method, target, headers, content=content, stream=stream), what, sleep=self.sleep
         )
 
+    def request_whole(
+        self, target: str, what: str, headers: Mapping[str, str], limit: int
+    ) -> tuple[httpx.Response, bytes]:
+        """A GET and its whole body, both repeated where the connection breaks; reading ends beyond `limit` bytes."""
+        body = b""
+
+        def attempt() -> httpx.Response:
+            nonlocal body
+            body = b""
+            response = self.once("GET", target, headers, stream=True)
+            try:
+                for block in response.iter_bytes():
+                    body += block
+                    if len(body) > limit:
+                        break
+            finally:
+                response.close()
+            return response
+
+        return retrying(attempt, what, sleep=self.sleep), body
+
     def once(
         self,
         method: str,

@@ -1,34 +1,28 @@
-"""Pushing an image of the store: blobs in parallel, the manifest last, when all it names is there."""
+"""Pushing an image or index of the store: blobs in parallel, a manifest when all that it names is there."""
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.image import OciImage
+from mpack.oci.imageindex import AnyImage, ImageIndex
 from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
-from mpack.registry.client import ACCEPT, OCI_MANIFEST
+from mpack.registry.client import ACCEPT
 from mpack.registry.connection import Connection
 from mpack.registry.faults import push_refused, refused
+from mpack.registry.parallel import in_parallel
 from mpack.registry.reference import Reference, names_registry, parse_reference
 from mpack.registry.referrers import attach
 from mpack.registry.upload import PIECE, Blob, Stopped, Uploader
 
 if TYPE_CHECKING:
     import httpx
-
-THREADS = 4
-#: Seconds that threads get to end after a failure; one that waits for the registry is left behind.
-_PATIENCE = 2.0
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Pushed:
 
 
 def push(
-    image: OciImage,
+    image: AnyImage,
     reference: Reference,
     store: Store,
     *,
@@ -57,10 +51,10 @@ def push(
     sleep: Callable[[float], None] | None = None,
     piece: int = PIECE,
 ) -> Pushed:
-    """Pushes an image of the store under the reference's tag, and then attaches its `documents` to it. The caller
-    holds a lease of the store.
+    """Pushes an image or index of the store under the reference's tag, and then attaches the `documents` of each image
+    to it. The caller holds a lease of the store.
 
-    Until the last step the registry has no new image, so a push that breaks off leaves none that is broken. `sleep`
+    Until the last step the tag means what it meant, so a push that breaks off leaves no broken image. `sleep`
     takes seconds, `piece` is the bytes of a request. Raises EnvironmentFault registry-failed or store-corrupt.
     """
     stop = threading.Event()
@@ -92,20 +86,24 @@ def push(
             return False
 
         mounted = in_parallel(bring, wanted, stop)
-        digest = put_manifest(connection, image)
-        attach(connection, image, store, documents(image))
+        if isinstance(image, ImageIndex):
+            for member in image.images:
+                put_manifest(connection, member, member.digest)
+        digest = put_manifest(connection, image, reference.target)
+        for member in image.images:
+            attach(connection, member, store, documents(member))
     sent = [blob for blob, lent in zip(wanted, mounted, strict=True) if not lent] + ([] if first else [config])
     return Pushed(digest, sum(there) + first, sum(mounted), len(sent), sum(blob.size for blob in sent))
 
 
-def put_manifest(connection: Connection, image: OciImage) -> str:
-    """Sends the manifest under the tag; returns its digest, which the registry must confirm."""
+def put_manifest(connection: Connection, image: AnyImage, target: str) -> str:
+    """Sends the manifest under a tag or its digest; returns the digest, which the registry must confirm."""
     reference = connection.reference
     raw = image.blobs.read(image.digest)
     path = f"/v2/{reference.repository}/manifests"
     what = f"Sending the manifest {image.digest} to {reference.registry}"
-    headers = {"Content-Type": str(image.manifest.get("mediaType", OCI_MANIFEST))}
-    response = connection.request("PUT", f"{path}/{reference.target}", what, headers, content=raw)
+    headers = {"Content-Type": image.media_type}
+    response = connection.request("PUT", f"{path}/{target}", what, headers, content=raw)
     if response.status_code not in (200, 201, 202, 204):
         raise push_refused(reference, response, what, connection.identity)
     answered = response.headers.get("docker-content-digest", "")
@@ -117,7 +115,7 @@ def put_manifest(connection: Connection, image: OciImage) -> str:
     return image.digest
 
 
-def mount_sources(store: Store, image: OciImage, reference: Reference, digests: Iterable[str]) -> dict[str, list[str]]:
+def mount_sources(store: Store, image: AnyImage, reference: Reference, digests: Iterable[str]) -> dict[str, list[str]]:
     """Repositories of the same registry that may have a blob: those by whose names the store has images with it.
 
     An image that was pushed or pulled has its name in the store. The base's repository comes last, for it is known by
@@ -129,61 +127,20 @@ def mount_sources(store: Store, image: OciImage, reference: Reference, digests: 
         if not repositories:
             continue
         try:
-            layers = {layer.digest for layer in store.image(record.digest).layers}
+            layers = {layer.digest for held in store.load(record.digest).images for layer in held.layers}
         except EnvironmentFault:
             continue  # a damaged image lends nothing
         for digest in layers & found.keys():
             found[digest] += repositories
-    base = _repositories([image.labels.get("org.opencontainers.image.base.name", "")], reference)
+    named = [member.labels.get("org.opencontainers.image.base.name", "") for member in image.images]
+    base = _repositories(named, reference)
     return {digest: list(dict.fromkeys([*names, *base])) for digest, names in found.items()}
 
 
-def in_parallel(task: Callable[[T], R], items: Sequence[T], stop: threading.Event) -> list[R]:
-    """The task's results in order, of THREADS threads. The first failure, or an interrupt, sets `stop` and is raised.
-
-    The threads do not keep the process alive: Ctrl-C need not wait for a registry that does not answer.
-    """
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    ended: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
-    for number in range(len(items)):
-        waiting.put(number)
-
-    def work() -> None:
-        while not stop.is_set():
-            try:
-                number = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                ended.put((number, task(items[number]), None))
-            except BaseException as error:
-                ended.put((number, None, error))
-                return
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(items)))]
-    results: dict[int, R] = {}
-    try:
-        for thread in threads:
-            thread.start()
-        while len(results) < len(items):
-            number, result, error = ended.get()
-            if error is not None:
-                raise error
-            results[number] = result  # type: ignore[assignment]
-    except BaseException:
-        stop.set()
-        deadline = time.monotonic() + _PATIENCE
-        for thread in threads:
-            if thread.is_alive():  # an interrupt may come before all have been started
-                thread.join(max(0.0, deadline - time.monotonic()))
-        raise
-    return [results[number] for number in range(len(items))]
-
-
-def _blobs(image: OciImage, store: Store) -> list[Blob]:
-    """The configuration, then each layer once."""
-    sizes = {image.id: int(image.manifest["config"]["size"])}
-    sizes.update((layer.digest, layer.size) for layer in image.layers)
+def _blobs(image: AnyImage, store: Store) -> list[Blob]:
+    """A configuration, then all other configurations and layers, each once."""
+    sizes = {member.id: int(member.manifest["config"]["size"]) for member in image.images}
+    sizes.update((layer.digest, layer.size) for member in image.images for layer in member.layers)
     return [Blob(digest, size, store.path(digest)) for digest, size in sizes.items()]
 
 

@@ -16,7 +16,7 @@ from mpack.oci.blobs import is_digest
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import EMPTY, Attachment, referrer_descriptor, referrer_manifest
 from mpack.oci.store import Store
-from mpack.registry.client import ACCEPT, OCI_INDEX, OCI_MANIFEST, Descriptor, RegistryClient, read_limited
+from mpack.registry.client import ACCEPT, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor, RegistryClient
 from mpack.registry.connection import Connection
 from mpack.registry.faults import codes, push_refused, refused
 from mpack.registry.reference import Reference
@@ -128,8 +128,10 @@ def _index(connection: Connection, path: str) -> list[dict[str, Any]]:
     """The descriptors of an index at the registry; [] where there is none."""
     reference = connection.reference
     what = f"Asking {reference.registry} what is attached to {reference}"
-    answer = connection.request("GET", f"/v2/{reference.repository}/{path}", what, {"Accept": ACCEPT}, stream=True)
-    data = read_limited(answer, reference)
+    target = f"/v2/{reference.repository}/{path}"
+    answer, data = connection.request_whole(target, what, {"Accept": ACCEPT}, MANIFEST_LIMIT)
+    if len(data) > MANIFEST_LIMIT:
+        raise refused(reference, f"{what} was answered with more than {MANIFEST_LIMIT} bytes")
     if answer.status_code in (400, 404, 405) or "UNSUPPORTED" in codes(data.decode("utf-8", "replace")):
         return []
     if answer.status_code != 200:

@@ -97,3 +97,8 @@ def pick_sandbox(store: Store, docker: Docker | None, *, prefer_docker: bool) ->
         yield RuncSandbox(runc, store)
     else:
         yield None
+
+
+def in_order(platforms: Sequence[str]) -> tuple[str, ...]:
+    """Each platform once, this machine's first: what its image shows is known before the others are made."""
+    return tuple(sorted(set(platforms), key=lambda item: (not runs_here(item), item)))

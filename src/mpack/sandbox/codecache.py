@@ -12,7 +12,10 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+
+from mpack.pruning import Prunable
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS code (key TEXT PRIMARY KEY, used REAL, sha256 BLOB, code BLOB) WITHOUT ROWID"
 #: Seconds to wait for another process that writes.
@@ -54,14 +57,16 @@ class CodeCache:
             with self._open() as database, database:
                 database.executemany("INSERT OR REPLACE INTO code VALUES (?, ?, ?, ?)", rows)
 
-    def prune(self, older_than: float) -> int:
-        """Removes entries not used for so many seconds; how many these were."""
+    def entries(self) -> list[Prunable]:
+        """What builds used, a build an entry: the files that it was the last to use."""
         with suppress(sqlite3.Error, OSError), self._open() as database:
-            with database:
-                count = database.execute("DELETE FROM code WHERE used < ?", (time.time() - older_than,)).rowcount
-            database.execute("VACUUM")
-            return int(count)
-        return 0
+            rows = database.execute("SELECT used, SUM(LENGTH(code)) FROM code GROUP BY used").fetchall()
+            return [Prunable(size, used, partial(self._remove, used)) for used, size in rows]
+        return []
+
+    def _remove(self, used: float) -> None:
+        with suppress(sqlite3.Error, OSError), self._open() as database, database:
+            database.execute("DELETE FROM code WHERE used = ?", (used,))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -70,6 +75,7 @@ class CodeCache:
             raise FileNotFoundError(self.path)
         try:
             with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as database:
+                database.execute("PRAGMA auto_vacuum = FULL")
                 database.execute(_SCHEMA)
                 yield database
         except sqlite3.DatabaseError as error:

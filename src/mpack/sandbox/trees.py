@@ -16,16 +16,17 @@ import hashlib
 import json
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mpack.errors import EnvironmentFault
 from mpack.oci.files import disk_faults
 from mpack.oci.image import OciImage
 from mpack.oci.rootfs import unpack, unpack_layer
+from mpack.pruning import Prunable
 from mpack.sandbox.scratch import PREFIX, locked, remove, scratch, sweep
 
 _ROOT, _NOTE = "root", "tree.json"
@@ -78,19 +79,11 @@ class Trees:
                 ]
             yield tuple(tree.root for tree in trees)
 
-    def prune(self, older_than: float) -> int:
-        """Removes trees not used for so many seconds, and what killed processes left; how many trees."""
-        limit, count = time.time() - older_than, 0
+    def entries(self) -> list[Prunable]:
+        """One a tree; removing one that is in use does nothing. What killed processes left goes at once."""
         sweep(self.directory)
-        for place in self.directory.glob("*"):
-            if place.name.startswith(PREFIX) or _last_use(place) > limit:
-                continue
-            lock = locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if lock is not None:
-                remove(place)
-                os.close(lock)
-                count += 1
-        return count
+        places = [place for place in self.directory.glob("*") if not place.name.startswith(PREFIX)]
+        return [Prunable(_bytes(place), _last_use(place), partial(_prune, place)) for place in places]
 
     @contextmanager
     def _tree(self, name: str, make: Callable[[Path], bool]) -> Iterator[_Tree]:
@@ -127,7 +120,7 @@ class Trees:
             if not alone:
                 remove(root)
                 root.mkdir()
-            note = {"alone": alone, "listing": _listing(root)[0]}
+            note = {"alone": alone, "listing": _listing(root)[0], "bytes": _usage(root)}
             with disk_faults("Keeping an unpacked layer", self.directory):
                 (made / _NOTE).write_text(json.dumps(note))
                 with suppress(FileExistsError):
@@ -193,6 +186,11 @@ def _listing(root: Path) -> tuple[str, tuple[str, ...]]:
     return hashlib.sha256(text).hexdigest(), tuple(links)
 
 
+def _usage(root: Path) -> int:
+    found = (f"{place}/{name}" for place, _, names in os.walk(root) for name in names)
+    return sum(os.lstat(path).st_size for path in found)
+
+
 def _clash(trees: Sequence[_Tree]) -> bool:
     """True if a tree has a directory where a lower one has a link: it would hide what the link leads to."""
     return any(
@@ -202,6 +200,21 @@ def _clash(trees: Sequence[_Tree]) -> bool:
         for upper in trees[number + 1 :]
         if (path := f"{upper.root}/{link}")
     )
+
+
+def _prune(place: Path) -> None:
+    lock = locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if lock is not None:
+        remove(place)
+        os.close(lock)
+
+
+def _bytes(place: Path) -> int:
+    """Bytes of a tree's files, as they were when it was made."""
+    try:
+        return int(json.loads((place / _NOTE).read_bytes())["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _last_use(place: Path) -> float:

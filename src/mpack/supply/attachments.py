@@ -74,18 +74,19 @@ def facts_dir() -> Path:
     return cache_dir() / "sbom"
 
 
-def beside(path: Path, kind: str, image_digest: str) -> Path:
-    """Where a document of an image in a file is: beside an archive, inside an OCI layout."""
+def beside(path: Path, kind: str, image_digest: str, *, several: bool = False) -> Path:
+    """Where a document of an image in a file is: inside an OCI layout; beside an archive, which may hold `several`."""
+    own = f"{image_digest.replace(':', '-')}.{kind}.json"
     if path.is_dir():
-        return path / f"{image_digest.replace(':', '-')}.{kind}.json"
-    return path.with_name(f"{path.name}.{kind}.json")
+        return path / own
+    return path.with_name(f"{path.name}.{own if several else f'{kind}.json'}")
 
 
-def write_beside(path: Path, image_digest: str, documents: Iterable[Attachment]) -> None:
+def write_beside(path: Path, image_digest: str, documents: Iterable[Attachment], *, several: bool = False) -> None:
     """Writes an image's documents beside its archive or into its layout; removes those of another image there."""
     found = {document.kind: document.data for document in documents}
     for kind in KINDS:
-        place = beside(path, kind, image_digest)
+        place = beside(path, kind, image_digest, several=several)
         with disk_faults(f"Writing {place}", place.parent):
             if kind in found:
                 write_whole(place, found[kind])
@@ -95,12 +96,14 @@ def write_beside(path: Path, image_digest: str, documents: Iterable[Attachment])
 
 def read_beside(path: Path, kind: str, image_digest: str) -> bytes | None:
     """A document that `write_beside` wrote, or None. Raises InputError provenance-invalid for one that is too large."""
-    place = beside(path, kind, image_digest)
-    try:
-        with place.open("rb") as stream:
-            data = stream.read(LIMIT + 1)
-    except OSError:
-        return None
-    if len(data) > LIMIT:
-        raise InputError("provenance-invalid", f"{place} has more than {LIMIT >> 20} MB.")
-    return data
+    for several in (True, False):
+        place = beside(path, kind, image_digest, several=several)
+        try:
+            with place.open("rb") as stream:
+                data = stream.read(LIMIT + 1)
+        except OSError:
+            continue
+        if len(data) > LIMIT:
+            raise InputError("provenance-invalid", f"{place} has more than {LIMIT >> 20} MB.")
+        return data
+    return None

@@ -21,7 +21,7 @@ _RECENT = 16
 
 @dataclass(frozen=True)
 class DockerTarget:
-    """Loads (an image of the store) and tags."""
+    """Loads (an image of the store) and tags; of an index, the image for the engine's platform."""
 
     kind: str = "docker"
 
@@ -31,12 +31,13 @@ class DockerTarget:
     def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
         engine = docker or Docker.find()
         full = with_tag(name)
-        if image.location == "docker" or engine.exists(image.id):
-            engine.tag(image.id, full)
+        own = image.for_platform(engine.platform)
+        if own.location == "docker" or engine.exists(own.id):
+            engine.tag(own.id, full)
         else:
-            load_image(engine, store, image, [full])
+            load_image(engine, store, own, [full])
         if image.location == "store" and image.digest is not None:
-            store.add_image(store.image(image.digest), [full])
+            store.add_image(store.load(image.digest), [full])
         return full
 
 

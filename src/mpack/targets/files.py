@@ -13,6 +13,7 @@ from mpack.errors import UsageError
 from mpack.oci.archive import docker_archive, oci_archive, write_oci_directory
 from mpack.oci.files import Unfinished, disk_faults
 from mpack.oci.image import OciImage
+from mpack.oci.imageindex import AnyImage
 from mpack.oci.store import Store, with_tag
 from mpack.supply.attachments import attachments, write_beside
 
@@ -58,10 +59,14 @@ class OciDirectory:
                 write_oci_directory(oci, self.path, with_tag(name))
             else:
                 self._make(oci, with_tag(name))
-            write_beside(self.path, oci.digest, attachments(oci, store) if self.attest else ())
+            self._attest(oci, store)
         return str(self.path)
 
-    def _make(self, image: OciImage, name: str) -> None:
+    def _attest(self, image: AnyImage, store: Store) -> None:
+        for member in image.images:
+            write_beside(self.path, member.digest, attachments(member, store) if self.attest else ())
+
+    def _make(self, image: AnyImage, name: str) -> None:
         with (
             disk_faults(f"Writing {self.path}", self.path.parent),
             tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".mpack-") as scratch,
@@ -85,13 +90,18 @@ class _Archive:
             raise UsageError("usage", f"{self.path} is a directory; the archive is one file.", "Name a file.")
         _check_parent(self.path)
 
-    def replace(self, pieces: Iterator[bytes], image: OciImage, store: Store) -> str:
+    def replace(self, pieces: Iterator[bytes], image: AnyImage, store: Store) -> str:
         """Writes the pieces of an image's archive, and its documents; returns the path as the reference."""
         with disk_faults(f"Writing {self.path}", self.path.parent), Unfinished(self.path.parent) as file:
             for piece in pieces:
                 file.stream.write(piece)
             file.become(self.path)
-        write_beside(self.path, image.digest, attachments(image, store) if self.attest else ())
+        several = len(image.images) > 1
+        if several:
+            write_beside(self.path, image.digest, ())
+        for member in image.images:
+            documents = attachments(member, store) if self.attest else ()
+            write_beside(self.path, member.digest, documents, several=several)
         return str(self.path)
 
 
@@ -112,7 +122,7 @@ class OciArchive(_Archive):
 
 @dataclass(frozen=True)
 class DockerArchive(_Archive):
-    """What `docker load` reads."""
+    """What `docker load` reads: an image for one platform."""
 
     kind: str = "docker-archive"
 
@@ -121,22 +131,33 @@ class DockerArchive(_Archive):
 
     def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
         with store.lease():
-            oci = stored(image, name, store, docker)
-            return self.replace(docker_archive(oci, [with_tag(name)]), oci, store)
+            found = stored(image, name, store, docker)
+            if not isinstance(found, OciImage):
+                raise one_platform(self, found.platform)
+            return self.replace(docker_archive(found, [with_tag(name)]), found, store)
 
 
-def stored(image: BuiltImage, name: str, store: Store, docker: Docker | None) -> OciImage:
-    """The image in the store under its name; one that an engine built is saved out of it first."""
+def one_platform(target: DockerArchive, platforms: str) -> UsageError:
+    """The error for a docker archive of several platforms."""
+    return UsageError(
+        "usage",
+        f"{target} holds an image for one platform, and this one is for {platforms}.",
+        "Name one with --platform, or write oci-archive:FILE.",
+    )
+
+
+def stored(image: BuiltImage, name: str, store: Store, docker: Docker | None) -> AnyImage:
+    """The image, or index, in the store under its name; one that an engine built is saved out of it first."""
     with store.lease():
         found = fetched(image, store, docker)
         store.add_image(found, [with_tag(name)])
     return found
 
 
-def fetched(image: BuiltImage, store: Store, docker: Docker | None) -> OciImage:
+def fetched(image: BuiltImage, store: Store, docker: Docker | None) -> AnyImage:
     """The image in the store; one that an engine has is saved out of it, but not listed. The caller holds a lease."""
     if image.digest is not None and image.location == "store":
-        return store.image(image.digest)
+        return store.load(image.digest)
     from mpack.oci.load import read_archive
 
     engine = docker or Docker.find()

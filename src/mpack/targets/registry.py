@@ -9,6 +9,7 @@ from mpack.builders import BuiltImage
 from mpack.engine import Docker
 from mpack.errors import UsageError
 from mpack.oci.image import OciImage
+from mpack.oci.imageindex import AnyImage
 from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
 from mpack.registry.push import Pushed, push
@@ -56,8 +57,8 @@ class RegistryTarget:
         with store.lease():
             return self.named(self.push(stored(image, name, store, docker), store))
 
-    def push(self, image: OciImage, store: Store) -> Pushed:
-        """Pushes an image of the store, attaches its documents and signs it. The caller holds a lease."""
+    def push(self, image: AnyImage, store: Store) -> Pushed:
+        """Pushes an image or index of the store, attaches its documents and signs it. The caller holds a lease."""
         pushed = push(image, self.reference, store, documents=self._documents(store))
         if self.sign_key is not None:
             sign(self.named(pushed), self.sign_key)

@@ -24,7 +24,7 @@ class Fault:
     """What befalls the next `times` requests of a method whose path or query has `part` in it.
 
     With a `status` it is the answer, and nothing else is done. Else the connection is reset: after `after` bytes of
-    the body, or (None) when all has been done and only the answer is missing.
+    the body (of a GET: of the answer's), or (None) when all has been done and only the answer is missing.
     """
 
     method: str
@@ -66,6 +66,8 @@ class FakeRegistry:
         self.token_uses: int | None = None
         self.tokens: dict[str, int] = {}
         self.connections = 0
+        #: Bytes of answers.
+        self.given = 0
         self.numbers = itertools.count()
         self.lock = threading.Lock()
 
@@ -140,8 +142,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.status:
             self._answer(fault.status, fault.headers, fault.body)
         elif fault and fault.after is not None:
-            self._partly(url.path, body)
-            self._reset()
+            if self.command == "GET":
+                status, headers, data = self._serve(url.path, query, body)
+                self._answer(status, headers, data, cut=fault.after)
+                self.close_connection = True  # a reset would take bytes along that are on their way
+            else:
+                self._partly(url.path, body)
+                self._reset()
         elif url.path == "/token":
             self._token()
         elif not self._allowed(authorization):
@@ -165,8 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "referrers/":
             return self._referrers(repository, name) if fake.lists_referrers else (404, {}, b"")
         if kind == "blobs/":
-            found_blob = fake.blobs.get((repository, name))
-            return (404, {}, b"") if found_blob is None else (200, {}, found_blob)
+            return self._held(fake.blobs.get((repository, name)))
         if self.command == "POST":
             lent = fake.blobs.get((query.get("from", [""])[0], query.get("mount", [""])[0]))
             if lent is not None:
@@ -200,11 +206,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _manifest(self, repository: str, name: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         if self.command != "PUT":
-            held = self.fake.manifests.get((repository, name))
-            return (404, {}, b"") if held is None else (200, {}, held)
+            return self._held(self.fake.manifests.get((repository, name)))
         manifest = json.loads(body)
-        named = [item["digest"] for item in (manifest["config"], *manifest["layers"])] if "config" in manifest else []
-        if not all((repository, digest) in self.fake.blobs for digest in named):
+        inside = self.fake.manifests if "manifests" in manifest else self.fake.blobs
+        named = manifest["manifests"] if "manifests" in manifest else [manifest["config"], *manifest["layers"]]
+        if not all((repository, item["digest"]) in inside for item in named):
             return 400, {}, _error("MANIFEST_BLOB_UNKNOWN")
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
         self.fake.manifests[repository, name] = self.fake.manifests[repository, digest] = body
@@ -221,6 +227,13 @@ class _Handler(BaseHTTPRequestHandler):
                 digest = "sha256:" + hashlib.sha256(body).hexdigest()
                 found[digest] = {"digest": digest, "size": len(body), "artifactType": manifest["artifactType"]}
         return 200, {}, json.dumps({"schemaVersion": 2, "manifests": list(found.values())}).encode()
+
+    def _held(self, data: bytes | None) -> tuple[int, dict[str, str], bytes]:
+        """What a GET or HEAD answers with; from the place that a Range asks for."""
+        start = self.headers.get("Range", "").removeprefix("bytes=").rstrip("-")
+        if data is None:
+            return 404, {}, b""
+        return (206, {}, data[int(start) :]) if start else (200, {}, data)
 
     def _partly(self, path: str, body: bytes) -> None:
         """Takes what came before a reset, or gives the upload up."""
@@ -247,7 +260,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.fake.tokens[token] = self.fake.token_uses or 0
         self._answer(200, {}, json.dumps({"token": token}).encode())
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+    def _answer(self, status: int, headers: dict[str, str], body: bytes = b"", cut: int | None = None) -> None:
+        """`cut`: so many bytes of the body only, whatever its announced length."""
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -255,7 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD" and status != 204:
-            self.wfile.write(body)
+            self.wfile.write(body[:cut])
+            self.fake.given += len(body[:cut])
 
     def _reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
