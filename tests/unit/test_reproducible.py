@@ -66,7 +66,7 @@ IMAGE_ID = "sha256:a61e247cb560a2f7fc3b6499586d418cbf85e7973b06c1eb2dae4908b4265
 #: The manifest digest for each known encoder.
 DIGESTS = {
     "deflate 0.9.0 form 2": "sha256:57f6becf535f8313e119054f02de28694eea2ea60b2b8010be297d75eae3c707",
-    "zlib 1.2.13": "sha256:02f4521e977053d5e61f9706e4d0d216ed9bcf4687dbe13711f1a824454e21d4",
+    "zlib 1.2.13 form 2": "sha256:02f4521e977053d5e61f9706e4d0d216ed9bcf4687dbe13711f1a824454e21d4",
 }
 
 
