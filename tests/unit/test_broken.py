@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Context
 
 from mpack.artifact.limits import Limits, parse_size
 from mpack.artifact.model import Trust
 from mpack.artifact.reader import read_artifact
 from mpack.cli.inspect import command
+from mpack.cli.main import mpack
 from mpack.errors import CODES, MpackError
 
 if sys.version_info >= (3, 11):
@@ -75,7 +77,8 @@ def test_fault(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MPACK_CANARY", str(tmp_path / "canary"))
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("TMPDIR", str(home))
-    options = command.make_context("inspect", [*case.get("arguments", []), "--", location]).params
+    words = [*case.get("arguments", []), "--", location]
+    options = command.make_context("inspect", words, parent=Context(mpack, **mpack.context_settings)).params
     limits = Limits(parse_size(options["max_size"]), options["max_entries"], options["max_ratio"])
     before = snapshot(tmp_path)
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 
+from mpack.cli.main import mpack
 from mpack.cli.options import build_request, parse_arguments
 from mpack.cli.report import report_error
 from mpack.errors import (
@@ -109,7 +110,8 @@ def test_no_trim(verb: str, args: list[str], tmp_path: Path) -> None:
     """Every command that decides an environment trims it unless told otherwise."""
     command: click.Command = importlib.import_module(f"mpack.cli.{verb}").command
     for words, trim in ([], True), (["--no-trim"], False):
-        values = command.make_context(verb, [str(tmp_path), *args, *words]).params
+        parent = click.Context(mpack, **mpack.context_settings)
+        values = command.make_context(verb, [str(tmp_path), *args, *words], parent=parent).params
         assert build_request(**values).options.trim is trim
 
 

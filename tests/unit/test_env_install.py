@@ -192,8 +192,8 @@ def test_without_trimming_all_is_kept(wheels: list[Path], index: IndexSettings, 
 )
 def test_the_rule_of_trimming(package: str, path: str, out: bool) -> None:
     """What is left out, beside what stays of the same kind; all of it stays without trimming."""
-    assert assemble._left_out(package, path, None, True) is out
-    assert not assemble._left_out(package, path, None, False)
+    assert layout._left_out(package, path, None, True) is out
+    assert not layout._left_out(package, path, None, False)
 
 
 def test_what_the_base_has_is_not_installed(wheels: list[Path], index: IndexSettings, tmp_path: Path) -> None:

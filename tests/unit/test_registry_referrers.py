@@ -68,6 +68,7 @@ def test_what_others_attached_stays(fake: FakeRegistry, pushed: tuple[OciImage, 
     push(image, reference, store, documents=lambda _: [NOTE])
     tag = ("team/wine", tag_of(image.digest))
     theirs = {"mediaType": "x", "digest": "sha256:" + "0" * 64, "size": 1, "artifactType": "theirs"}
+    fake.manifests["team/wine", str(theirs["digest"])] = b"{}"
     index = json.loads(fake.manifests[tag])
     fake.manifests[tag] = json.dumps({**index, "manifests": [*index["manifests"], theirs]}).encode()
     push(image, reference, store, documents=lambda _: [SBOM])

@@ -18,6 +18,7 @@ from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.layer import TAR, Layer
 from mpack.oci.rootfs import unpack
 from mpack.oci.store import Store
+from mpack.pruning import prune
 from mpack.sandbox.farm import lay
 from mpack.sandbox.scratch import locked, scratch, sweep
 from mpack.sandbox.trees import Trees
@@ -137,10 +138,10 @@ def test_pruning_passes_over_what_is_in_use(store: Store, trees: Trees) -> None:
     """A held tree stays, an old unused one goes, a young one stays."""
     image = image_of(store, BASE)
     with trees.hold(image) as (root,):
-        assert trees.prune(0) == 0 and root.is_dir()
-    assert trees.prune(3600) == 0 and root.is_dir()
+        assert prune(trees.entries(), older_than=0) == 1 and root.is_dir()
+    assert prune(trees.entries(), older_than=3600) == 0 and root.is_dir()
     os.utime(root.parent / "tree.json", (time.time() - 7200,) * 2)
-    assert trees.prune(3600) == 1 and list(trees.directory.iterdir()) == []
+    assert prune(trees.entries(), older_than=3600) == 1 and list(trees.directory.iterdir()) == []
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
