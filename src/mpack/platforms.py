@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from mpack.builders import BuiltImage
 from mpack.engine import Docker
-from mpack.env.vcs import is_vcs
 from mpack.errors import InputError, UsageError
 from mpack.oci.store import Store
 from mpack.result import PlatformImage
@@ -23,15 +22,8 @@ def require_platforms(
     Raises InputError requirements-invalid for a package that would have to be built, UsageError for an output.
     """
     foreign = [item for item in platforms if not runs_here(item)]
-    requirements = [item for one in (spec, *(variant.spec for variant in spec.variants)) for item in one.requirements]
-    for item in requirements if foreign else ():
-        if is_vcs(item.line):
-            raise InputError(
-                "requirements-invalid",
-                f"{item.line} ({item.source}) is a git URL: its wheel would be built on this machine, which is "
-                f"{this_platform()} and not {', '.join(foreign)}.",
-                "Put wheels of it on an index or into the artifact, or build for this machine's platform alone.",
-            )
+    if foreign:
+        _require_wheels(spec, foreign)
     if len(platforms) == 1:
         return
     told = " and ".join(platforms)
@@ -47,6 +39,20 @@ def require_platforms(
                 "usage",
                 f"The image is to be for {told}, and the docker engine's platform is {docker.platform}.",
                 f"Add {docker.platform} to --platform, or choose another output with -o.",
+            )
+
+
+def _require_wheels(spec: ImageSpec, foreign: Sequence[str]) -> None:
+    from mpack.env.vcs import is_vcs
+
+    requirements = [item for one in (spec, *(variant.spec for variant in spec.variants)) for item in one.requirements]
+    for item in requirements:
+        if is_vcs(item.line):
+            raise InputError(
+                "requirements-invalid",
+                f"{item.line} ({item.source}) is a git URL: its wheel would be built on this machine, which is "
+                f"{this_platform()} and not {', '.join(foreign)}.",
+                "Put wheels of it on an index or into the artifact, or build for this machine's platform alone.",
             )
 
 

@@ -104,7 +104,7 @@ def kinds(image: BuiltImage) -> list[str]:
 def test_layers_and_files(shop: Shop) -> None:
     """On the base's own layer come runtime, model and configuration; without packages the venv needs no layer."""
     image = shop.build()
-    assert kinds(image) == ["base", "runtime", "model", "config"]
+    assert kinds(image) == ["base", "runtime", "model"]
     assert image.layers[0].digest == shop.base.layers[0].digest
     files = shop.files(image)
     assert files["/opt/mpack/model/model.bin"] == b"weights"
@@ -137,7 +137,6 @@ def test_configuration(shop: Shop) -> None:
         "tiny",
         "mpack: runtime",
         "mpack: model",
-        "mpack: config",
     ]
     bare = shop.build(replace(shop.plan, config=ImageConfig()))
     assert bare.digest is not None
@@ -161,14 +160,20 @@ def test_dependencies(shop: Shop, tmp_path: Path) -> None:
     """Packages are a layer of their own, taken from the cache for every model that has the same ones."""
     plan = shop.with_wheel(tmp_path / "wheels")
     first = shop.build(plan)
-    assert kinds(first) == ["base", "dependencies", "runtime", "model", "config"]
+    assert kinds(first) == ["base", "dependencies", "runtime", "model"]
     assert shop.files(first)["/opt/mpack/venv/lib/python3.11/site-packages/tinydep/__init__.py"] == b"version = '1.0'\n"
-    assert [layer.cached for layer in first.layers] == [True, False, False, False, False]
+    assert [layer.cached for layer in first.layers] == [True, False, False, False]
     other = replace(plan, trees=tuple(tree for tree in plan.trees if tree.kind != "model"), model_name="other")
     second = shop.build(other)
-    assert [layer.cached for layer in second.layers] == [True] * 4
+    assert [layer.cached for layer in second.layers] == [True] * 3 + [False]
     changed = shop.build(shop.with_wheel(tmp_path / "wheels", version="2.0"))
-    assert [layer.cached for layer in changed.layers] == [True, False, True, True, True]
+    assert [layer.cached for layer in changed.layers] == [True, False, True, True]
+
+
+def test_a_model_that_is_not_small(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its configuration is a layer of its own, so that another one does not move the model's bytes."""
+    monkeypatch.setattr("mpack.builders.embedded.SMALL_MODEL", 5)
+    assert kinds(shop.build()) == ["base", "runtime", "model", "config"]
 
 
 def test_second_build_reads_nothing(shop: Shop) -> None:
@@ -176,7 +181,7 @@ def test_second_build_reads_nothing(shop: Shop) -> None:
     first = shop.build()
     (shop.model / "model.bin").unlink()
     second = shop.build()
-    assert (second.digest, [layer.cached for layer in second.layers]) == (first.digest, [True] * 4)
+    assert (second.digest, [layer.cached for layer in second.layers]) == (first.digest, [True] * 3)
 
 
 def test_byte_code(shop: Shop) -> None:
@@ -185,7 +190,7 @@ def test_byte_code(shop: Shop) -> None:
     draft = shop.build()
     plan = replace(shop.plan, bytecode=Bytecode("3.11.2", ("/usr/lib/real/mod.py",)))
     image = shop.build(plan)
-    assert kinds(image) == ["base", "runtime", "bytecode", "model", "config"]
+    assert kinds(image) == ["base", "runtime", "bytecode", "model"]
     assert shop.files(image)["/usr/lib/real/__pycache__/mod.cpython-311.pyc"] == b"code"
     assert [asked.digest for asked in shop.compiler.asked] == [draft.digest]
     assert [item.digest for item in shop.store.records() if item.role == "image"] == [image.digest]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.builders.runtimeconfig import runtime_config
-from mpack.builders.sources import Sources
 from mpack.builders.wheels import WheelLayers, venv_entries, venv_key
 from mpack.contents import Contents
 from mpack.oci.compose import append_layers
@@ -25,6 +24,11 @@ from mpack.spec import LAYER_KINDS, FileTree
 
 if TYPE_CHECKING:
     from mpack.env.index import IndexSettings
+
+
+#: Bytes below which a model shares a layer with its configuration: an engine takes a tenth of a second a new layer, and
+#: a model that is trained again mostly has another configuration too.
+SMALL_MODEL = 8 << 20
 
 
 class BaseSource(Protocol):
@@ -95,14 +99,18 @@ class EmbeddedBuilder:
             notes += dependencies.notes
         else:
             merged = next((tree for tree in trees if tree.kind == "runtime"), None)
-        for tree in trees:
-            made.append(self._tree(plan, tree, contents, with_venv=tree is merged))
+        for group in _grouped(trees):
+            made.append(self._trees(plan, group, contents, with_venv=merged in group))
         return made
 
-    def _tree(self, plan: ImagePlan, tree: FileTree, contents: Contents, *, with_venv: bool) -> _Made:
-        key: Any = {"venv": venv_key(plan), "tree": tree.to_json()} if with_venv else tree.to_json()
+    def _trees(self, plan: ImagePlan, trees: Sequence[FileTree], contents: Contents, *, with_venv: bool) -> _Made:
+        """One layer of the trees, of the first one's kind."""
+        key: Any = [tree.to_json() for tree in trees]
         more = venv_entries(plan) if with_venv else []
-        return self._made(tree.kind, key, lambda: self._write(tree.kind, [*more, *tree_entries(tree, contents)]))
+        if with_venv:
+            key.append({"venv": venv_key(plan)})
+        entries = [*more, *(entry for tree in trees for entry in tree_entries(tree, contents))]
+        return self._made(trees[0].kind, key, lambda: self._write(trees[0].kind, entries))
 
     def _made(self, kind: str, key: Any, write: Callable[[], Layer]) -> _Made:
         """The layer for what it is made from: out of the cache, or written now."""
@@ -133,6 +141,8 @@ class EmbeddedBuilder:
     def _compiled(
         self, plan: ImagePlan, bytecode: Bytecode, base: OciImage, made: list[_Made], contents: Contents
     ) -> Layer:
+        from mpack.builders.sources import Sources
+
         sources = Sources(self._store, self._wheels, plan, base, bytecode.sources, contents)
         draft = self._image(plan, base, made)
 
@@ -158,6 +168,14 @@ class EmbeddedBuilder:
         record = self._store.find_record(draft.digest)
         if record is not None and not record.names:
             self._store.forget(draft.digest)
+
+
+def _grouped(trees: Sequence[FileTree]) -> list[list[FileTree]]:
+    """What is one layer each: trees by themselves, but a small model together with its configuration."""
+    last = [tree for tree in trees if tree.kind in ("model", "config")]
+    if sum(item.size for tree in last for item in tree.files) >= SMALL_MODEL:
+        last = []
+    return [*([tree] for tree in trees if tree not in last), *([last] if last else [])]
 
 
 def _built(image: OciImage, base: OciImage, made: Sequence[_Made]) -> BuiltImage:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -130,6 +129,8 @@ class WheelLayers:
 
     def _make(self, jobs: Sequence[_Job]) -> dict[str, Kept]:
         """Compresses wheels side by side, the large ones first."""
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             futures = {
                 job.key: pool.submit(self._write, job) for job in sorted(jobs, key=lambda job: job.size, reverse=True)

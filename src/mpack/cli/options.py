@@ -25,9 +25,11 @@ def _python(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 
 def _platforms(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     """The platforms of a list with commas; none where the option was not given."""
+    if value is None:
+        return ()
     from mpack.env.assemble import PLATFORMS
 
-    found = tuple(item.strip() for item in value.split(",")) if value is not None else ()
+    found = tuple(item.strip() for item in value.split(","))
     for item in found:
         if item not in PLATFORMS:
             raise click.BadParameter(f"{item!r} is none of {', '.join(PLATFORMS)}", ctx, param)
