@@ -15,6 +15,7 @@ site packages and with a fixed hash seed, and every file is compiled in a fork o
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.util
 import io
 import marshal
@@ -23,14 +24,15 @@ import re
 import struct
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 UNCHECKED_HASH = 1
 #: Packages whose docstrings `--short-docstrings` shortens to their first line.
 SHORTENED = ("joblib", "narwhals", "pandas", "scipy", "sklearn")
 SHORT_DOCSTRINGS = "--short-docstrings"
-PARALLEL = 2  # children at a time; one result in memory each
+#: Children at a time; one result in memory each.
+PARALLEL = max(2, os.cpu_count() or 1)
 
 
 def main() -> int:
@@ -40,6 +42,7 @@ def main() -> int:
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100,PTH120 - pathlib adds state
         environment = {"PYTHONHASHSEED": "0", "PYTHONPATH": root}
         os.execve(sys.executable, [sys.executable, "-S", "-B", "-m", "mpack_runtime.compile", *options], environment)  # noqa: S606
+    gc.disable()  # each file's process ends before there is anything to gain
     paths = sorted({line for line in sys.stdin.read().splitlines() if line})
     try:
         write_tar(paths, sys.stdout.buffer, SHORTENED if options else ())
@@ -116,7 +119,7 @@ def compile_source(path: str, shorten: bool = False) -> bytes:
 def _shortened(source: bytes, path: str) -> ast.Module:
     """The source with the first line of each docstring; all of one with a %, which packages fill in when imported."""
     tree = ast.parse(source, path)
-    for node in ast.walk(tree):
+    for node in _with_bodies(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
             first = getattr(node.body[0], "value", None)
             if not isinstance(node.body[0], ast.Expr) or not isinstance(first, ast.Constant):
@@ -124,6 +127,16 @@ def _shortened(source: bytes, path: str) -> ast.Module:
             if isinstance(first.value, str) and "%" not in first.value:
                 first.value = first.value.strip().partition("\n")[0].rstrip()
     return tree
+
+
+def _with_bodies(tree: ast.Module) -> Iterator[ast.AST]:
+    """What may hold statements, without a look at any expression."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            todo.extend(getattr(node, name, ()))
 
 
 if __name__ == "__main__":
