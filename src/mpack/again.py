@@ -69,17 +69,42 @@ def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
     return _write(request, image, asked, result, record["warnings"], progress)
 
 
+def state_of(request: BuildRequest) -> dict[str, Any]:
+    """What the request's files are before they are read, as far as it costs nothing to tell."""
+    found: dict[str, Any] = {}
+    with suppress(OSError, MpackError):
+        found = _small_inputs(request)
+        seen = Path(request.location).stat()
+        if stat.S_ISREG(seen.st_mode):
+            found["seen"] = (seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+    return found
+
+
 def remember(
-    request: BuildRequest, name: Mapping[str, str], image: BuiltImage, result: Mapping[str, Any], progress: Progress
+    request: BuildRequest,
+    before: Mapping[str, Any],
+    digest: str,
+    name: Mapping[str, str],
+    image: BuiltImage,
+    result: Mapping[str, Any],
+    progress: Progress,
 ) -> None:
-    """Writes down a build that has ended well. `name` has `template`, `model` and `version`."""
+    """Writes down a build that has ended well.
+
+    `before` is what `state_of` said when it began: files that were written to meanwhile make no record. `digest` is the
+    artifact's, `name` has `template`, `model` and `version`.
+    """
     if not _repeatable(request) or image.location != "store" or image.builder != "embedded":
         return
     # Whatever keeps this from being written down costs the next build its shortcut, and nothing else.
     with suppress(OSError, MpackError):
+        inputs = _inputs(request, progress)
+        tree = str(inputs["artifact"]).partition("tree ")[2] if inputs else ""
+        if state_of(request) != before or (tree and tree != digest):
+            return
         record = {
             "schema": _SCHEMA,
-            "inputs": _inputs(request, progress),
+            "inputs": inputs,
             "code": _code(_plugins()),
             "image": {**asdict(image), "layers": ()},
             "name": dict(name),
@@ -130,18 +155,21 @@ def _same(record: Mapping[str, Any], request: BuildRequest, progress: Progress) 
 
 def _inputs(request: BuildRequest, progress: Progress, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What the request's files are; None as soon as it is clear that they are not those of `known`."""
-    beside = find_beside(request.location)
-    found = {
-        "beside": None if beside is None else sha256_file(beside),
-        "template": None if request.template is None else sha256_file(request.template),
-        "lock": sha256_file(request.lock or lock_path(request.location)),
-    }
+    found = {**_small_inputs(request), "lock": sha256_file(request.lock or lock_path(request.location))}
     if known is not None and any(known[key] != value for key, value in found.items()):
         return None
     if known is None:
         return {**found, "artifact": _artifact(request)}
     with progress.phase("open", "reading the artifact"):
         return {**found, "artifact": _artifact(request)}
+
+
+def _small_inputs(request: BuildRequest) -> dict[str, Any]:
+    beside = find_beside(request.location)
+    return {
+        "beside": None if beside is None else sha256_file(beside),
+        "template": None if request.template is None else sha256_file(request.template),
+    }
 
 
 def _artifact(request: BuildRequest) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from mpack.again import remember
+from mpack.again import remember, state_of
 from mpack.artifact.model import Artifact
 from mpack.artifact.reader import read_artifact
 from mpack.bases import bases_of
@@ -198,7 +198,7 @@ def resolve_request(request: BuildRequest, found: Described, workshop: Workshop,
 
 def build(request: BuildRequest, progress: Progress) -> BuildResult:
     """Builds, verifies, locks and writes. Until the image is verified nothing is tagged or written."""
-    targets = request_targets(request)
+    targets, before = request_targets(request), state_of(request)
     with described(request, progress) as found:
         require_targets(found.packager, targets)
         name = found.name(request.tag)
@@ -238,7 +238,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
             progress.warn(note)
     image = with_pushed_digest(image, targets, outputs)
     result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings)
-    remember(request, found.naming, image, result.to_json(), progress)
+    remember(request, before, found.artifact.digest, found.naming, image, result.to_json(), progress)
     return result
 
 

@@ -24,7 +24,7 @@ HERE = "linux/amd64"
 
 #: Imports what C extensions of the standard library need, and what wheels link against.
 PROBE = """
-import bz2, ctypes, curses, dbm.ndbm, decimal, json, lzma, os, pwd, pydoc, readline, socket, sqlite3, ssl, sys, uuid
+import bz2, ctypes, curses, decimal, json, lzma, os, pwd, pydoc, readline, socket, sqlite3, ssl, sys, uuid
 import asyncio, concurrent.futures, http.client, logging.config, multiprocessing, unittest, xml.etree.ElementTree
 import zlib, zoneinfo
 for name in ("libgomp.so.1", "libstdc++.so.6"):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_full_disk(full: str, yard: Yard, small_disk: Path, engine: str) -> None:
     """Where temporary files, the store or the output find no room: exit 3, disk-full, and nothing half stands there."""
     environment = dict(yard.environment)
-    options: list[str] = []
+    command, options = list(yard.command), list[str]()
     if full == "output":
         options = ["-o", f"oci-archive:{small_disk}/image.tar"]
     elif full == "MPACK_HOME":
@@ -185,10 +186,14 @@ def test_full_disk(full: str, yard: Yard, small_disk: Path, engine: str) -> None
                 filler.write(bytes(4096))
     else:
         environment["TMPDIR"] = str(small_disk)
+        # An archive is unpacked there.
+        packed = yard.tmp.parent / "packed.zip"
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.write(command[2], Path(command[2]).name)
+            archive.writestr("weights.bin", os.urandom(4 << 20))
+        command[2] = str(packed)
     before = {path for path in small_disk.rglob("*") if path.is_file()}
-    done = subprocess.run(
-        [*yard.command, *options, "--json"], capture_output=True, text=True, env=environment, timeout=300
-    )
+    done = subprocess.run([*command, *options, "--json"], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 3, done.stderr
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "disk-full", error
