@@ -324,13 +324,12 @@ def build_verified(
     if resolution.fresh:
         with progress.phase("build", "building the image"):
             draft = builder.build(resolution.plan, contents)
-        with compiler.open(draft) as box:
-            with progress.phase("verify", "asking the model its sample"):
-                check = run_self_check(box, modules=True)
-            require_passed(check.verification, draft, trimmed=trimmed)
-            resolution = with_bytecode(resolution, bytecode_of(check, resolution.plan.base, trim=trimmed))
-            with progress.phase("build", "adding byte code"):
-                image = builder.build(resolution.plan, contents)
+        with sandbox.open(draft) as box, progress.phase("verify", "asking the model its sample"):
+            check = run_self_check(box, modules=True)
+        require_passed(check.verification, draft, trimmed=trimmed)
+        resolution = with_bytecode(resolution, bytecode_of(check, resolution.plan.base, trim=trimmed))
+        with progress.phase("build", "adding byte code"):
+            image = builder.build(resolution.plan, contents)
     else:
         with progress.phase("build", "building the image"):
             image = builder.build(resolution.plan, contents)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tarfile
+import zipfile
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from mpack.builders import wheels
 from mpack.builders.wheels import Dependencies, WheelLayers
 from mpack.contents import Contents, sha256_file
 from mpack.env.index import IndexSettings
+from mpack.errors import InputError
 from mpack.oci.compression import open_gzip
 from mpack.oci.layer import Layer
 from mpack.oci.store import Store
@@ -31,17 +35,25 @@ class Shop:
     store: Store
     plan: ImagePlan
     directory: Path
+    #: By package: a file that its wheel has besides, and the line for it in its RECORD.
+    extra: dict[str, tuple[str, bytes, str]] = field(default_factory=dict)
 
     def build(self, files: Mapping[str, Mapping[str, str]]) -> Dependencies:
         """The layers of an environment of these packages."""
+        return WheelLayers(self.store, IndexSettings(no_index=True)).layers(*self.planned(files))
+
+    def planned(self, files: Mapping[str, Mapping[str, str]]) -> tuple[ImagePlan, Contents]:
+        """A plan of these packages, and their wheels."""
         packages, contents = [], Contents()
         for name, content in files.items():
             wheel = make_wheel(self.directory, name, files=content)
-            sha256 = sha256_file(wheel)
-            contents |= Contents({sha256: wheel})
-            packages.append(LockedPackage(name, "1.0", (f"sha256:{sha256}",), "artifact", wheel.name))
+            if name in self.extra:
+                _smuggle(wheel, *self.extra[name])
+            digest = sha256_file(wheel)
+            contents |= Contents({digest: wheel})
+            packages.append(LockedPackage(name, "1.0", (f"sha256:{digest}",), "artifact", wheel.name))
         plan = replace(self.plan, environment=replace(self.plan.environment, packages=tuple(packages)))
-        return WheelLayers(self.store, IndexSettings(no_index=True)).layers(plan, contents)
+        return plan, contents
 
     def members(self, layer: Layer) -> list[tarfile.TarInfo]:
         """Every entry of a layer, in order."""
@@ -60,6 +72,14 @@ class Shop:
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = archive.extractfile(member) if member.isfile() else None
     return stream.read() if stream is not None else b""
+
+
+def _smuggle(wheel: Path, path: str, data: bytes, line: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in {**held, path: data}.items():
+            archive.writestr(name, content + line.encode() if name.endswith("/RECORD") else content)
 
 
 @pytest.fixture
@@ -137,3 +157,47 @@ def test_a_damaged_cache_entry_is_none(shop: Shop) -> None:
         path.write_bytes(path.read_bytes().replace(b"one/__init__", b"two/__init__"))
     shop.store.path(layers(first)[0].digest).unlink()
     assert layers(shop.build(files)) == layers(first)
+
+
+def test_a_large_wheel_that_loses_what_made_it_large(shop: Shop) -> None:
+    """It is joined with the small ones, for what is left of it is no layer."""
+    files = {"shared/f.py": BIG}
+    made = shop.build({"aa": {**package("aa"), **files}, "zz": {**package("zz"), **files}})
+    assert len(made.layers) == 2
+    assert {f"{SITE}/aa/__init__.py", f"{SITE}/zz/__init__.py"} <= shop.files(layers(made)).keys()
+    assert all(member.isdir() for layer in layers(made) for member in shop.members(layer)[:1])
+
+
+@pytest.mark.parametrize("path", ["bin/python", "bin/python3.11", "_mpack_base.pth"])
+def test_what_is_the_environments_own(shop: Shop, path: str) -> None:
+    """A wheel cannot bring the interpreter that compiles what other models get, nor what decides its paths."""
+    plan = replace(shop.plan, base=replace(shop.plan.base, site_dirs=("/usr/lib/python3/dist-packages",)))
+    with pytest.raises(InputError, match="environment's own") as caught:
+        replace(shop, plan=plan).build({"evil": {**package("evil"), path: "x"}})
+    assert caught.value.code == "requirements-invalid"
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["unlisted", "listed as the other's"])
+def test_a_record_that_lies(shop: Shop, listed: bool) -> None:
+    """A wheel that brings another one's file, whatever its RECORD says, leaves that one's piece as it is alone."""
+    path, clean = "good/__init__.py", {"good": package("good", "x = 1\n")}
+    told = "sha256=" + urlsafe_b64encode(sha256(b"x = 1\n").digest()).rstrip(b"=").decode()
+    for _ in range(4):
+        for entry in shop.store.cache.directory.glob("*"):
+            entry.unlink()
+        shop.extra = {"evil": (path, b"evil = 1\n", f"{path},{told},6\n" if listed else "")}
+        shop.build({"evil": package("evil"), **clean})
+        shop.extra = {}
+        assert shop.files(layers(shop.build(clean)))[f"{SITE}/{path}"] == b"x = 1\n"
+
+
+def test_what_was_pruned_is_made_again(shop: Shop) -> None:
+    """The hashes of an environment's files are to be had after its wheels went from the cache, and it stayed."""
+    plan, contents = shop.planned({"big": package("big", BIG), "one": package("one")})
+    made = WheelLayers(shop.store, IndexSettings(no_index=True))
+    made.layers(plan, contents)
+    before = made.hashes(plan, contents)
+    for path in shop.store.cache.directory.iterdir():
+        if b'"key": "wheel' in path.read_bytes():
+            path.unlink()
+    assert made.hashes(plan, contents) == before and f"/{SITE}/one/__init__.py" in before

@@ -85,15 +85,6 @@ def test_foreign_platform() -> None:
     assert "--update-lock" in caught.value.hint
 
 
-def test_an_open_box_is_used_again() -> None:
-    """The image made runnable for its self-check compiles too."""
-    sandbox = FakeSandbox([COMPILED])
-    compiler = SandboxCompiler(sandbox, CACHE)
-    with compiler.open(IMAGE):
-        run(compiler, IMAGE, SOURCES)
-    assert sandbox.opened == [IMAGE.id]
-
-
 @pytest.mark.parametrize("name", ["etc/passwd", "../x.pyc", "usr/lib/python3.11/__pycache__/b.cpython-311.pyc"])
 def test_other_entries_are_refused(name: str) -> None:
     """The sandbox cannot slip in a file that was not asked for."""

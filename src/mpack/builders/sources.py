@@ -33,7 +33,7 @@ class Sources:
     ) -> None:
         wanted = set(paths)
         self._store = store
-        self._wheels = {path: item for path, item in wheels.hashes(plan).items() if path in wanted}
+        self._wheels = {path: item for path, item in wheels.hashes(plan, contents).items() if path in wanted}
         trees = [(tree.kind, entry) for tree in plan.trees for entry in tree_entries(tree, contents)]
         self._runtime = {entry.path: entry for kind, entry in trees if kind == _RUNTIME}
         self._trees = {entry.path: entry for _, entry in trees if entry.path in wanted}

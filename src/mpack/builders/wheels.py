@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -48,12 +49,25 @@ _PLAIN = _Form()
 class _Job:
     """A wheel to be compressed."""
 
-    def __init__(self, name: str, key: str, items: Iterable[Item], form: _Form) -> None:
+    def __init__(self, name: str, key: str, items: Sequence[Item], form: _Form, *, apart: bool) -> None:
         self.name = name
         self.key = key
         self.form = form
+        self.apart = apart
         self.entries = [entry for entry in _entries(items) if entry.path not in form.lost]
         self.size = sum(entry.size for entry in self.entries)
+        self.told = {f"{VENV}/{item.path}": item.digest for item in items if isinstance(item.source, str)}
+
+    def holds(self, hashes: Mapping[str, str]) -> bool:
+        """True if the files are what the wheel's RECORD says, as far as it says anything."""
+        return all(
+            not told.startswith("sha256=") or path not in hashes or told == _as_record(hashes[path])
+            for path, told in self.told.items()
+        )
+
+
+class _Unlike(Exception):
+    """A wheel's files are not what its RECORD says: another's, or changed in uv's cache; or the RECORD is wrong."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +101,20 @@ class WheelLayers:
         if changed:
             wheels, again = self._wheels(plan, contents, changed)
             fresh |= again
+            alone = [key for key in alone if _size(wheels[key]) >= LARGE]
         found = [(replace(wheels[key].layers[0], kind=_KIND), key not in fresh) for key in alone]
         found.append((self._joined(plan, [wheels[key] for key in sorted(wheels) if key not in alone]), False))
         self._store.cache.put(name, *(layer for layer, _ in found))
         return Dependencies(tuple(found), notes)
 
-    def hashes(self, plan: ImagePlan) -> dict[str, tuple[str, Layer]]:
-        """Path -> SHA-256 and layer of each file of the wheels, as far as they are in the cache."""
-        found: dict[str, tuple[str, Layer]] = {}
-        for package in plan.environment.to_install:
-            kept = self._store.cache.get_all(_name("wheel", wheel_key(plan, package)))
-            if kept is not None:
-                found.update((path, (digest, kept.layers[0])) for path, digest in kept.hashes.items())
-        return found
+    def hashes(self, plan: ImagePlan, contents: Contents) -> dict[str, tuple[str, Layer]]:
+        """Path -> SHA-256 and layer of each file of the wheels. Raises as `layers`."""
+        wheels, _ = self._wheels(plan, contents, {})
+        return {
+            path: (digest, wheels[key].layers[0])
+            for key in sorted(wheels)
+            for path, digest in wheels[key].hashes.items()
+        }
 
     # --- wheels
 
@@ -119,12 +134,22 @@ class WheelLayers:
         if not missing:
             return found, set()
         environment = replace(plan.environment, packages=tuple(packages[key] for key in missing))
-        with (
-            self._store.scratch() as scratch,
-            wheel_files(environment, plan.base, scratch, index=self._index, contents=contents) as files,
-        ):
-            jobs = [_Job(names[key], key, files.get(key, ()), forms.get(key, _PLAIN)) for key in missing]
-            found |= self._make(jobs)
+
+        def make(*, apart: bool) -> dict[str, Kept]:
+            with (
+                self._store.scratch() as scratch,
+                wheel_files(
+                    environment, plan.base, scratch, index=self._index, contents=contents, apart=apart
+                ) as files,
+            ):
+                return self._make(
+                    [_Job(names[key], key, files.get(key, ()), forms.get(key, _PLAIN), apart=apart) for key in missing]
+                )
+
+        try:
+            found |= make(apart=False)
+        except _Unlike:
+            found |= make(apart=True)
         return found, set(missing)
 
     def _make(self, jobs: Sequence[_Job]) -> dict[str, Kept]:
@@ -148,11 +173,13 @@ class WheelLayers:
         else:
             with self._store.writing() as blob:
                 layer = write_piece(job.entries, blob, hashes=hashes)
+        if not job.apart and not job.holds(hashes):
+            raise _Unlike
         self._store.cache.put(job.name, layer, hashes=hashes)
         return Kept((layer,), hashes)
 
     def _joined(self, plan: ImagePlan, wheels: Sequence[Kept]) -> Layer:
-        pieces = ((_size(wheel), self._store.read(wheel.layers[0].digest, limit=1 << 32)) for wheel in wheels)
+        pieces = ((_size(wheel), self._store.open(wheel.layers[0].digest)) for wheel in wheels)
         paths = [path for wheel in wheels for path in wheel.hashes]
         with self._store.writing() as blob:
             return write_joined(venv_entries(plan), pieces, paths, blob, kind=_KIND)
@@ -223,6 +250,11 @@ def _lost(wheels: Mapping[str, Kept]) -> tuple[dict[str, tuple[str, ...]], tuple
             if len({wheels[key].hashes[path] for key in keys}) > 1:
                 notes.append(conflict_note(path.removeprefix(VENV + "/"), keys))
     return {key: tuple(paths) for key, paths in lost.items()}, tuple(notes)
+
+
+def _as_record(sha256: str) -> str:
+    """A SHA-256 as RECORD has it."""
+    return "sha256=" + urlsafe_b64encode(bytes.fromhex(sha256)).rstrip(b"=").decode()
 
 
 def _entries(items: Iterable[Item]) -> list[Entry]:

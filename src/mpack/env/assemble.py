@@ -55,10 +55,6 @@ PLATFORMS = {
 }
 
 
-class AssembleError(Exception):
-    """uv failed: its output, with whatever it holds."""
-
-
 def run_plainly(command: Sequence[str], settings: Mapping[str, str], directory: str) -> tuple[int, str]:
     """Runs a command: (exit code, output). The host passes a runner of its own that can be interrupted."""
     env = dict(os.environ)
@@ -71,7 +67,7 @@ def run_plainly(command: Sequence[str], settings: Mapping[str, str], directory: 
 def assemble(job: Job, run: Run = run_plainly) -> dict[str, Any]:
     """Fills job["destination"], whole or not at all: {"size_before", "size", "files", "notes"}, sizes in bytes.
 
-    Raises AssembleError when uv fails and OSError when the disk does.
+    Raises layout.AssembleError when uv fails and OSError when the disk does.
     """
     destination = os.path.abspath(job["destination"])
     os.makedirs(os.path.dirname(destination), exist_ok=True)
@@ -93,7 +89,7 @@ def assemble(job: Job, run: Run = run_plainly) -> dict[str, Any]:
 def install(job: Job, packages: Sequence[Job], target: str, run: Run, link_mode: str = "copy") -> None:
     """uv pip install of exactly these wheels into a new directory, beside which it has room for a file of its own.
 
-    From uv's cache alone if it can: the hashes make both ways equal. Raises AssembleError.
+    From uv's cache alone if it can: the hashes make both ways equal. Raises layout.AssembleError.
     """
     os.mkdir(target)
     if not packages:
@@ -125,7 +121,7 @@ def install(job: Job, packages: Sequence[Job], target: str, run: Run, link_mode:
                 return
             shutil.rmtree(target)
             os.mkdir(target)
-    raise AssembleError(output)
+    raise layout.AssembleError(output)
 
 
 def _settings(job: Job) -> dict[str, str]:
@@ -144,7 +140,7 @@ def _file_url(path: str) -> str:
 
 def _settle_conflicts(job: Job, flat: str, run: Run) -> list[str]:
     """Puts the winner's file where two wheels bring one path with different bytes; returns a note for each path."""
-    found = layout.contested(flat)
+    found = _kept_by(layout.contested(flat), layout.lay_out(job, flat), flat)
     for winner in sorted({packages[-1] for packages in found.values()}):
         alone = flat + ".alone"
         install(job, [item for item in job["packages"] if layout.key(item["name"]) == winner], alone, run)
@@ -152,7 +148,16 @@ def _settle_conflicts(job: Job, flat: str, run: Run) -> list[str]:
             if packages[-1] == winner:
                 shutil.copy2(os.path.join(alone, path), os.path.join(flat, path))
         shutil.rmtree(alone)
-    return [layout.conflict_note(path, packages) for path, packages in found.items()]
+    return [layout.conflict_note(path, packages) for path, packages in found.items() if len(packages) > 1]
+
+
+def _kept_by(contested: dict[str, list[str]], items: dict[str, list[layout.Item]], flat: str) -> dict[str, list[str]]:
+    """The contested paths with those of their distributions that do not leave them out."""
+    sources = {name: {item.source for item in found} for name, found in items.items()}
+    return {
+        path: [name for name in names if os.path.join(flat, path) in sources.get(name, ())] or names
+        for path, names in contested.items()
+    }
 
 
 def _make(job: Job, flat: str, made: str) -> None:
@@ -196,7 +201,7 @@ def main(arguments: Sequence[str]) -> int:
         job = json.load(stream)
     try:
         report = assemble(job)
-    except AssembleError as error:
+    except layout.AssembleError as error:
         sys.stderr.write(str(error))
         return 1
     sys.stdout.write(json.dumps(report, sort_keys=True) + "\n")

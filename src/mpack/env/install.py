@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mpack.contents import Contents
-from mpack.env.assemble import AssembleError, assemble
+from mpack.env.assemble import assemble
 from mpack.env.assemble import install as install_wheels
 from mpack.env.index import IndexSettings
-from mpack.env.layout import Item, contested, key, lay_out, venv_items
+from mpack.env.layout import AssembleError, Item, contested, key, lay_out, venv_items
 from mpack.env.process import child_environment, fault, run, short, uv_binary
 from mpack.env.wheels import local_wheels
 from mpack.errors import InputError, InternalError, MpackError, disk_fault
@@ -59,20 +59,26 @@ def wheel_files(
     *,
     index: IndexSettings,
     contents: Contents,
+    apart: bool = False,
 ) -> Iterator[dict[str, list[Item]]]:
     """The files of each package that is to be installed, as its wheel alone has them: normalised name -> items with
     paths relative to /opt/mpack/venv. They are there until the context is left; nothing may write to them, for they
     may be links to uv's cache. Raises as `install`.
+
+    uv installs all at once, and where two wheels write one path nobody can tell whose bytes stand there but by what
+    their RECORDs say. `apart` installs each by itself and past uv's cache, for wheels whose RECORDs do not hold.
     """
     with _job(environment, base, scratch / "wheels", "venv", index, contents) as job:
         run_uv, flat = _runner(index), str(scratch / "flat")
         install_wheels(job, job["packages"], flat, run_uv, "hardlink")
         found = lay_out(job, flat)
-        apart = {name for names in contested(flat).values() for name in names}
+        alone_too = {name for names in contested(flat).values() for name in names}
         # What no RECORD lists may be any package's.
-        if found.pop("", None):
-            apart = set(found)
-        for name in sorted(apart):
+        if found.pop("", None) or apart:
+            alone_too = set(found)
+        if apart:
+            job["options"] = [*job["options"], "--no-cache"]
+        for name in sorted(alone_too):
             alone = f"{flat}.{name}"
             install_wheels(job, [item for item in job["packages"] if key(item["name"]) == name], alone, run_uv)
             found[name] = [item for items in lay_out(job, alone).values() for item in items]
@@ -169,6 +175,12 @@ def install_error(output: str, what: str) -> MpackError:
             "lock-mismatch",
             f"{what} failed: the index serves other files than the lock names. {short(output)}",
             "Lock again with --update-lock if the index is trusted.",
+        )
+    if "which is the environment's own" in output:
+        return InputError(
+            "requirements-invalid",
+            f"{what} failed: {short(output)}.",
+            "No well-meant package does this. Leave it out, or pin another version of it.",
         )
     if "No solution found" in output or "no wheels" in output or "not found in" in output:
         return InputError(

@@ -57,6 +57,7 @@ TRIM: dict[str, Any] = {
     "data": ["include", "share/applications", "share/doc", "share/icons", "share/jupyter", "share/man"],
 }
 
+RESERVED = "{} has a file {}, which is the environment's own"
 #: Parts of a wheel's data scheme that belong beside site-packages in a venv. uv puts them into the target directory.
 _PREFIX_DIRS = ("bin", "etc", "include", "lib", "share")
 #: Files of a .dist-info directory that tell of the installing machine.
@@ -69,6 +70,10 @@ if __name__ == "__main__":
 """
 
 
+class AssembleError(Exception):
+    """uv failed: its output, with whatever it holds; or a wheel has what no wheel may."""
+
+
 class Item(NamedTuple):
     """One file below the destination. `source` is a file of this machine, bytes, or, with `link`, what it points to."""
 
@@ -76,6 +81,8 @@ class Item(NamedTuple):
     source: str | bytes
     executable: bool = False
     link: bool = False
+    #: What the wheel's RECORD says of its bytes: "sha256=…", or "".
+    digest: str = ""
 
 
 def packages_directory(job: Job) -> str:
@@ -87,7 +94,8 @@ def packages_directory(job: Job) -> str:
 def lay_out(job: Job, flat: str) -> dict[str, list[Item]]:
     """Distribution -> its files where they stand in the image, without what is left out; sorted by distribution.
 
-    Under "" stands what no RECORD lists: such files are installed all the same, as uv and pip do.
+    Under "" stands what no RECORD lists: such files are installed all the same, as uv and pip do. Raises AssembleError
+    for a file that would take the place of the venv's own: its interpreter, for one.
     """
     found: dict[str, list[Item]] = {}
     listed: set[str] = set()
@@ -100,6 +108,11 @@ def lay_out(job: Job, flat: str) -> dict[str, list[Item]]:
             path = os.path.relpath(os.path.join(directory, name), flat).replace(os.sep, "/")
             if path not in listed and path != ".lock" and not _left_out("", path, None, False):
                 found.setdefault("", []).append(_file(flat, path, os.path.join(library, path)))
+    reserved = {item.path for item in venv_items(job)}
+    for package, items in found.items():
+        taken = sorted(reserved.intersection(item.path for item in items))
+        if taken:
+            raise AssembleError(RESERVED.format(package or "A package", taken[0]))
     return found
 
 
@@ -120,7 +133,7 @@ def _items(job: Job, flat: str, info: str, rows: Sequence[Row]) -> list[Item]:
         data = _script(scripts[path]) if path in scripts else _new_shebang(item) if place == "bin" else None
         if data is not None:
             item, digest, size = Item(item.path, data, True), _digest(data), str(len(data))
-        items.append(item)
+        items.append(item._replace(digest=digest))
         kept.append(("../../../" + path if place else path, digest, size))
     output = io.StringIO(newline="")
     csv.writer(output, lineterminator="\n").writerows([*sorted(set(kept)), (info + "/RECORD", "", "")])

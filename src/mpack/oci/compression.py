@@ -30,6 +30,8 @@ except ImportError:  # the lock names the encoder, so that a build with another 
 BLOCK = 1 << 20
 PROBE = 32 << 10
 _STORED_MAX = 0xFFFF
+#: What zlib calls the gzip format.
+_GZIP = 31
 #: Deflate, no name, no time, no extra flags, system unknown.
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
@@ -64,14 +66,20 @@ class GzipWriter:
             if self._held == BLOCK:
                 self._block()
 
-    def join(self, members: bytes) -> None:
-        """Takes whole gzip members as they are, without compressing their content again."""
+    def join(self, members: BinaryIO) -> None:
+        """Takes a stream of whole gzip members as they are, without compressing their content again."""
         if self._held:
             self._block()
-        data = gzip.decompress(members)
-        self._raw.update(data)
-        self.raw_size += len(data)
-        self._sink.write(members)
+        plain = zlib.decompressobj(_GZIP)
+        while data := members.read(BLOCK):
+            self._sink.write(data)
+            while data:
+                piece = plain.decompress(data)
+                self._raw.update(piece)
+                self.raw_size += len(piece)
+                data = plain.unused_data
+                if plain.eof:
+                    plain = zlib.decompressobj(_GZIP)
 
     def close(self) -> None:
         """Writes the rest; the sink stays open. An empty stream is one empty member."""

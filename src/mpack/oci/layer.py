@@ -173,7 +173,12 @@ def write_piece(entries: Iterable[Entry], blob: BlobWriter, *, hashes: dict[str,
 
 
 def write_joined(
-    entries: Sequence[Entry], pieces: Iterable[tuple[int, bytes]], paths: Iterable[str], blob: BlobWriter, *, kind: str
+    entries: Sequence[Entry],
+    pieces: Iterable[tuple[int, BinaryIO]],
+    paths: Iterable[str],
+    blob: BlobWriter,
+    *,
+    kind: str,
 ) -> Layer:
     """A layer of some entries and of pieces, as (sum of file sizes, members), whose files stand at `paths`.
 
@@ -185,7 +190,8 @@ def write_joined(
         writer.write(tar.header(parent.lstrip("/") + "/", tar.DIRECTORY, mode=0o755))
     unpacked = sum(_write_entry(entry, writer, None) for entry in sorted(entries, key=_order))
     for size, members in pieces:
-        writer.join(members)
+        with members:
+            writer.join(members)
         unpacked += size
     writer.write(tar.END)
     writer.close()

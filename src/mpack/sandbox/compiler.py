@@ -23,17 +23,6 @@ class SandboxCompiler:
     def __init__(self, sandbox: Sandbox | None, cache: CodeCache) -> None:
         self._sandbox = sandbox
         self._cache = cache
-        self._box: tuple[str, Box] | None = None
-
-    @contextmanager
-    def open(self, image: BuiltImage) -> Iterator[Box]:
-        """Makes an image runnable once for both its self-check and the compiling that follows."""
-        with self._require().open(image) as box:
-            self._box = (image.id, box)
-            try:
-                yield box
-            finally:
-                self._box = None
 
     def compile(
         self,
@@ -44,9 +33,9 @@ class SandboxCompiler:
     ) -> Mapping[str, bytes]:
         """Absolute .pyc path -> bytes. `hashes` are the sources' SHA-256: what was compiled before is not again.
 
-        The rest is compiled in the image where that is open already, else in what `workplace` makes: an image with the
-        same interpreter, mpack's runtime, and of all sources only those. Raises EnvironmentFault sandbox-unavailable
-        (with what to do) when there is something to compile and nothing here can run the image's interpreter.
+        The rest is compiled in what `workplace` makes: an image with the same interpreter, mpack's runtime, and of all
+        sources only those. So what else is in an image has no say in what is cached for others. Raises EnvironmentFault
+        sandbox-unavailable (with what to do) when there is something to compile and nothing here can run it.
         """
         base = [layer.diff_id for layer in image.layers if layer.kind == "base"]
         keys = {
@@ -76,9 +65,6 @@ class SandboxCompiler:
                 f"{this_platform()}.",
                 "Build on a machine of that platform; or lock again without byte code: --update-lock.",
             )
-        if self._box is not None and self._box[0] == image.id:
-            yield self._box[1]
-            return
         with self._require().open(workplace(missing)) as box:
             yield box
 
