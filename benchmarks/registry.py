@@ -52,6 +52,7 @@ class Ours(Unverified):
         """Nothing."""
 
     def clear(self, state: str) -> None:
+        """As the protocol has it."""
         self.reset(CASE, state)
 
     def push(self, model: Path, host: str, *, documents: bool = True) -> None:
