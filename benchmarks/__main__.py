@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import load, local, throughput
+from benchmarks import load, local, registry, throughput
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.figures import OURS, Figures, machine
@@ -23,8 +23,8 @@ from mpack.errors import EXIT_INTERRUPTED, MpackError
 
 PEERS = ("mlflow", "uv", "mlserver")
 THROUGHPUT = "throughput"
-LOCAL, LARGE = "local", "large"
-PARTS = (*SCENES, LOCAL, LARGE, THROUGHPUT)
+LOCAL, LARGE, REGISTRY = "local", "large", "registry"
+PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, THROUGHPUT)
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
 #: Figures, and the names of its columns.
@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
                 tables.append(_local(bench, chosen.without))
             if LARGE in wanted:
                 tables.append(_large(bench))
+            if REGISTRY in wanted:
+                tables.append(_registry(bench, chosen.without))
             if THROUGHPUT in wanted:
                 tables.append(_throughput(bench, chosen.without))
             for line in _report(bench, tables, about):
@@ -122,6 +124,20 @@ def _large(bench: Bench) -> Table:
     _own_base(bench, figures)
     local.large(bench, figures)
     return figures, [OURS, local.REFERENCE]
+
+
+def _registry(bench: Bench, without: list[str]) -> Table:
+    figures = Figures()
+    _own_base(bench, figures)
+    ours = registry.Ours(bench)
+    pushers: list[registry.Pusher] = [ours]
+    if "uv" not in without:
+        pushers.append(registry.Exported(bench, ours.lock))
+    for pusher in pushers:
+        say(f"{pusher.name}: getting ready")
+        pusher.prepare()
+    registry.registry(bench, pushers, figures)
+    return figures, [pusher.name for pusher in pushers]
 
 
 def _throughput(bench: Bench, without: list[str]) -> Table:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Bench:
     names: set[str] = field(default_factory=set)
     #: Ids that those names have had. One may have a name of somebody else's too: then it stays.
     ids: set[str] = field(default_factory=set)
+    #: Ids of records of the build cache that came into being during builds whose steps cannot carry the token.
+    cached: set[str] = field(default_factory=set)
 
     @classmethod
     @contextlib.contextmanager
@@ -109,9 +111,18 @@ class Bench:
                 with contextlib.suppress(EnvironmentFault):
                     take(item)
 
+    @contextlib.contextmanager
+    def caching(self) -> Iterator[None]:
+        """Remembers for removal what the build cache gets while the context lasts."""
+        before = {item["ID"].rstrip("*") for item in self._cache()}
+        try:
+            yield
+        finally:
+            self.cached |= {item["ID"].rstrip("*") for item in self._cache()} - before
+
     def _remove_cache(self) -> None:
-        """Removes the build cache of steps that carry this run's token, and of steps after them; never another's."""
-        for item in reversed(cache_ids(self._cache(), self.token)):
+        """Removes the build cache of steps that carry this run's token, and of steps after them, and of `caching`."""
+        for item in reversed(cache_ids(self._cache(), self.token, self.cached)):
             arguments = [self.docker.client, "builder", "prune", "--all", "--force", "--filter", f"id={item}"]
             subprocess.run(arguments, capture_output=True, check=False)
 
@@ -124,9 +135,13 @@ class Bench:
             return []
 
 
-def cache_ids(records: list[dict[str, str]], token: str) -> list[str]:
-    """Ids of the records that name the token and of all that were made from them, parents first."""
-    found = {item["ID"].rstrip("*"): item.get("Parent", "") for item in records if token in item.get("Description", "")}
+def cache_ids(records: list[dict[str, str]], token: str, made: Set[str] = frozenset()) -> list[str]:
+    """Ids of the records that name the token or are in `made`, and of all that were made from them, parents first."""
+    found = {
+        item["ID"].rstrip("*"): item.get("Parent", "")
+        for item in records
+        if token in item.get("Description", "") or item["ID"].rstrip("*") in made
+    }
     while more := {
         item["ID"].rstrip("*"): item["Parent"]
         for item in records

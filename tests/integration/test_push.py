@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mpack.registry.pull import pull
 from mpack.registry.push import Pushed, push
 from mpack.targets.docker import load_image
 from mpack.testing.processes import watched_processes
-from mpack.testing.registryserver import PASSWORD, USER, RegistryServer, registry_server
+from mpack.testing.registryserver import PASSWORD, USER, RegistryServer, counting, registry_server
 from mpack.testing.tiny import tiny_base
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("docker_config")]
@@ -92,6 +93,23 @@ def test_a_second_model_sends_no_dependencies(plain: RegistryServer, store: Stor
     assert (plain.blob_writes() - writes, plain.mounts() - mounts) == (2, 2)
     pulled = pull(parse_reference(f"{plain.host}/two/beer:1"), "linux/amd64", Store(tmp_path / "ours"))
     assert pulled.digest == second.digest
+
+
+def test_a_retrained_model_sends_itself(plain: RegistryServer, store: Store) -> None:
+    """Counted on the way to the registry, HTTP included: at most 20 kB beyond the model's bytes, whether it is the next
+    version in its repository or another model on the same dependencies."""
+    layer, weights = dependencies(store), 200_000
+    texts = [base64.b85encode(os.urandom(weights)).decode()[:weights] for _ in range(3)]
+    first, retrained, another = (make(store, layer, text) for text in texts)
+    with counting(plain.port) as counter:
+        sent = [0]
+        for image, name in ((first, "one/wine:1"), (retrained, "one/wine:2"), (another, "two/beer:1")):
+            send(store, image, f"{counter.host}/{name}")
+            store.add_image(image, [f"{counter.host}/{name}"])
+            sent.append(counter.sent)
+    assert sent[1] > BIG + weights / 2, "everything was counted"
+    for before, after in pairwise(sent[1:]):
+        assert weights / 2 < after - before < weights + 20_000
 
 
 def test_password_and_private_ca(

@@ -98,7 +98,7 @@ def test_rebuild_differs(mpack: Any, mpack_home: Path, built: dict[str, Any]) ->
     before = path.read_text()
     try:
         record = json.loads(before)
-        record["predicate"]["buildDefinition"]["internalParameters"]["lock"]["bytecode"]["sources"].pop()
+        record["predicate"]["buildDefinition"]["internalParameters"]["lock"]["bytecode"]["sources"][-1]["files"].pop()
         path.write_text(json.dumps(record))
         done = mpack("rebuild", built["id"], code=1)
         assert "bytecode" in done.stdout and "same digest" not in done.stdout

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mpack.registry.auth import Authenticator
 from mpack.registry.faults import refused
 from mpack.registry.reference import Reference
-from mpack.registry.transport import make_http, retrying
+from mpack.registry.transport import make_http, retrying, speaks_tls
 
 if TYPE_CHECKING:
     import httpx
@@ -158,15 +158,10 @@ class Connection:
     def _find_root(self) -> str:
         import httpx
 
-        secure = f"https://{self.reference.api_host}"
-        if not self.reference.is_loopback:
-            return secure
-        try:
-            self._http.get(f"{secure}/v2/", timeout=5.0)
-        except httpx.TransportError as error:
-            if "CERTIFICATE" not in str(error):
-                return f"http://{self.reference.api_host}"
-        return secure
+        secure = httpx.URL(f"https://{self.reference.api_host}")
+        if not self.reference.is_loopback or speaks_tls(secure.host, secure.port or 443):
+            return str(secure)
+        return f"http://{self.reference.api_host}"
 
 
 def _read(response: httpx.Response) -> httpx.Response:

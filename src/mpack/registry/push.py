@@ -18,7 +18,7 @@ from mpack.registry.connection import Connection
 from mpack.registry.faults import push_refused, refused
 from mpack.registry.parallel import in_parallel
 from mpack.registry.reference import Reference, names_registry, parse_reference
-from mpack.registry.referrers import attach
+from mpack.registry.referrers import attach, blobs_of
 from mpack.registry.upload import PIECE, Blob, Stopped, Uploader
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def push(
     sleep: Callable[[float], None] | None = None,
     piece: int = PIECE,
 ) -> Pushed:
-    """Pushes an image or index of the store under the reference's tag, and then attaches the `documents` of each image
-    to it. The caller holds a lease of the store.
+    """Pushes an image or index of the store under the reference's tag, and attaches the `documents` of each image. The
+    caller holds a lease of the store.
 
     Until the last step the tag means what it meant, so a push that breaks off leaves no broken image. `sleep`
     takes seconds, `piece` is the bytes of a request. Raises EnvironmentFault registry-failed or store-corrupt.
@@ -69,13 +69,15 @@ def push(
 
     with Connection(reference, actions="pull,push", config_dir=config_dir, http=http, sleep=nap) as connection:
         uploader = Uploader(connection, stop, piece)
-        config, *layers = _blobs(image, store)
+        attached = [documents(member) for member in image.images]
+        papers = [blob for found in attached for blob in blobs_of(found)]
+        config, *others = {blob.digest: blob for blob in (*_blobs(image, store), *papers)}.values()
         # The first blob alone: it settles how to log in, before several threads would ask for that.
         first = uploader.has(config)
         if not first:
             uploader.send(config)
-        there = in_parallel(uploader.has, layers, stop)
-        wanted = [blob for blob, found in zip(layers, there, strict=True) if not found]
+        there = in_parallel(uploader.has, others, stop)
+        wanted = [blob for blob, found in zip(others, there, strict=True) if not found]
         lenders = mount_sources(store, image, reference, {blob.digest for blob in wanted}) if wanted else {}
 
         def bring(blob: Blob) -> bool:
@@ -90,8 +92,8 @@ def push(
             for member in image.images:
                 put_manifest(connection, member, member.digest)
         digest = put_manifest(connection, image, reference.target)
-        for member in image.images:
-            attach(connection, member, store, documents(member))
+        for member, found in zip(image.images, attached, strict=True):
+            attach(connection, member, found, stop)
     sent = [blob for blob, lent in zip(wanted, mounted, strict=True) if not lent] + ([] if first else [config])
     return Pushed(digest, sum(there) + first, sum(mounted), len(sent), sum(blob.size for blob in sent))
 

@@ -15,12 +15,12 @@ from mpack.errors import EnvironmentFault
 from mpack.oci.blobs import is_digest
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import EMPTY, Attachment, referrer_descriptor, referrer_manifest
-from mpack.oci.store import Store
 from mpack.registry.client import ACCEPT, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor, RegistryClient
 from mpack.registry.connection import Connection
 from mpack.registry.faults import codes, push_refused, refused
+from mpack.registry.parallel import in_parallel
 from mpack.registry.reference import Reference
-from mpack.registry.upload import Blob, Uploader
+from mpack.registry.upload import Blob
 
 if TYPE_CHECKING:
     import httpx
@@ -29,24 +29,23 @@ if TYPE_CHECKING:
 DOCUMENT_LIMIT = 64 << 20
 
 
-def attach(connection: Connection, image: OciImage, store: Store, documents: Sequence[Attachment]) -> None:
-    """Attaches documents to an image that the connection's repository has; the ones of an earlier push stay.
+def blobs_of(documents: Sequence[Attachment]) -> list[Blob]:
+    """The blobs that the documents' manifests name."""
+    return [Blob.of(data) for data in (EMPTY, *(document.data for document in documents))] if documents else []
 
-    The caller holds a lease of the store. Raises EnvironmentFault registry-failed.
-    """
-    uploader = Uploader(connection, threading.Event())
-    unlisted = []
-    for document in documents:
+
+def attach(connection: Connection, image: OciImage, documents: Sequence[Attachment], stop: threading.Event) -> None:
+    """Attaches documents to an image; the connection's repository has it, and the documents' blobs. The ones of an
+    earlier push stay. Raises EnvironmentFault registry-failed."""
+
+    def put(document: Attachment) -> dict[str, Any] | None:
+        """The descriptor, where the registry does not list the document by itself."""
         manifest = referrer_manifest(document, image)
-        for data in (EMPTY, document.data):
-            added = store.add(data)
-            blob = Blob(added, len(data), store.path(added))
-            if not uploader.has(blob):
-                uploader.send(blob)
         found = referrer_descriptor(document, manifest)
         answer = _put(connection, found["digest"], manifest, OCI_MANIFEST)
-        if answer.headers.get("oci-subject", "") != image.digest:
-            unlisted.append(found)
+        return None if answer.headers.get("oci-subject", "") == image.digest else found
+
+    unlisted = [found for found in in_parallel(put, documents, stop) if found is not None]
     if unlisted:
         _list_by_tag(connection, image.digest, unlisted)
 

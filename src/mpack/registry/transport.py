@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import socket
 import ssl
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpack.errors import EnvironmentFault
 
@@ -39,7 +42,7 @@ def make_http(host: str, timeout: float = 30.0) -> httpx.Client:
     from mpack import __version__
 
     return httpx.Client(
-        verify=_tls_context(host),
+        verify=_HostContext.of(host),
         timeout=httpx.Timeout(timeout, connect=15.0),
         follow_redirects=True,
         trust_env=True,
@@ -102,15 +105,59 @@ def unreachable(what: str, error: Exception, attempts: int) -> EnvironmentFault:
     return EnvironmentFault("registry-failed", f"{what} failed: tried {tries}, last: {text}.", hint)
 
 
-def _tls_context(host: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()  # reads SSL_CERT_FILE and SSL_CERT_DIR
-    for bundle in [Path(item) for item in HOST_BUNDLES] + sorted((DOCKER_CERTS / host).glob("*.crt")):
-        try:
-            context.load_verify_locations(cafile=bundle)
-        except (OSError, ssl.SSLError):
-            continue  # absent or unreadable: what is missing shows as a verification error that names the CA
-    if not context.cert_store_stats()["x509_ca"]:
-        import certifi
+def speaks_tls(host: str, port: int, timeout: float = 5.0) -> bool:
+    """Whether what listens there answers a TLS handshake, whoever it is: nothing else is sent to it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), timeout=timeout) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return True
+    except OSError:  # ssl.SSLError is one
+        return False
 
-        context.load_verify_locations(cafile=certifi.where())
-    return context
+
+class _HostContext(ssl.SSLContext):
+    """Trusts what the host trusts. The bundles take 0.1 s to read, so that is done when TLS is first spoken."""
+
+    _host: str
+    _lock: threading.Lock
+    _read: bool
+
+    @classmethod
+    def of(cls, host: str) -> _HostContext:
+        """For a registry, by its "host:port"."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        if sys.version_info >= (3, 13):  # as ssl.create_default_context has it
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+        context._host, context._lock, context._read = host, threading.Lock(), False
+        return context
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        self._trust()
+        return super().wrap_socket(*arguments, **options)
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        self._trust()
+        return super().wrap_bio(*arguments, **options)
+
+    def _trust(self) -> None:
+        with self._lock:
+            if self._read:
+                return
+            self.load_default_certs()  # reads SSL_CERT_FILE and SSL_CERT_DIR
+            known = ssl.get_default_verify_paths().cafile
+            for bundle in [Path(item) for item in HOST_BUNDLES] + sorted((DOCKER_CERTS / self._host).glob("*.crt")):
+                try:
+                    if known is None or not bundle.samefile(known):
+                        self.load_verify_locations(cafile=bundle)
+                except (OSError, ssl.SSLError):
+                    continue  # absent or unreadable: what is missing shows as a verification error that names the CA
+            if not self.cert_store_stats()["x509_ca"]:
+                import certifi
+
+                self.load_verify_locations(cafile=certifi.where())
+            self._read = True

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 from urllib.parse import quote, urlencode
 
 from mpack.errors import EnvironmentFault
-from mpack.oci.blobs import damaged, missing
+from mpack.oci.blobs import damaged, missing, sha256_digest
 from mpack.registry.connection import Connection
 from mpack.registry.faults import push_refused
 from mpack.registry.transport import ATTEMPTS, RETRIED_STATUS, is_transient, pause, unreachable
@@ -36,11 +37,20 @@ _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 
 @dataclass(frozen=True)
 class Blob:
-    """A file of the store and what it must be; `size` is bytes."""
+    """A file of the store and what it must be, or a document in memory (`data`); `size` is bytes."""
 
     digest: str
     size: int
-    path: Path
+    path: Path | None = None
+    data: bytes = b""
+
+    @classmethod
+    def of(cls, data: bytes) -> Blob:
+        """A document as a blob."""
+        return cls(sha256_digest(data), len(data), data=data)
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self.data) if self.path is None else self.path.open("rb")
 
 
 @dataclass
@@ -201,6 +211,8 @@ class Uploader:
 
     def _check(self, blob: Blob, *, whole: bool = False) -> None:
         """Raises EnvironmentFault store-corrupt where the file is not the blob: by its size, or by all of it."""
+        if blob.path is None:
+            return
         try:
             if blob.path.stat().st_size != blob.size or (whole and _digest(blob.path) != blob.digest):
                 raise damaged(blob.digest, blob.path)
@@ -219,11 +231,12 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         left = self._end - self._start
-        with self._blob.path.open("rb") as stream:
+        with self._blob.open() as stream:
             stream.seek(self._start)
             while left:
                 block = stream.read(min(_BLOCK, left))
                 if not block:
+                    assert self._blob.path is not None
                     raise damaged(self._blob.digest, self._blob.path)
                 if self._stop.is_set():
                     raise Stopped

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Provenance:
                     **asdict(self.parameters),
                     "trust_modules": list(self.parameters.trust_modules),
                 },
-                "internalParameters": {"lock": self.lock.to_json(), "spec": self.spec},
+                "internalParameters": {"lock": _folded(self.lock.to_json()), "spec": self.spec},
                 "resolvedDependencies": [dict(item) for item in self.materials],
             },
             "runDetails": {"builder": {"id": BUILDER + self.builder, "version": dict(self.versions)}},
@@ -95,7 +96,7 @@ class Provenance:
                 raise ValueError(f"its builder is {identifier!r}")
             return cls(
                 parameters,
-                LockEntry.from_json(inner["lock"]),
+                LockEntry.from_json(_unfolded(inner["lock"])),
                 str(inner["spec"]),
                 identifier.removeprefix(BUILDER),
                 {str(key): str(value) for key, value in details["builder"]["version"].items()},
@@ -161,6 +162,24 @@ def image_name(image: OciImage) -> str:
     """ "name:version" of the model in an image by its labels; the beginning of its id without any."""
     title, version = (image.labels.get(f"org.opencontainers.image.{key}") for key in ("title", "version"))
     return f"{title}:{version}" if title and version else title or image.id[7:19]
+
+
+def _folded(lock: dict[str, Any]) -> dict[str, Any]:
+    """A lock entry whose byte code's sources, most of it, are told by directory, in their order."""
+    if not lock["bytecode"]:
+        return lock
+    groups = groupby(lock["bytecode"]["sources"], key=lambda path: path.rpartition("/")[0])
+    sources = [{"directory": folder, "files": [path.rpartition("/")[2] for path in paths]} for folder, paths in groups]
+    return {**lock, "bytecode": {**lock["bytecode"], "sources": sources}}
+
+
+def _unfolded(lock: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_folded`."""
+    if not lock["bytecode"]:
+        return lock
+    groups = lock["bytecode"]["sources"]
+    sources = [f"{group['directory']}/{name}" for group in groups for name in group["files"]]
+    return {**lock, "bytecode": {**lock["bytecode"], "sources": sources}}
 
 
 def template_of(path: Path | None) -> dict[str, str] | None:

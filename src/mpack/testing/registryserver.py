@@ -7,9 +7,10 @@ import re
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +100,54 @@ def registry_server(directory: Path, *, secured: bool = False) -> Iterator[Regis
     finally:
         process.terminate()
         process.wait()
+
+
+@dataclass
+class Counter:
+    """A way to a registry; `sent` counts the bytes that went to it, those of HTTP included."""
+
+    port: int
+    sent: int = 0
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.port}"
+
+
+@contextmanager
+def counting(port: int) -> Iterator[Counter]:
+    """A counting way to a registry on a port of this machine, while the context lasts."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    counter = Counter(listener.getsockname()[1])
+    lock = threading.Lock()
+
+    def carry(source: socket.socket, sink: socket.socket, counted: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                if counted:
+                    with lock:
+                        counter.sent += len(data)
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client = listener.accept()[0]
+                server = socket.create_connection(("localhost", port))
+                for pair in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=carry, args=pair, daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield counter
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
