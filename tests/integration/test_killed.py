@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("docker_config")]
 
 KILLS = int(os.environ.get("MPACK_KILLS", "40"))
 #: Kills between two inspections of everything.
-SERIES = 5
+SERIES = 8
 MODELS = ("one", "two")
 MPACK = (sys.executable, "-c", "from mpack.cli.main import run; run()")
 #: As `mpack`, with small pieces, so that a push of a few megabytes has many.
@@ -48,6 +48,8 @@ PIECEWISE = (*MPACK[:2], "import mpack.registry.upload as upload; upload.PIECE =
 #: Seconds that may pass until what a killed process started has ended as well.
 PATIENCE = 20.0
 _UNTIL_LISTED = 0.02
+#: Seconds in which a command does nothing but start.
+_START = 0.15
 
 
 @dataclass
@@ -61,8 +63,8 @@ class Site:
     chance: random.Random
     #: Model -> manifest digest, of builds that nothing disturbed.
     digests: dict[str, str] = field(default_factory=dict)
-    #: Seconds that each kind of command takes when nothing disturbs it.
-    lengths: dict[str, float] = field(default_factory=dict)
+    #: Seconds that a build takes here, when nothing is there but the base.
+    length: float = 0.0
     pushes: int = 0
 
     @property
@@ -76,7 +78,18 @@ class Site:
     def build(self, model: str, *options: str) -> list[str]:
         """The command that builds a model into the store."""
         lock = str(self.place / "killed.lock")
-        return [*MPACK, "build", str(self.place / model), "-p", "small", "-t", f"killed:{model}", "--lock", lock, *options]
+        return [
+            *MPACK,
+            "build",
+            str(self.place / model),
+            "-p",
+            "small",
+            "-t",
+            f"killed:{model}",
+            "--lock",
+            lock,
+            *options,
+        ]
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
         """Begins a command in a session of its own; its words go to a file, which no process left behind blocks."""
@@ -118,7 +131,11 @@ class Site:
 def wheels(directory: Path) -> Path:
     """An index of two wheels: one is a layer of its own, the other is joined with what makes the venv."""
     size = 9 << 20
-    make_wheel(directory, "big", files={"big/__init__.py": f"SIZE = {size}\n", "big/data.txt": "0123456789abcdef" * (size >> 4)})
+    make_wheel(
+        directory,
+        "big",
+        files={"big/__init__.py": f"SIZE = {size}\n", "big/data.txt": "0123456789abcdef" * (size >> 4)},
+    )
     files = {"small/__init__.py": "from small import part\n", "small/part.py": "def answer():\n    return 42\n"}
     files |= {f"small/more/{number}.py": f"number = {number}\n" for number in range(100)}
     make_wheel(directory, "small", files=files)
@@ -156,15 +173,25 @@ def site(base_home: Any, place: Path, plain: RegistryServer, docker_config: Path
         "DOCKER_HOST": "unix:///nonexistent/docker.sock",
     }
     seed = int(os.environ.get("MPACK_KILLS_SEED", random.SystemRandom().randrange(1 << 30)))
-    print(f"\nMPACK_KILLS={KILLS} MPACK_KILLS_SEED={seed}")
+    print(f"MPACK_KILLS={KILLS} MPACK_KILLS_SEED={seed}")
     homes = [base_home(f"home-{name}") for name in ("right", "killed")]
     made = [
-        Site(home, here, {**environment, "MPACK_HOME": str(home), "UV_CACHE_DIR": str(home / "uv")}, plain, random.Random(seed))
+        Site(
+            home,
+            here,
+            {**environment, "MPACK_HOME": str(home), "UV_CACHE_DIR": str(home / "uv")},
+            plain,
+            random.Random(seed),
+        )
         for home in homes
     ]
     for model in MODELS:
+        began = time.monotonic()
         out = json.loads(made[0].run(made[0].build(model, "--json", "-o", "store")))
-        assert out["verified"]["status"] == "passed" and {"bytecode", "model"} <= {item["kind"] for item in out["layers"]}
+        made[1].length = made[1].length or time.monotonic() - began
+        assert out["verified"]["status"] == "passed" and {"bytecode", "model"} <= {
+            item["kind"] for item in out["layers"]
+        }
         made[1].digests[model] = out["digest"]
     yield made[1]
     for path in (here, *homes):
@@ -204,7 +231,15 @@ def new_repository(site: Site) -> str:
     return f"{site.registry.host}/killed/number{site.pushes}"
 
 
-COMMANDS: tuple[Callable[[Site, str], list[str]], ...] = (verified, locked_anew, unverified, to_registry, pushed, pruned)
+#: With the part of a build's length in which it is killed.
+COMMANDS: dict[Callable[[Site, str], list[str]], float] = {
+    verified: 1.0,
+    locked_anew: 1.0,
+    unverified: 0.6,
+    to_registry: 0.8,
+    pushed: 0.3,
+    pruned: 0.2,
+}
 
 
 @contextmanager
@@ -273,11 +308,11 @@ def kill_at_random(site: Site) -> str:
             kill(site, process)
         return f"push to {name} of {model}, in mid-blob"
     while True:
-        command = site.chance.choice(COMMANDS)
+        command = site.chance.choice(list(COMMANDS))
         if command is pushed and not site.store.find(f"killed:{model}"):
             continue
-        # Much may be there already, so most commands are shorter than when they were measured.
-        moment = site.lengths[command.__name__] * site.chance.uniform(0.2, 1) ** 2
+        # Squared, for much may be there already, and then it is done sooner.
+        moment = _START + site.length * COMMANDS[command] * site.chance.random() ** 2
         process = site.start(command(site, model))
         try:
             process.wait(moment)
@@ -291,7 +326,10 @@ def kill_at_random(site: Site) -> str:
 
 
 def sha256(stream: BinaryIO) -> str:
-    return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def assert_store_whole(site: Site) -> None:
@@ -302,6 +340,8 @@ def assert_store_whole(site: Site) -> None:
             assert sha256(stream) == path.name
     for record in store.records():
         assert all(store.has(digest, size) for digest, size in blobs_of(store.load(record.digest)))
+        for name in (name for name in record.names if name.startswith("killed:")):
+            assert record.digest == site.digests[name.removeprefix("killed:")]
     for path in store.cache.directory.glob("*.json"):
         check, _, data = path.read_bytes().partition(b"\n")
         assert check.decode() == "sha256:" + hashlib.sha256(data).hexdigest()
@@ -326,11 +366,11 @@ def assert_layer(site: Site, layer: Layer, hashes: Mapping[str, str]) -> None:
     """A cached layer has the size, the diff id and the files that its entry tells; so has its tree, if there is one."""
     store = site.store
     assert store.path(layer.digest).stat().st_size == layer.size
-    with (open_gzip(store.open(layer.digest)) if "gzip" in layer.media_type else store.open(layer.digest)) as stream:
+    with open_gzip(store.open(layer.digest)) if "gzip" in layer.media_type else store.open(layer.digest) as stream:
         assert "sha256:" + sha256(stream) == layer.diff_id
     found = {}
     with (
-        (open_gzip(store.open(layer.digest)) if "gzip" in layer.media_type else store.open(layer.digest)) as stream,
+        open_gzip(store.open(layer.digest)) if "gzip" in layer.media_type else store.open(layer.digest) as stream,
         tarfile.open(fileobj=stream, mode="r|") as archive,
     ):
         for member in archive:
@@ -354,7 +394,10 @@ def assert_registry_whole(site: Site) -> int:
             tags = http.get(f"/v2/{repository}/tags/list").json().get("tags") or ()
             for tag in (tag for tag in tags if not tag.startswith("sha256-")):
                 count += 1
-                got = http.get(f"/v2/{repository}/manifests/{tag}", headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
+                got = http.get(
+                    f"/v2/{repository}/manifests/{tag}",
+                    headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
+                )
                 digest = "sha256:" + hashlib.sha256(got.content).hexdigest()
                 assert digest in site.digests.values(), f"{repository}:{tag}"
                 manifest = got.json()
@@ -398,30 +441,17 @@ def assert_nothing_left(site: Site) -> None:
 
 def test_killed(site: Site) -> None:
     """Whatever is killed whenever: each build after it gives the one digest, and no file, tag or process is wrong."""
-    for command in COMMANDS:
-        if command is not pushed:
-            site.forget()
-        began = time.monotonic()
-        site.run(command(site, "one"))
-        site.lengths[command.__name__] = time.monotonic() - began
-        if command is unverified:
-            site.assert_builds("one")
-    site.forget()
-    print({name: round(length, 2) for name, length in site.lengths.items()})
     for model in MODELS:
         site.assert_builds(model)
-    done = []
     for number in range(1, KILLS + 1):
-        done.append(kill_at_random(site))
-        print(number, done[-1], flush=True)
+        print(number, kill_at_random(site), flush=True)
         assert_store_whole(site)
-        if number % SERIES and number != KILLS:
-            continue
-        for model in MODELS:
+        if number % SERIES == 0 or number == KILLS:
+            model, other = site.chance.sample(MODELS, 2)
             site.assert_builds(model, "-o", "store", *(["--no-verify"] if site.chance.random() < 0.5 else []))
-        assert_nothing_left(site)
-        site.assert_builds("one", "-o", f"registry:{site.registry.host}/same:one")
-        assert_store_whole(site)
-        assert_registry_whole(site)
-        if site.chance.random() < 0.5:
-            site.forget()
+            site.assert_builds(other, "-o", f"registry:{site.registry.host}/same:{other}")
+            assert_nothing_left(site)
+            assert_store_whole(site)
+            assert_registry_whole(site)
+            if site.chance.random() < 0.5:
+                site.forget()
