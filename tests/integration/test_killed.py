@@ -1,6 +1,6 @@
 """kill -9 at random moments of builds, pushes and prunes: every later build makes the right image, nothing wrong stays.
 
-MPACK_KILLS says how often (40), MPACK_KILLS_SEED repeats a run. A model and an environment of the test's own keep a
+MPACK_KILLS says how often (24), MPACK_KILLS_SEED repeats a run. A model and an environment of the test's own keep a
 whole build near a second; the base, runc and the registry are real ones.
 """
 
@@ -12,33 +12,33 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 
+from mpack.contents import sha256_file
 from mpack.env.lockfile import LockFile
 from mpack.oci.compression import open_gzip
 from mpack.oci.imageindex import blobs_of
 from mpack.oci.layer import Layer
 from mpack.oci.store import Store
 from mpack.sandbox.trees import Trees
+from mpack.testing.pausing import pausing
 from mpack.testing.registryserver import RegistryServer
 from mpack.testing.wheels import make_wheel
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("docker_config")]
 
-KILLS = int(os.environ.get("MPACK_KILLS", "40"))
+KILLS = int(os.environ.get("MPACK_KILLS", "24"))
 #: Kills between two inspections of everything.
 SERIES = 8
 MODELS = ("one", "two")
@@ -47,7 +47,8 @@ MPACK = (sys.executable, "-c", "from mpack.cli.main import run; run()")
 PIECEWISE = (*MPACK[:2], "import mpack.registry.upload as upload; upload.PIECE = 1 << 18; " + MPACK[2])
 #: Seconds that may pass until what a killed process started has ended as well.
 PATIENCE = 20.0
-_UNTIL_LISTED = 0.02
+#: Seconds between two looks.
+_EVERY = 0.02
 #: Seconds in which a command does nothing but start.
 _START = 0.15
 
@@ -242,49 +243,6 @@ COMMANDS: dict[Callable[[Site, str], list[str]], float] = {
 }
 
 
-@contextmanager
-def pausing(port: int, after: int) -> Iterator[tuple[str, threading.Event]]:
-    """A way to the registry that stops, with all connections open, when `after` bytes have gone there."""
-    paused, ended, left = threading.Event(), threading.Event(), [after]
-    listener = socket.create_server(("127.0.0.1", 0))
-    sockets: list[socket.socket] = []
-
-    def carry(source: socket.socket, sink: socket.socket, counted: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 14):
-                if counted:
-                    left[0] -= len(data)
-                    if left[0] < 0:
-                        sink.sendall(data[: len(data) // 2])
-                        paused.set()
-                        ended.wait()
-                        return
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                pair = (listener.accept()[0], socket.create_connection(("127.0.0.1", port)))
-                sockets.extend(pair)
-                for source, sink, counted in ((*pair, True), (*pair[::-1], False)):
-                    threading.Thread(target=carry, args=(source, sink, counted), daemon=True).start()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"localhost:{listener.getsockname()[1]}", paused
-    finally:
-        ended.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
-        for end in sockets:
-            end.close()
-
-
 def kill(site: Site, process: subprocess.Popen[str]) -> None:
     """mpack alone, or with all that is in its process group."""
     if site.chance.random() < 0.5:
@@ -303,7 +261,7 @@ def kill_at_random(site: Site) -> str:
         with pausing(site.registry.port, site.chance.randrange(size)) as (host, paused):
             name = new_repository(site).replace(site.registry.host, host)
             process = site.start([*PIECEWISE, "push", f"killed:{model}", f"{name}:1"])
-            while not paused.wait(_UNTIL_LISTED):
+            while not paused.wait(_EVERY):
                 assert process.poll() is None, (site.place / "said").read_text()
             kill(site, process)
         return f"push to {name} of {model}, in mid-blob"
@@ -336,8 +294,7 @@ def assert_store_whole(site: Site) -> None:
     """Every blob is what its name says, every listed image has all of its own, every entry of a cache is true."""
     store = site.store
     for path in store.directory.iterdir():
-        with path.open("rb") as stream:
-            assert sha256(stream) == path.name
+        assert sha256_file(path) == path.name
     for record in store.records():
         assert all(store.has(digest, size) for digest, size in blobs_of(store.load(record.digest)))
         for name in (name for name in record.names if name.startswith("killed:")):
@@ -362,17 +319,20 @@ def assert_store_whole(site: Site) -> None:
                 assert hashlib.sha256(compiled).digest() == digest
 
 
+def opened(store: Store, layer: Layer) -> Any:
+    """A layer's tar as a stream."""
+    stream = store.open(layer.digest)
+    return open_gzip(stream) if "gzip" in layer.media_type else stream
+
+
 def assert_layer(site: Site, layer: Layer, hashes: Mapping[str, str]) -> None:
     """A cached layer has the size, the diff id and the files that its entry tells; so has its tree, if there is one."""
     store = site.store
     assert store.path(layer.digest).stat().st_size == layer.size
-    with open_gzip(store.open(layer.digest)) if "gzip" in layer.media_type else store.open(layer.digest) as stream:
+    with opened(store, layer) as stream:
         assert "sha256:" + sha256(stream) == layer.diff_id
     found = {}
-    with (
-        open_gzip(store.open(layer.digest)) if "gzip" in layer.media_type else store.open(layer.digest) as stream,
-        tarfile.open(fileobj=stream, mode="r|") as archive,
-    ):
+    with opened(store, layer) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isfile() else None
             if file is not None:
@@ -381,19 +341,16 @@ def assert_layer(site: Site, layer: Layer, hashes: Mapping[str, str]) -> None:
     tree = site.trees / hashlib.sha256(layer.digest.encode()).hexdigest()[:32]
     if (tree / "tree.json").exists():
         for name, digest in found.items():
-            with (tree / "root" / name.lstrip("/")).open("rb") as file:
-                assert sha256(file) == digest
+            assert sha256_file(tree / "root" / name.lstrip("/")) == digest
 
 
-def assert_registry_whole(site: Site) -> int:
-    """Every tag is one of the right images, all its blobs are there and have the right bytes; how many tags."""
-    count = 0
+def assert_registry_whole(site: Site) -> None:
+    """Every tag is one of the right images, all its blobs are there and have the right bytes."""
     seen: set[str] = set()
     with site.registry.http() as http:
         for repository in http.get("/v2/_catalog?n=1000").json()["repositories"] or ():
             tags = http.get(f"/v2/{repository}/tags/list").json().get("tags") or ()
             for tag in (tag for tag in tags if not tag.startswith("sha256-")):
-                count += 1
                 got = http.get(
                     f"/v2/{repository}/manifests/{tag}",
                     headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
@@ -409,9 +366,7 @@ def assert_registry_whole(site: Site) -> int:
                         assert "sha256:" + hashlib.sha256(content).hexdigest() == blob["digest"]
                         seen.add(blob["digest"])
     for path in (site.registry.directory / "data").rglob("blobs/sha256/*/*/data"):
-        with path.open("rb") as stream:
-            assert sha256(stream) == path.parent.name
-    return count
+        assert sha256_file(path) == path.parent.name
 
 
 def left(site: Site) -> list[str]:
@@ -430,7 +385,7 @@ def assert_nothing_left(site: Site) -> None:
     """What the killed ones started has ended; after a prune there is no unfinished work, and no container."""
     deadline = time.monotonic() + PATIENCE
     while (still := left(site)) and time.monotonic() < deadline:
-        time.sleep(_UNTIL_LISTED)
+        time.sleep(_EVERY)
     assert still == []
     site.prune()
     assert list(site.store.unfinished.iterdir()) == []

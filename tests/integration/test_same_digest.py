@@ -78,7 +78,7 @@ def test_another_user(
     base_home: Callable[..., Path],
     somebody: Any,
 ) -> None:
-    """Another user, directory, umask, clock, time zone and language; his files are his alone; runc runs without root."""
+    """Another user, directory, umask, clock, time zone and language; his files are his alone; runc without root."""
     home = base_home("home-somebody", somebody.uid)
     mine = somebody.directory / "models" / "mine"
     shutil.copytree(ARTIFACT, mine, copy_function=shutil.copyfile)
