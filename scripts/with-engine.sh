@@ -19,6 +19,7 @@ if [ "$more" = --browser ]; then
   need htpasswd apache2-utils
   need podman podman
   need openssl openssl
+  need faketime faketime
   for tool in skopeo umoci podman buildah containerd; do need "$tool" "$tool"; done
 fi
 if [ ${#packages[@]} -gt 0 ]; then

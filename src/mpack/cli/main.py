@@ -6,6 +6,7 @@ Verbs are loaded when asked for: `mpack --help` imports no verb.
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 
@@ -67,6 +68,9 @@ def mpack() -> None:
 
 def run(argv: list[str] | None = None) -> None:
     """The console script: exit codes as in `mpack.errors`."""
+    # Names of files become an image's, which has UTF-8 whatever the user's locale is.
+    if argv is None and sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     words = sys.argv[1:] if argv is None else argv
     arguments = [word for word in words if word != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
