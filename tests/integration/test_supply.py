@@ -81,12 +81,12 @@ def test_rebuild_elsewhere(
     there = {"MPACK_HOME": home, "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     moved = Path(shutil.copytree(artifact, tmp_path / "moved"))
     done = mpack("rebuild", name, "--artifact", moved, **there)
-    assert done.stdout == f"same digest {built['digest']}\n"
+    assert done.stdout == f"same digest {built['digest']} (linux/amd64)\n"
     assert list((Path(home) / "data" / "store" / "tmp").iterdir()) == []
     assert Store(Path(home) / "data" / "store").gc() == 0, "what was pulled to be compared is gone"
     (moved / "more.txt").write_text("more")
     assert "--artifact" in mpack("rebuild", name, "--artifact", moved, code=3, **there).stderr
-    assert "invoices, is not there" in mpack("rebuild", name, code=3, **there).stderr
+    assert "not of this machine" in mpack("rebuild", name, code=3, **there).stderr
     (tmp_path / "invoices.mpack.toml").write_text('version = "7"\n')
     beside = shutil.copytree(artifact, tmp_path / "invoices")
     assert "mpack.toml" in mpack("rebuild", name, "--artifact", beside, code=3, **there).stderr

@@ -23,10 +23,15 @@ LIMIT = 64 << 20
 
 @dataclass(frozen=True)
 class Kept:
-    """What the store remembers of a build: its provenance, and where on this machine the artifact was."""
+    """How an image was built: its provenance, and where the artifact was on this machine ("": built elsewhere)."""
 
     provenance: Provenance
     location: str
+
+    @property
+    def own(self) -> bool:
+        """True for a record that this machine made, and nobody else."""
+        return self.location != ""
 
 
 def keep(store: Store, image_id: str, made: Kept, *, in_store: bool) -> None:
