@@ -187,6 +187,19 @@ def test_sbom_without_provenance(built: tuple[OciImage, Provenance], store: Stor
     assert caught.value.code == "sbom-unknown"
 
 
+def test_a_layer_called_otherwise_hides_nothing(store: Store) -> None:
+    """Packages in a layer that a foreign image calls byte code, and a model's file in its configuration, are told."""
+    layers = [
+        store.write_layer(bytes_entries(VENV), kind="bytecode"),
+        store.write_layer(bytes_entries({"/opt/mpack/model/evil": b"x"}), kind="config"),
+        store.write_layer(bytes_entries({"/opt/mpack/model/good": b"x"}), kind="model"),
+    ]
+    image = append_layers(store, tiny_base(store, BASE), layers)
+    found = components(json.loads(find_sbom("foreign:1", image, store).data))
+    assert {"pkg:pypi/numpy-two@2.0", "pkg:pypi/six@1.0"} <= set(found)
+    assert [item["name"][17:] for item in found["model"]["components"]] == ["evil", "good"]
+
+
 def test_hostile_metadata(store: Store) -> None:
     """Whatever an image's files and labels hold, the document is valid, and its references tell parts apart."""
     lines = [
@@ -199,24 +212,30 @@ def test_hostile_metadata(store: Store) -> None:
         *[b"Name: twice\nVersion: 1\nLicense: %d\n" % number for number in range(3)],
     ]
     files = {f"{SITE}/p{number}-1.dist-info/METADATA": text for number, text in enumerate(lines)}
+    files[f"{SITE}/\udcff-1.dist-info/METADATA"] = b"Name: path\nVersion: 1\n"
+    files[f"{SITE}/slashes-1.dist-info/METADATA"] = b"Name: ///\nVersion: 1\n"
+    files["/var/lib/dpkg/status.d/slashes"] = b"Package: ///\nVersion: 1\n"
+    files["/opt/mpack/model/\udcfe"] = b""
     files["/var/lib/dpkg/status"] = b"Package: ../../etc\nVersion: \xe9\nArchitecture: \xff a\n\n\n:::\n"
     files["/etc/os-release"] = b"ID=\xff/..\n"
-    labels = {"org.opencontainers.image.title": ":\x00:", "org.opencontainers.image.base.name": "x"}
+    labels = {"org.opencontainers.image.title": ":\x00\ud800:", "org.opencontainers.image.base.name": "x"}
     labels["org.opencontainers.image.base.digest"] = "nonsense"
+    labels["dev.mpack.artifact.digest"] = 1  # type: ignore[assignment]
     image = append_layers(store, tiny_base(store, files), [], runtime={"Labels": labels})
     data = find_sbom("x:1", image, store).data
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode()) is None
     references = [item["bom-ref"] for item in json.loads(data)["components"]]
     assert len(set(references)) == len(references)
+    assert {"pypi:///@1", "deb:///@1", "pkg:pypi/path@1"} <= set(references)
     assert [name for name in references if "twice" in name] == [f"pkg:pypi/twice@1{tail}" for tail in ("", "#2", "#3")]
 
 
 def test_a_damaged_reading_is_made_again(built: tuple[OciImage, Provenance], tmp_path: Path) -> None:
     """What a crash left in the cache is read from the image again."""
-    first = read_facts(built[0], tmp_path / "cache")
+    first = read_facts(built[0], tmp_path / "cache", by_kind=True)
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:40])
-    assert read_facts(built[0], tmp_path / "cache") == first == read_facts(built[0])
+    assert read_facts(built[0], tmp_path / "cache", by_kind=True) == first == read_facts(built[0])
     prune(tmp_path / "cache", 3600)
     assert len(list((tmp_path / "cache").iterdir())) == 2, "the base's layers, and the dependencies"
     prune(tmp_path / "cache", 0)
@@ -321,7 +340,10 @@ def test_files_beside(built: tuple[OciImage, Provenance], store: Store, tmp_path
     elsewhere = Store(tmp_path / "elsewhere")
     found = find_provenance(f"{kind}:{place}", image.id, image.digest if kind == "oci" else None, elsewhere)
     assert found == Kept(provenance, "")
-    assert find_sbom(f"{kind}:{place}", image, elsewhere).data == (folder / f"{stem}.sbom.json").read_bytes()
+    forged = json.loads((folder / f"{stem}.sbom.json").read_text())
+    (folder / f"{stem}.sbom.json").write_text(json.dumps({**forged, "components": []}))
+    told = set(components(json.loads(find_sbom(f"{kind}:{place}", image, elsewhere).data)))
+    assert told == set(components(forged)) - {"python"}, "made of the image's files, whoever wrote a document beside it"
     parse_output(f"{kind}:{place}", attest=False).write(stored_image(image), "wine:1", store, None)
     assert [path for path in folder.iterdir() if path.name in names] == [], "none that is about another image stays"
 

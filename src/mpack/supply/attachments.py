@@ -63,7 +63,9 @@ def sbom_of(image: OciImage, provenance: Provenance | None) -> Attachment:
     from mpack.supply.sbom import make_sbom
 
     models = provenance.model_files() if provenance else model_files(image)
-    return make_sbom(image, read_facts(image, facts_dir()), models, provenance, facts_dir())
+    return make_sbom(
+        image, read_facts(image, facts_dir(), by_kind=provenance is not None), models, provenance, facts_dir()
+    )
 
 
 def attachments(image: OciImage, store: Store) -> tuple[Attachment, ...]:
