@@ -145,16 +145,20 @@ def test_signed(
     mpack: Any, plain: RegistryServer, built: dict[str, Any], cosign: dict[str, str], tmp_path: Path
 ) -> None:
     """What is pushed with a key is signed by digest, and verify checks that digest first; the password is nowhere."""
-    name = f"{plain.host}/team/signed:1"
+    name, keys = f"{plain.host}/team/signed:1", {}
+    for key in ("our.key", "our.pub", "their.pub"):
+        keys[key] = str(tmp_path / key)
+        (tmp_path / key).write_text("a key")
 
     def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done: subprocess.CompletedProcess[str] = mpack(*words, code=code, **cosign)
         assert SECRET not in done.stdout + done.stderr
         return done
 
-    pinned = run("push", built["id"], name, "--sign-key", "our.key").stdout.strip()
-    assert "passed" in run("verify", name, "--key", "our.pub").stdout
-    assert "no signatures found" in run("verify", name, "--key", "their.pub", code=4).stderr
+    pinned = run("push", built["id"], name, "--sign-key", keys["our.key"]).stdout.strip()
+    assert "passed" in run("verify", name, "--key", keys["our.pub"]).stdout
+    assert "no signatures found" in run("verify", name, "--key", keys["their.pub"], code=4).stderr
+    run("push", built["id"], name, "--sign-key", str(tmp_path / "no.key"), code=2)
     log = (tmp_path / "bin" / "cosign.log").read_text().splitlines()
     assert [line.split()[0] for line in log] == ["sign", "verify", "verify"]
     assert all(line.endswith(f" {pinned}") for line in log) and pinned.endswith(built["digest"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +20,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from mpack.cli.main import mpack
 from mpack.env.lockfile import LockEntry
-from mpack.errors import InputError, VerificationError
+from mpack.errors import EnvironmentFault, InputError, UsageError, VerificationError
 from mpack.images import stored_image
 from mpack.oci.compose import append_layers
 from mpack.oci.image import OciImage
@@ -346,6 +349,12 @@ def test_files_beside(built: tuple[OciImage, Provenance], store: Store, tmp_path
     assert told == set(components(forged)) - {"python"}, "made of the image's files, whoever wrote a document beside it"
     parse_output(f"{kind}:{place}", attest=False).write(stored_image(image), "wine:1", store, None)
     assert [path for path in folder.iterdir() if path.name in names] == [], "none that is about another image stays"
+    for text in ('{"mine": true}', "", "[]"):
+        (folder / f"{stem}.sbom.json").write_text(text)
+        parse_output(f"{kind}:{place}", attest=False).write(stored_image(image), "wine:1", store, None)
+        with pytest.raises(UsageError, match="no sbom of mpack's"):
+            parse_output(f"{kind}:{place}").write(stored_image(image), "wine:1", store, None)
+        assert (folder / f"{stem}.sbom.json").read_text() == text, "a file of the user's stays as it is"
 
 
 def test_sbom_command(built: tuple[OciImage, Provenance], tmp_path: Path) -> None:
@@ -384,12 +393,16 @@ def test_cosign_is_run_without_secrets(
     program.write_text(
         '#!/bin/sh\n[ "$2" = --help ] && { cat "$0.usage"; exit 0; }\necho "$@" >>"$0.log"\n'
         'echo "$COSIGN_PASSWORD" >>"$0.password"\n[ "$5" = --signing-config ] && cat "$6" >"$0.config"\n'
-        'case "$*" in *wrong*) echo "no matching signatures" >&2; exit 1 ;; esac\nexit 0\n'
+        'case "$*" in *wrong*) echo "no matching signatures" >&2; exit 1 ;; *unsigned*) exit 10 ;;'
+        ' *offline*) echo "no such host" >&2; exit 1 ;; esac\nexit 0\n'
     )
     program.chmod(0o755)
     Path(f"{program}.usage").write_text(usage)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("COSIGN_PASSWORD", "hunter2")
+    monkeypatch.chdir(tmp_path)
+    for key in ("our.key", "our.pub"):
+        Path(key).write_text("a key")
     pinned = f"localhost:5000/wine@sha256:{HEX}"
     cosign.sign(pinned, "our.key")
     cosign.verify(pinned, "our.pub")
@@ -401,6 +414,32 @@ def test_cosign_is_run_without_secrets(
         assert not [key for key in config if key.endswith("Urls")] and "signingconfig" in config["mediaType"]
         assert not Path(signed.split()[5]).exists()
     assert "hunter2" not in signed + verified and Path(f"{program}.password").read_text().split() == ["hunter2"] * 2
-    with pytest.raises(VerificationError, match="no matching signatures") as caught:
-        cosign.verify("localhost:5000/wine@sha256:wrong", "our.pub")
-    assert caught.value.code == "signature-invalid"
+    for image, key, code, error in (
+        ("wrong", "our.pub", "signature-invalid", VerificationError),
+        ("unsigned", "awskms:///k", "signature-invalid", VerificationError),
+        ("offline", "our.pub", "signing-failed", EnvironmentFault),
+        ("wrong", "no.pub", "usage", UsageError),
+    ):
+        with pytest.raises(error) as caught:
+            cosign.verify(f"localhost:5000/wine@sha256:{image}", key)
+        assert caught.value.code == code
+
+
+def test_cosigns_question_is_seen(tmp_path: Path) -> None:
+    """What cosign asks is on the terminal while it waits for the answer. A fake program, as above."""
+    program = tmp_path / "cosign"
+    program.write_text(
+        '#!/bin/sh\n[ "$2" = --help ] && { echo "      --tlog-upload  x"; exit 0; }\n'
+        'printf "Enter password: " >&2\nread -r word\n[ "$word" = secret ]\n'
+    )
+    program.chmod(0o755)
+    (tmp_path / "our.key").write_text("a key")
+    code = f"from mpack.supply.cosign import sign; sign('localhost:5000/wine', {str(tmp_path / 'our.key')!r})"
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as asking:
+        assert asking.stderr is not None and asking.stdin is not None
+        assert asking.stderr.read(16) == b"Enter password: "
+        asking.stdin.write(b"secret\n")
+        asking.stdin.close()
+        assert asking.wait() == 0, asking.stderr.read()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpack.errors import EnvironmentFault, InputError
 from mpack.registry.connection import Connection
-from mpack.registry.faults import refused
+from mpack.registry.faults import Missing, refused
 from mpack.registry.reference import Reference
 from mpack.registry.transport import ATTEMPTS, is_transient, pause, unreachable
 
@@ -150,7 +150,8 @@ class RegistryClient:
         try:
             if response.status_code not in (200, 206):
                 response.read()
-                raise _refused(self._reference, _reason(response, what))
+                fault = _refused(self._reference, _reason(response, what))
+                raise Missing(fault.code, fault.message, fault.hint) if response.status_code == 404 else fault
             skip = offset if response.status_code == 200 else 0  # a server without ranges begins again
             for block in response.iter_bytes():
                 if skip >= len(block):
@@ -168,9 +169,7 @@ class RegistryClient:
         if len(raw) > MANIFEST_LIMIT:
             raise _refused(self._reference, f"its manifest is larger than {MANIFEST_LIMIT} bytes")
         if response.status_code == 404:
-            raise EnvironmentFault(
-                "image-unknown", f"The registry has no image {self._reference}.", "Check its name and tag."
-            )
+            raise Missing("image-unknown", f"The registry has no image {self._reference}.", "Check its name and tag.")
         if response.status_code != 200:
             raise _refused(self._reference, _reason(response, what))
         digest = "sha256:" + hashlib.sha256(raw).hexdigest()

@@ -34,7 +34,7 @@ class RegistryTarget:
     @classmethod
     def parse(cls, text: str, attest: bool = True, sign_key: str | None = None) -> RegistryTarget:
         """Raises UsageError for a name without a host or with a digest, InputError image-name-invalid,
-        EnvironmentFault tool-missing where there is a key and no cosign."""
+        EnvironmentFault tool-missing where there is a key and no cosign, UsageError for a key file that is not there."""
         if not names_registry(text):
             raise UsageError(
                 "usage",
@@ -48,6 +48,7 @@ class RegistryTarget:
             )
         if sign_key is not None:
             require_cosign()
+            require_key(sign_key)
         return cls(reference, attest, sign_key)
 
     def __str__(self) -> str:
