@@ -106,6 +106,11 @@ class RegistryClient:
         """The digest of the manifest or index that the reference names. Raises EnvironmentFault as `resolve`."""
         return self._manifest(self._reference.target)[1]
 
+    def platforms(self) -> list[str]:
+        """The platforms of the index that the reference names, sorted; none where it names an image. Raises as
+        `resolve`."""
+        return sorted({name for name, _ in _members(self.manifest())})
+
     def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob in blocks, resumed where the connection broke; size and digest are checked at the end.
 
@@ -183,11 +188,8 @@ def choose_platform(index: dict[str, Any], platform: str, reference: Reference) 
     """The digest of the manifest for `platform` in an image index. Raises InputError base-unsuitable."""
     system, architecture, variant = (*platform.split("/"), "", "")[:3]
     available, fitting = [], []
-    for item in index.get("manifests", []):
-        found = item.get("platform") or {}
-        if found.get("os") in (None, "unknown"):
-            continue  # attestations stand in an index as platform unknown/unknown
-        name = "/".join(filter(None, (found["os"], found.get("architecture"), found.get("variant"))))
+    for name, item in _members(index):
+        found = item["platform"]
         available.append(name)
         if (found["os"], found.get("architecture")) != (system, architecture):
             continue
@@ -202,6 +204,14 @@ def choose_platform(index: dict[str, Any], platform: str, reference: Reference) 
         )
     # arm64 without a variant means v8 and amd64 the plain one: the exact entry first, else the first that fits.
     return min(fitting, key=lambda item: item[0])[1]
+
+
+def _members(index: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """An index's images: platform and entry."""
+    for item in index.get("manifests", []):
+        found = item.get("platform") or {}
+        if found.get("os") not in (None, "unknown"):  # attestations stand in an index as platform unknown/unknown
+            yield "/".join(filter(None, (found["os"], found.get("architecture"), found.get("variant")))), item
 
 
 def _parse(raw: bytes, reference: Reference) -> dict[str, Any]:

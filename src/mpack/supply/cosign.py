@@ -67,8 +67,8 @@ def sign(reference: str, key: str) -> None:
 def verify(reference: str, key: str) -> None:
     """Checks the signature of an image that a registry has, by digest.
 
-    Raises VerificationError signature-invalid where cosign says that no signature fits, EnvironmentFault tool-missing or
-    signing-failed where it could not tell, UsageError for a key file that is not there.
+    Raises VerificationError signature-invalid where cosign says that no signature fits, EnvironmentFault tool-missing,
+    or signing-failed where it could not tell, UsageError for a key file that is not there.
     """
     require_key(key)
     code, said = _shown(["verify", "--key", key, "--insecure-ignore-tlog=true", reference])
