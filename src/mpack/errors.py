@@ -73,7 +73,7 @@ CODES: dict[str, str] = {
     "store-corrupt": "The image store or a cache holds damaged content.",
     "download-failed": "An artifact URL cannot be fetched.",
     "image-unreadable": "An image to compare is not sound, or holds more than mpack compares.",
-    "signing-failed": "cosign did not sign the image.",
+    "signing-failed": "cosign did not sign the image, or could not check its signature.",
     "image-unknown": "No image of that name is in the store, the engine or a registry.",
     # verification
     "verification-failed": "The image's self-check failed or answered otherwise than expected.",

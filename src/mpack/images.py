@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.engine import Docker
-from mpack.errors import EnvironmentFault, InputError
+from mpack.errors import EnvironmentFault, InputError, UsageError
 from mpack.oci.image import OciImage
 from mpack.oci.imageindex import same_platform
 from mpack.oci.load import read_archive, read_file
 from mpack.oci.store import Store
+from mpack.registry import RegistryClient
 from mpack.registry.pull import pull
 from mpack.registry.reference import names_registry, parse_reference
 
@@ -52,12 +53,29 @@ def find_image(
 def locate(
     reference: str, store: Store, platform: str, say: Callable[[str], None] = lambda text: None
 ) -> tuple[BuiltImage, Docker | None]:
-    """As `find_image`, with the engine that answers; an image of the store is found without asking for one."""
+    """As `find_image`, with the engine that answers; an image of the store is found without asking for one.
+
+    Raises UsageError for an index of several platforms at a registry, of which `find_image` would take one.
+    """
     image = store.find(reference, platform)
     if image is not None:
         return stored_image(image), None
     docker = Docker.answering()
+    if names_registry(reference) and (docker is None or docker.inspect(reference) is None):
+        _require_one_platform(reference)
     return find_image(reference, store, docker, platform, say), docker
+
+
+def _require_one_platform(reference: str) -> None:
+    with RegistryClient(parse_reference(reference)) as client:
+        there = client.platforms()
+    if len(there) > 1:
+        raise UsageError(
+            "usage",
+            f"{reference} is there for {', '.join(there)}, and mpack takes one platform's image out of a registry.",
+            "Copy all of them with `skopeo copy --all`, push the index from the store it was built in, or name one "
+            "image by its digest (HOST/NAME@sha256:…).",
+        )
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def lock_inputs(spec: ImageSpec, options: ResolveOptions) -> LockInputs:
         packager=spec.packager,
         platform=options.platform,
         python=minor_of(options.python or spec.python),
-        base=spec.base,
+        base=spec.base.public(),
         trim=options.trim,
         requirements=requirement_lines(spec.requirements),
     )

@@ -18,6 +18,8 @@ LAYER_KINDS = ("base", "dependencies", "runtime", "bytecode", "model", "config")
 
 #: Kinds of base images: with a Python; with a Python and tritonserver.
 BASE_KINDS = ("python", "triton")
+#: What a base in a file begins with: an OCI layout (its directory), an archive of one, what `docker save` writes.
+FILES = ("oci:", "oci-archive:", "docker-archive:")
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,12 @@ class Requirement:
         return {"line": self.line, "origin": self.origin, "source": self.source}
 
 
+def public_name(reference: str) -> str:
+    """A base's reference as others may see it: of one in a file its last name, no directory of this machine."""
+    kind, _, path = reference.partition(":")
+    return f"{kind}:{Path(path).absolute().name}" if reference.startswith(FILES) else reference
+
+
 @dataclass(frozen=True)
 class BaseWish:
     """Constraints on the base image. `reference` None: mpack picks one; `system_packages` are Debian package names.
@@ -165,6 +173,10 @@ class BaseWish:
     def __post_init__(self) -> None:
         if self.kind not in BASE_KINDS:
             raise ValueError(f"base kind {self.kind!r} is not one of {', '.join(BASE_KINDS)}")
+
+    def public(self) -> BaseWish:
+        """A copy that names no directory of this machine."""
+        return replace(self, reference=self.reference and public_name(self.reference))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -206,6 +218,11 @@ class ImageSpec:
             "config": self.config.to_json(),
             "variants": [{"where_base_has": item.where_base_has, **item.spec.to_json()} for item in self.variants],
         }
+
+    def public(self) -> ImageSpec:
+        """A copy that names no directory of this machine."""
+        variants = tuple(replace(item, spec=item.spec.public()) for item in self.variants)
+        return replace(self, base=self.base.public(), variants=variants)
 
 
 @dataclass(frozen=True)

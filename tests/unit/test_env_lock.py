@@ -15,7 +15,7 @@ from mpack.env.lock import lock_environment
 from mpack.errors import EnvironmentFault, InputError
 from mpack.plan import BaseImage, Environment
 from mpack.spec import Requirement
-from mpack.testing.wheels import make_wheel
+from mpack.testing.wheels import make_wheel, serve_index
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,15 @@ def test_git_urls_hold_no_password(index: IndexSettings) -> None:
     """Credentials in a git URL would be in the lock: refused, without repeating them."""
     with pytest.raises(InputError) as caught:
         lock(index, "tool @ git+https://me:hush@git.example/tool", allow_vcs=True)
+    assert "credentials" in caught.value.message and "hush" not in str(caught.value)
+
+
+def test_wheel_urls_hold_no_password(index: IndexSettings, tmp_path: Path) -> None:
+    """Credentials in a wheel's URL would be in the lock as well: refused, without repeating them."""
+    wheel = make_wheel(tmp_path, "far", "1.0")
+    with serve_index(tmp_path, user="me", password="hush") as url, pytest.raises(InputError) as caught:
+        place = url.partition("/simple")[0].replace("://", "://me:hush@")
+        lock(index, f"far @ {place}/files/{wheel.name}")
     assert "credentials" in caught.value.message and "hush" not in str(caught.value)
 
 

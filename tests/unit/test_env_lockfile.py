@@ -148,8 +148,11 @@ NUMPY = ENTRY.environment.packages[0]
         replace(NUMPY, source="url", url="git+https://example.org/numpy.whl"),
         replace(NUMPY, source="url", url="https://example.org/x.whl\n--no-binary :all:\nhttps://example.org/x.whl"),
         replace(NUMPY, source="url", url=None),
+        replace(NUMPY, source="url", url="https://me:hush@example.org/numpy-1.0-py3-none-any.whl"),
+        replace(NUMPY, source="artifact", url=1),
         replace(NUMPY, source="elsewhere"),
         replace(GIT, url="git+https://example.org/own --help"),
+        replace(GIT, url="git+https://hush@example.org/own"),
     ],
 )
 def test_a_package_that_mpack_would_not_have_locked_is_refused(tmp_path: Path, package: LockedPackage) -> None:

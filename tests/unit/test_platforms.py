@@ -165,6 +165,24 @@ def test_push(store: Store, index: BuiltImage, registry: FakeRegistry) -> None:
     assert registry.manifests["other/wine", "2"] == store.read(index.digest or "")
 
 
+def test_an_index_of_a_registry_is_not_pushed_in_part(
+    store: Store, index: BuiltImage, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an index that only a registry has nothing goes on, and it says what to do; one image of it by digest does."""
+    monkeypatch.setattr(Docker, "answering", lambda: None)
+    parse_output(f"registry:{registry.host}/team/wine:1").write(index, "wine:1", store, None)
+    store.forget(index.digest or "")
+    store.gc()
+    copy = f"{registry.host}/copy/wine:1"
+    with pytest.raises(UsageError, match=r"there for linux/amd64, linux/arm64") as caught:
+        run("push", f"{registry.host}/team/wine:1", copy)
+    assert "skopeo copy --all" in caught.value.hint
+    assert ("copy/wine", "1") not in registry.manifests
+    own = index.members[0].digest
+    run("push", f"{registry.host}/team/wine@{own}", copy)
+    assert registry.manifests["copy/wine", "1"] == registry.manifests["team/wine", own or ""]
+
+
 def test_a_push_that_breaks_off_moves_no_tag(store: Store, index: BuiltImage, registry: FakeRegistry) -> None:
     """Where the second image is refused, the tag is not there: nobody sees an index with a hole."""
     second = index.members[1].digest or ""

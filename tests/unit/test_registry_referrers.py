@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mpack.errors import EnvironmentFault
+from mpack.oci.blobs import sha256_digest
 from mpack.oci.image import OciImage
 from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
@@ -76,6 +77,26 @@ def test_what_others_attached_stays(fake: FakeRegistry, pushed: tuple[OciImage, 
     other = "sha256:" + "1" * 64
     fake.manifests["team/wine", tag_of(other)] = fake.manifests[tag]
     assert list(fetch(reference, other, SBOM.media_type)) == []
+
+
+def test_listed_and_gone(fake: FakeRegistry, pushed: tuple[OciImage, Store, Reference]) -> None:
+    """A referrer whose manifest or document is gone hides no other, nor does the API what is listed by the tag."""
+    image, store, reference = pushed
+    gone, broken = (Attachment("sbom", SBOM.media_type, text) for text in (b"1", b"2"))
+    push(image, reference, store, documents=lambda _: [gone, SBOM, broken])
+    tag = json.loads(fake.manifests["team/wine", tag_of(image.digest)])["manifests"]
+    held = {item["digest"]: fake.manifests["team/wine", item["digest"]] for item in tag}
+    for digest, raw in held.items():
+        [layer] = json.loads(raw)["layers"]
+        if layer["digest"] == sha256_digest(gone.data):
+            del fake.manifests["team/wine", digest]
+        if layer["digest"] == sha256_digest(broken.data):
+            del fake.blobs["team/wine", layer["digest"]]
+    assert list(fetch(reference, image.digest, SBOM.media_type)) == [SBOM.data]
+    fake.lists_referrers = True
+    later = Attachment("sbom", SBOM.media_type, b"3")
+    push(image, reference, store, documents=lambda _: [later])
+    assert sorted(fetch(reference, image.digest, SBOM.media_type)) == sorted([SBOM.data, later.data])
 
 
 @pytest.mark.parametrize(

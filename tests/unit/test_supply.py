@@ -17,14 +17,13 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from mpack.cli.main import mpack
 from mpack.env.lockfile import LockEntry
-from mpack.errors import InputError, VerificationError
+from mpack.errors import InputError, UsageError
 from mpack.images import stored_image
 from mpack.oci.compose import append_layers
 from mpack.oci.image import OciImage
 from mpack.oci.layer import bytes_entries
 from mpack.oci.store import Store
 from mpack.plan import LockedPackage
-from mpack.supply import cosign
 from mpack.supply.attachments import Kept, keep, kept, sbom_of
 from mpack.supply.facts import model_files, read_facts
 from mpack.supply.jsonfiles import prune
@@ -96,7 +95,7 @@ def built(store: Store, tmp_path: Path) -> tuple[OciImage, Provenance]:
         python=None,
         tolerance=None,
         trust_modules=("ours",),
-        limits={"total": 1},
+        limits={"total": 1, "entries": 2, "ratio": 3, "ratio_free": 4},
         template=None,
     )
     made = make_provenance(parameters, plan, entry, f"sha256:{HEX}", "embedded", {"mpack": "1", "mpack-runtime": "2"})
@@ -187,6 +186,19 @@ def test_sbom_without_provenance(built: tuple[OciImage, Provenance], store: Stor
     assert caught.value.code == "sbom-unknown"
 
 
+def test_a_layer_called_otherwise_hides_nothing(store: Store) -> None:
+    """Packages in a layer that a foreign image calls byte code, and a model's file in its configuration, are told."""
+    layers = [
+        store.write_layer(bytes_entries(VENV), kind="bytecode"),
+        store.write_layer(bytes_entries({"/opt/mpack/model/evil": b"x"}), kind="config"),
+        store.write_layer(bytes_entries({"/opt/mpack/model/good": b"x"}), kind="model"),
+    ]
+    image = append_layers(store, tiny_base(store, BASE), layers)
+    found = components(json.loads(find_sbom("foreign:1", image, store).data))
+    assert {"pkg:pypi/numpy-two@2.0", "pkg:pypi/six@1.0"} <= set(found)
+    assert [item["name"][17:] for item in found["model"]["components"]] == ["evil", "good"]
+
+
 def test_hostile_metadata(store: Store) -> None:
     """Whatever an image's files and labels hold, the document is valid, and its references tell parts apart."""
     lines = [
@@ -199,24 +211,30 @@ def test_hostile_metadata(store: Store) -> None:
         *[b"Name: twice\nVersion: 1\nLicense: %d\n" % number for number in range(3)],
     ]
     files = {f"{SITE}/p{number}-1.dist-info/METADATA": text for number, text in enumerate(lines)}
+    files[f"{SITE}/\udcff-1.dist-info/METADATA"] = b"Name: path\nVersion: 1\n"
+    files[f"{SITE}/slashes-1.dist-info/METADATA"] = b"Name: ///\nVersion: 1\n"
+    files["/var/lib/dpkg/status.d/slashes"] = b"Package: ///\nVersion: 1\n"
+    files["/opt/mpack/model/\udcfe"] = b""
     files["/var/lib/dpkg/status"] = b"Package: ../../etc\nVersion: \xe9\nArchitecture: \xff a\n\n\n:::\n"
     files["/etc/os-release"] = b"ID=\xff/..\n"
-    labels = {"org.opencontainers.image.title": ":\x00:", "org.opencontainers.image.base.name": "x"}
+    labels = {"org.opencontainers.image.title": ":\x00\ud800:", "org.opencontainers.image.base.name": "x"}
     labels["org.opencontainers.image.base.digest"] = "nonsense"
+    labels["dev.mpack.artifact.digest"] = 1  # type: ignore[assignment]
     image = append_layers(store, tiny_base(store, files), [], runtime={"Labels": labels})
     data = find_sbom("x:1", image, store).data
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode()) is None
     references = [item["bom-ref"] for item in json.loads(data)["components"]]
     assert len(set(references)) == len(references)
+    assert {"pypi:///@1", "deb:///@1", "pkg:pypi/path@1"} <= set(references)
     assert [name for name in references if "twice" in name] == [f"pkg:pypi/twice@1{tail}" for tail in ("", "#2", "#3")]
 
 
 def test_a_damaged_reading_is_made_again(built: tuple[OciImage, Provenance], tmp_path: Path) -> None:
     """What a crash left in the cache is read from the image again."""
-    first = read_facts(built[0], tmp_path / "cache")
+    first = read_facts(built[0], tmp_path / "cache", by_kind=True)
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:40])
-    assert read_facts(built[0], tmp_path / "cache") == first == read_facts(built[0])
+    assert read_facts(built[0], tmp_path / "cache", by_kind=True) == first == read_facts(built[0])
     prune(tmp_path / "cache", 3600)
     assert len(list((tmp_path / "cache").iterdir())) == 2, "the base's layers, and the dependencies"
     prune(tmp_path / "cache", 0)
@@ -260,6 +278,19 @@ GIVEN = "buildDefinition.externalParameters."
         changed(f"{GIVEN}trust_modules", [1]),
         changed(f"{GIVEN}trim", "yes"),
         changed(f"{GIVEN}unknown", 1),
+        changed(f"{GIVEN}limits", {}),
+        changed(f"{GIVEN}limits.total", 1e30),
+        changed(f"{GIVEN}limits.more", 1),
+        changed(f"{GIVEN}platform", "x"),
+        changed(f"{GIVEN}python", "-c"),
+        changed(f"{GIVEN}tolerance", float("nan")),
+        changed(f"{GIVEN}template", {"name": "x"}),
+        changed(f"{GIVEN}artifact_digest", "x"),
+        changed("runDetails.builder.version", {}),
+        changed("runDetails.builder.version.nonsense", "1"),
+        changed("buildDefinition.internalParameters.spec", "x"),
+        changed("buildDefinition.internalParameters.lock.key", {}),
+        changed("buildDefinition.internalParameters.lock.environment.relaxed", [1]),
         changed("buildDefinition.internalParameters.lock", {}),
         changed("buildDefinition.resolvedDependencies", [1]),
     ],
@@ -308,9 +339,18 @@ def test_files_beside(built: tuple[OciImage, Provenance], store: Store, tmp_path
     elsewhere = Store(tmp_path / "elsewhere")
     found = find_provenance(f"{kind}:{place}", image.id, image.digest if kind == "oci" else None, elsewhere)
     assert found == Kept(provenance, "")
-    assert find_sbom(f"{kind}:{place}", image, elsewhere).data == (folder / f"{stem}.sbom.json").read_bytes()
+    forged = json.loads((folder / f"{stem}.sbom.json").read_text())
+    (folder / f"{stem}.sbom.json").write_text(json.dumps({**forged, "components": []}))
+    told = set(components(json.loads(find_sbom(f"{kind}:{place}", image, elsewhere).data)))
+    assert told == set(components(forged)) - {"python"}, "made of the image's files, whoever wrote a document beside it"
     parse_output(f"{kind}:{place}", attest=False).write(stored_image(image), "wine:1", store, None)
     assert [path for path in folder.iterdir() if path.name in names] == [], "none that is about another image stays"
+    for text in ('{"mine": true}', "", "[]"):
+        (folder / f"{stem}.sbom.json").write_text(text)
+        parse_output(f"{kind}:{place}", attest=False).write(stored_image(image), "wine:1", store, None)
+        with pytest.raises(UsageError, match="no sbom of mpack's"):
+            parse_output(f"{kind}:{place}").write(stored_image(image), "wine:1", store, None)
+        assert (folder / f"{stem}.sbom.json").read_text() == text, "a file of the user's stays as it is"
 
 
 def test_sbom_command(built: tuple[OciImage, Provenance], tmp_path: Path) -> None:
@@ -319,53 +359,3 @@ def test_sbom_command(built: tuple[OciImage, Provenance], tmp_path: Path) -> Non
     assert json.loads(done.stdout)["bomFormat"] == "CycloneDX"
     CliRunner().invoke(mpack, ["sbom", "wine:1", "-o", str(tmp_path / "x.json")], catch_exceptions=False)
     assert (tmp_path / "x.json").read_text() == done.stdout
-
-
-COSIGN_2 = "Examples:\n  cosign sign x\n\nFlags:\n      --key string\n      --tlog-upload   whether to (default true)\n"
-COSIGN_2_6 = f"{COSIGN_2}      --signing-config string   path\n      --use-signing-config   whether to\n"
-COSIGN_3 = (
-    "Examples:\n  cosign sign --key k --tlog-upload=false x\n\nFlags:\n      --key string\n"
-    "      --signing-config string   path\n      --use-signing-config   whether to use one (default true)\n"
-)
-COSIGN_LATER = "Flags:\n      --signing-config string   path\n"
-
-
-@pytest.mark.parametrize(
-    ("usage", "option"),
-    [
-        (COSIGN_2, "--tlog-upload=false"),
-        (COSIGN_2_6, "--tlog-upload=false"),
-        (COSIGN_3, "--signing-config"),
-        (COSIGN_LATER, "--signing-config"),
-    ],
-    ids=["2", "2.6", "3", "later"],
-)
-def test_cosign_is_run_without_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usage: str, option: str
-) -> None:
-    """cosign gets key and reference and is kept from the public log; the password stays in the environment; what it
-    says is told. A fake program with the usage text of four versions: Debian 12 has no cosign."""
-    program = tmp_path / "cosign"
-    program.write_text(
-        '#!/bin/sh\n[ "$2" = --help ] && { cat "$0.usage"; exit 0; }\necho "$@" >>"$0.log"\n'
-        'echo "$COSIGN_PASSWORD" >>"$0.password"\n[ "$5" = --signing-config ] && cat "$6" >"$0.config"\n'
-        'case "$*" in *wrong*) echo "no matching signatures" >&2; exit 1 ;; esac\nexit 0\n'
-    )
-    program.chmod(0o755)
-    Path(f"{program}.usage").write_text(usage)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setenv("COSIGN_PASSWORD", "hunter2")
-    pinned = f"localhost:5000/wine@sha256:{HEX}"
-    cosign.sign(pinned, "our.key")
-    cosign.verify(pinned, "our.pub")
-    signed, verified = Path(f"{program}.log").read_text().splitlines()
-    assert signed.startswith(f"sign --key our.key --yes {option}") and signed.endswith(f" {pinned}")
-    assert verified == f"verify --key our.pub --insecure-ignore-tlog=true {pinned}"
-    if option == "--signing-config":
-        config = json.loads(Path(f"{program}.config").read_text())
-        assert not [key for key in config if key.endswith("Urls")] and "signingconfig" in config["mediaType"]
-        assert not Path(signed.split()[5]).exists()
-    assert "hunter2" not in signed + verified and Path(f"{program}.password").read_text().split() == ["hunter2"] * 2
-    with pytest.raises(VerificationError, match="no matching signatures") as caught:
-        cosign.verify("localhost:5000/wine@sha256:wrong", "our.pub")
-    assert caught.value.code == "signature-invalid"

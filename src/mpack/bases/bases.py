@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from mpack.bases.build import build_recipe_image, find_recipe_image, named_recipe, recipe_name
 from mpack.bases.interpreter import Interpreter, find_interpreter, read_base
 from mpack.bases.recipe import Recipe, default_minor, known_python, make_recipe, minors
-from mpack.bases.sources import fetch, fetch_by_digest, public_name
+from mpack.bases.sources import fetch, fetch_by_digest
 from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.image import OciImage
 from mpack.oci.rootfs import Files
 from mpack.oci.store import Store
 from mpack.plan import BaseImage
-from mpack.spec import BaseWish
+from mpack.spec import BaseWish, public_name
 
 if TYPE_CHECKING:
     from mpack.engine import Docker

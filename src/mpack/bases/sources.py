@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -15,22 +14,13 @@ from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.image import OciImage
 from mpack.oci.imageindex import same_platform
 from mpack.oci.store import Store, with_tag
+from mpack.spec import FILES
 
 if TYPE_CHECKING:
     from mpack.engine import Docker
 
-#: What a base in a file begins with: an OCI layout (its directory), an archive of one, what `docker save` writes.
-FILES = ("oci:", "oci-archive:", "docker-archive:")
 #: Seconds that a registry has for its first answer where mpack can do without it.
 PROBE_SECONDS = 3.0
-
-
-def public_name(reference: str) -> str:
-    """The reference as it may stand in a plan: no directory of this machine."""
-    if not reference.startswith(FILES):
-        return reference
-    kind, _, path = reference.partition(":")
-    return f"{kind}:{Path(path).resolve().name}"
 
 
 def fetch(

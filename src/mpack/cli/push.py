@@ -15,7 +15,10 @@ from mpack.cli.options import attest_options
 @attest_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(image: str, references: tuple[str, ...], no_attest: bool, sign_key: str | None, as_json: bool) -> None:
-    """Push IMAGE (of the store, the engine or the registry that it names) to registries, for all its platforms.
+    """Push IMAGE (of the store, the engine or the registry that it names) to registries.
+
+    An image index of the store goes whole, with all its platforms. One that only a registry has is refused: mpack takes
+    one platform's image out of a registry.
 
     REF is HOST[:PORT]/NAME[:TAG]; credentials are Docker's (`docker login`). The SBOM and the provenance of an image
     that was built here are attached to it there.

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mpack.cli.options import reading_options
+
 if TYPE_CHECKING:
     from mpack.diff import ImageDiff
     from mpack.oci.store import Store
     from mpack.pipeline import Workshop
     from mpack.progress import Progress
-    from mpack.rebuild.anew import Rebuilt
+    from mpack.rebuild.anew import Consent, Rebuilt
     from mpack.supply.attachments import Kept
 
 
@@ -28,34 +30,54 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The Dockerfile template that the build was given.",
 )
+@reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(image: str, artifact: str | None, allow_vcs: bool, template: Path | None, as_json: bool) -> None:
+def command(
+    image: str,
+    artifact: str | None,
+    allow_vcs: bool,
+    template: Path | None,
+    trust_module: tuple[str, ...],
+    trust_pickle: bool,
+    max_size: str,
+    max_entries: int,
+    max_ratio: int,
+    as_json: bool,
+) -> None:
     """Build IMAGE again from its provenance, every layer anew, and compare.
 
-    IMAGE is of the store, the engine or the registry that it names, or oci:DIR, oci-archive:FILE, docker-archive:FILE.
-    The exit code is 0 if it comes out the same, 1 if not (stdout then says what differs), 2 or more for an error.
+    IMAGE is of the store, the engine or the registry that it names, or oci:DIR, oci-archive:FILE, docker-archive:FILE;
+    of one for several platforms, this machine's. An image that was not built here needs --artifact, and the options on
+    what an artifact may hold count for it; one that was is read with those of its build. The exit code is 0 if it comes
+    out the same, 1 if not (stdout then says what differs), 2 or more for an error.
     """
+    from mpack.artifact.limits import Limits, parse_size
     from mpack.cli.difftext import text
     from mpack.errors import EnvironmentFault, InputError
+    from mpack.rebuild.anew import Consent
 
+    limits = Limits(total=parse_size(max_size), entries=max_entries, ratio=max_ratio)
+    consent = Consent(allow_vcs, limits, frozenset(trust_module), trust_pickle)
     try:
-        digest, difference = _rebuild(image, artifact, allow_vcs, template)
+        digest, platform, difference = _rebuild(image, artifact, consent, template)
     except InputError as error:  # its exit code 1 says here that the image came out otherwise
         raise EnvironmentFault(error.code, error.message, error.hint) from error
     if as_json:
-        value = {"same": difference is None, "digest": digest, "diff": difference and difference.to_json()}
+        same = difference is None
+        value = {"same": same, "digest": digest, "platform": platform, "diff": difference and difference.to_json()}
         click.echo(json.dumps(value))
     elif difference is None:
-        click.echo(f"same digest {digest}")
+        click.echo(f"same digest {digest} ({platform})")
     else:
         click.echo("\n".join(text(difference, False)))
     sys.exit(0 if difference is None else 1)
 
 
 def _rebuild(
-    reference: str, artifact: str | None, allow_vcs: bool, template: Path | None
-) -> tuple[str, ImageDiff | None]:
-    """The digest (the id where an engine has the image) that came out, and the difference if there is one."""
+    reference: str, artifact: str | None, consent: Consent, template: Path | None
+) -> tuple[str, str, ImageDiff | None]:
+    """The digest (the id where an engine has the image) that came out, its platform, and the difference if there is
+    one."""
     from mpack.pipeline import Workshop
     from mpack.progress import Progress
     from mpack.rebuild.anew import REBUILD_PHASES, artifact_location, rebuilt
@@ -66,15 +88,13 @@ def _rebuild(
     try:
         with store.lease():
             image_id, digest, known = _known(reference, workshop, progress)
-            location = artifact_location(known.provenance, known.location, artifact)
-            with rebuilt(
-                known.provenance, location, workshop, progress, allow_vcs=allow_vcs, template=template
-            ) as made:
-                new = made.image.digest or made.image.id
+            location = artifact_location(known, artifact)
+            with rebuilt(known, location, workshop, progress, consent, template) as made:
+                new, platform = made.image.digest or made.image.id, made.image.platform
                 if (new == digest) if digest and made.image.digest else made.image.id == image_id:
-                    return new, None
+                    return new, platform, None
                 try:
-                    return new, _difference(reference, workshop, made)
+                    return new, platform, _difference(reference, workshop, made)
                 finally:
                     if docker is not None and made.image.location == "docker":
                         docker.remove_untagged(made.image.id)

@@ -10,12 +10,14 @@ import posixpath
 import re
 from urllib.parse import urlsplit
 
+from mpack.env.assemble import PLATFORMS
 from mpack.plan import BaseImage, Bytecode, Environment, LockedPackage
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9.!+_-]*")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _PYTHON = re.compile(r"\d+\.\d+(\.\d+)?[A-Za-z0-9.+]*")
+_PLATFORM = re.compile(r"[a-z0-9]+(/[a-z0-9]+){1,2}")
 _REFERENCE = re.compile(r"[^\s$\x00-\x1f\x7f-][^\s$\x00-\x1f\x7f]*")
 _SOURCES = ("index", "artifact", "vcs", "url", "base")
 
@@ -24,6 +26,11 @@ def check_entry(base: BaseImage, environment: Environment, bytecode: Bytecode | 
     """Raises ValueError naming the first value that mpack would not have written, TypeError on one of another type."""
     _match(_REFERENCE, base.reference, "a base's name")
     _match(_HASH, base.digest, "a digest")
+    _match(_PLATFORM, base.platform, "a platform")
+    if environment.platform not in PLATFORMS:
+        raise ValueError(f"{environment.platform!r} is no platform that mpack builds for")
+    if not isinstance(environment.trim, bool) or not all(isinstance(item, str) for item in environment.relaxed):
+        raise TypeError("trim or relaxed is of another type")
     for version in (base.python_version, environment.python):
         _match(_PYTHON, version, "a version of Python")
     for path in (base.python, *base.site_dirs):
@@ -45,15 +52,25 @@ def is_wheel_url(url: str) -> bool:
     return plain and parts.scheme in ("https", "http", "file") and parts.path.endswith(".whl")
 
 
+def holds_credentials(url: str) -> bool:
+    """True for an address with a password, or a user alone, which is a token but for ssh."""
+    parts = urlsplit(url.removeprefix("git+"))
+    return parts.password is not None or (parts.username is not None and parts.scheme != "ssh")
+
+
 def _check_package(package: LockedPackage) -> None:
     _match(_NAME, package.name, "a package's name")
     _match(_VERSION, package.version, f"a version of {package.name}")
+    if not isinstance(package.url, str | None):
+        raise TypeError(f"the URL of {package.name} is no text")
     for item in package.hashes:
         _match(_HASH, item, f"a hash of {package.name}")
     if package.source not in _SOURCES:
         raise ValueError(f"{package.source!r} is no source of packages")
     if package.source != "base" and not package.hashes:
         raise ValueError(f"{package.name} has no hash")
+    if package.source in ("url", "vcs") and holds_credentials(package.url or ""):
+        raise ValueError(f"the URL of {package.name} holds credentials")
     if package.source == "url" and not is_wheel_url(package.url or ""):
         raise ValueError(f"{package.name} is to come from {package.url!r}, which is no wheel")
     if package.source == "vcs" and not re.fullmatch(r"git\+[^\s\x00-\x1f\x7f]+", package.url or ""):

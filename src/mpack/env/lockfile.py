@@ -92,6 +92,8 @@ class LockEntry:
             Bytecode.from_json(data["bytecode"]) if data["bytecode"] else None,
             data["encoder"],
         )
+        if not all(isinstance(item, str) for item in (entry.key, entry.encoder, *entry.requirements)):
+            raise TypeError("key, encoder and requirements are text")
         check_entry(entry.base, entry.environment, entry.bytecode)
         return entry
 

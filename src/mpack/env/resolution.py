@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from mpack.contents import sha256_file
 from mpack.env.assemble import PLATFORMS
 from mpack.env.index import IndexSettings
-from mpack.env.lockcheck import is_wheel_url
+from mpack.env.lockcheck import holds_credentials, is_wheel_url
 from mpack.env.process import fault, run_uv
 from mpack.errors import InputError, InternalError
 from mpack.plan import LockedPackage
@@ -120,6 +120,12 @@ class Resolver:
                 source = "url" if "url" in item["archive"] else "artifact"
                 if source == "url" and not is_wheel_url(url):
                     raise _no_wheel(name)
+                if source == "url" and holds_credentials(url):
+                    raise InputError(
+                        "requirements-invalid",
+                        f"The URL of the wheel of {name} holds credentials, which would end up in the lock file.",
+                        "Take them out; ~/.netrc on this machine holds them.",
+                    )
             else:
                 wheel = self._best(item.get("wheels", []))
                 digest = wheel.get("hashes", {}).get("sha256") or self._hash(name, version, wheel)

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from mpack.env.index import IndexSettings
+from mpack.env.lockcheck import holds_credentials
 from mpack.env.process import child_environment, fault, run, short
 from mpack.errors import EnvironmentFault, InputError
 
@@ -62,7 +63,7 @@ def _parse(line: str) -> tuple[str, str, str]:
             f"{line!r} is not a git URL that mpack can fetch.",
             "Use NAME @ git+https://HOST/PATH@COMMIT, git+ssh://… or git+file://…",
         )
-    if parts.password or (parts.username and parts.scheme != "ssh"):
+    if holds_credentials(parts.geturl()):
         raise InputError(
             "requirements-invalid",
             f"The git URL of {line.split('@')[0].strip()} holds credentials, which would end up in the lock file.",

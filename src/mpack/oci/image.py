@@ -79,7 +79,8 @@ class OciImage:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        return self.runtime.get("Labels") or {}
+        found = self.runtime.get("Labels")
+        return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
     @property
     def size(self) -> int:
@@ -127,8 +128,9 @@ class Unzipped(io.RawIOBase):
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON in one form: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """JSON in one form: sorted keys, no spaces, UTF-8; half a surrogate pair is written as JSON escapes it."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def descriptor(layer: Layer) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Building an image again from its provenance: every layer made anew, nothing taken from what earlier builds left.
 
-What another wrote may lead to no more than the build of an image that is thrown away: code of git repositories is built
-only with the user's own consent.
+What another wrote may lead to no more than the build of an image that is thrown away: which artifact is read, within
+what limits, and what its pickles may name is then for the user to say, and code of git repositories is built only with
+the user's own consent.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from mpack.oci.store import Store
 from mpack.pipeline import BuildRequest, Described, Workshop, described, make_builder, resolve_request
 from mpack.plan import canonical_digest
 from mpack.progress import Progress
-from mpack.resolve import ResolveOptions
+from mpack.resolve import ResolveOptions, lock_inputs
 from mpack.sandbox import pick_sandbox
 from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler
+from mpack.supply.attachments import Kept
 from mpack.supply.provenance import Provenance, template_of
 
 #: open, resolve, build.
@@ -42,14 +44,24 @@ class Rebuilt:
     store: Store
 
 
+@dataclass(frozen=True)
+class Consent:
+    """The user's own words for a rebuild. `limits`, `trust_modules` and `trust_pickle` count where the record is not of
+    this machine; else those of the build do."""
+
+    allow_vcs: bool = False
+    limits: Limits = Limits()
+    trust_modules: frozenset[str] = frozenset()
+    trust_pickle: bool = False
+
+
 @contextmanager
 def rebuilt(
-    provenance: Provenance,
+    known: Kept,
     location: str,
     workshop: Workshop,
     progress: Progress,
-    *,
-    allow_vcs: bool = False,
+    consent: Consent,
     template: Path | None = None,
 ) -> Iterator[Rebuilt]:
     """The image, built again of the artifact at `location`; it is gone when the context is left.
@@ -57,17 +69,18 @@ def rebuilt(
     Raises InputError artifact-digest or rebuild-impossible, EnvironmentFault lock-mismatch, base-unavailable, and
     what a build raises.
     """
+    provenance = known.provenance
     require_versions(provenance)
     require_template(provenance, template)
     with workshop.store.lease(), workshop.store.scratch() as scratch:
         lock = scratch / "lock"
         LockFile({}).with_entry(provenance.lock).write(lock)
-        request = request_of(provenance, location, lock, allow_vcs=allow_vcs, template=template)
+        request = request_of(known, location, lock, consent, template)
         with described(request, progress) as found:
             require_same(provenance, found)
-            resolution = resolve_request(request, found, workshop, progress)
-            if resolution.fresh:
+            if lock_inputs(found.spec, request.options).key != provenance.lock.key:
                 raise _impossible("its lock is for other wishes than its parameters tell", "Build it anew.")
+            resolution = resolve_request(request, found, workshop, progress)
             store = Store(scratch / "store")
             lend(workshop.store, workshop.bases.image(resolution.plan.base), store)
             own = replace(workshop, store=store)
@@ -80,22 +93,23 @@ def rebuilt(
         yield Rebuilt(image, store)
 
 
-def request_of(
-    provenance: Provenance, location: str, lock: Path, *, allow_vcs: bool, template: Path | None
-) -> BuildRequest:
-    """The build as it was asked for."""
-    given = provenance.parameters
+def request_of(known: Kept, location: str, lock: Path, consent: Consent, template: Path | None) -> BuildRequest:
+    """The build as it was asked for; what a foreign record would allow is as the user says now."""
+    provenance, given = known.provenance, known.provenance.parameters
+    limits, modules, pickle = consent.limits, consent.trust_modules, consent.trust_pickle
+    if known.own:
+        limits, modules, pickle = Limits(**given.limits), frozenset(given.trust_modules), given.trust_pickle
     return BuildRequest(
         location=location,
         packager=given.packager,
         arguments=given.arguments,
         base=given.base,
         builder=provenance.builder,
-        options=ResolveOptions(given.platform, given.python, given.trim, allow_vcs),
+        options=ResolveOptions(given.platform, given.python, given.trim, consent.allow_vcs),
         lock=lock,
         template=template,
-        limits=Limits(**given.limits),
-        trust=Trust(frozenset(given.trust_modules), given.trust_pickle, given.keep_mlflow, given.gpu),
+        limits=limits,
+        trust=Trust(modules, pickle, given.keep_mlflow, given.gpu),
         tolerance=given.tolerance,
     )
 
@@ -127,7 +141,7 @@ def require_same(provenance: Provenance, found: Described) -> None:
             f"{found.artifact.location} is {found.artifact.digest}; the image was built of {given.artifact_digest}.",
             f"Give the artifact that it was built of ({given.artifact}) with --artifact.",
         )
-    if canonical_digest(found.spec.to_json()) != provenance.spec:
+    if canonical_digest(found.spec.public().to_json()) != provenance.spec:
         raise _impossible(
             f"of the same artifact the packager {given.packager} now wants something else",
             "mpack.toml beside the artifact must be what it was, and so must plugins and their versions.",
@@ -149,9 +163,20 @@ def _impossible(why: str, hint: str) -> InputError:
     return InputError("rebuild-impossible", f"The image cannot be built again: {why}.", hint)
 
 
-def artifact_location(provenance: Provenance, remembered: str, given: str | None) -> str:
-    """Where the artifact is: as the user says, else where it was. Raises EnvironmentFault artifact-missing."""
-    location = given or remembered or provenance.parameters.artifact
+def artifact_location(known: Kept, given: str | None) -> str:
+    """Where the artifact is: as the user says, else where it was when this machine built the image.
+
+    Raises EnvironmentFault artifact-missing.
+    """
+    location = given or known.location
+    if not location:
+        raise EnvironmentFault(
+            "artifact-missing",
+            "The record of how the image was built is not of this machine, so it does not decide what is read here; "
+            f"it tells of {known.provenance.parameters.artifact!r} with the digest "
+            f"{known.provenance.parameters.artifact_digest}.",
+            "Say where that artifact is with --artifact.",
+        )
     if "://" not in location and not Path(location).exists():
         raise EnvironmentFault(
             "artifact-missing",

@@ -12,8 +12,9 @@ from mpack.builders import BuiltImage
 from mpack.oci.store import Store
 from mpack.plan import canonical_digest
 from mpack.resolve import Resolution
+from mpack.spec import public_name
 from mpack.supply.attachments import Kept, keep
-from mpack.supply.provenance import Parameters, Provenance, make_provenance, template_of
+from mpack.supply.provenance import DISTRIBUTIONS, Parameters, Provenance, make_provenance, template_of
 
 if TYPE_CHECKING:
     from mpack.pipeline import BuildRequest, Described
@@ -35,8 +36,8 @@ def provenance_of(request: BuildRequest, found: Described, resolution: Resolutio
         artifact=Path(found.artifact.location).absolute().name if local else found.artifact.location,
         artifact_digest=found.artifact.digest,
         packager=found.packager.name,
-        arguments=dict(request.arguments),
-        base=request.base,
+        arguments={name: public_name(value) for name, value in request.arguments.items()},
+        base=request.base and public_name(request.base),
         builder=request.builder,
         platform=options.platform,
         python=options.python,
@@ -54,9 +55,9 @@ def provenance_of(request: BuildRequest, found: Described, resolution: Resolutio
         parameters,
         resolution.plan,
         resolution.entry,
-        canonical_digest(found.spec.to_json()),
+        canonical_digest(found.spec.public().to_json()),
         image.builder,
-        {name: version(name) for name in ("mpack", "mpack-runtime")},
+        {name: version(name) for name in DISTRIBUTIONS},
     )
 
 

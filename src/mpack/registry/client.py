@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpack.errors import EnvironmentFault, InputError
 from mpack.registry.connection import Connection
-from mpack.registry.faults import refused
+from mpack.registry.faults import Missing, refused
 from mpack.registry.reference import Reference
 from mpack.registry.transport import ATTEMPTS, is_transient, pause, unreachable
 
@@ -106,6 +106,11 @@ class RegistryClient:
         """The digest of the manifest or index that the reference names. Raises EnvironmentFault as `resolve`."""
         return self._manifest(self._reference.target)[1]
 
+    def platforms(self) -> list[str]:
+        """The platforms of the index that the reference names, sorted; none where it names an image. Raises as
+        `resolve`."""
+        return sorted({name for name, _ in _members(self.manifest())})
+
     def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob in blocks, resumed where the connection broke; size and digest are checked at the end.
 
@@ -150,7 +155,8 @@ class RegistryClient:
         try:
             if response.status_code not in (200, 206):
                 response.read()
-                raise _refused(self._reference, _reason(response, what))
+                fault = _refused(self._reference, _reason(response, what))
+                raise Missing(fault.code, fault.message, fault.hint) if response.status_code == 404 else fault
             skip = offset if response.status_code == 200 else 0  # a server without ranges begins again
             for block in response.iter_bytes():
                 if skip >= len(block):
@@ -168,9 +174,7 @@ class RegistryClient:
         if len(raw) > MANIFEST_LIMIT:
             raise _refused(self._reference, f"its manifest is larger than {MANIFEST_LIMIT} bytes")
         if response.status_code == 404:
-            raise EnvironmentFault(
-                "image-unknown", f"The registry has no image {self._reference}.", "Check its name and tag."
-            )
+            raise Missing("image-unknown", f"The registry has no image {self._reference}.", "Check its name and tag.")
         if response.status_code != 200:
             raise _refused(self._reference, _reason(response, what))
         digest = "sha256:" + hashlib.sha256(raw).hexdigest()
@@ -184,11 +188,8 @@ def choose_platform(index: dict[str, Any], platform: str, reference: Reference) 
     """The digest of the manifest for `platform` in an image index. Raises InputError base-unsuitable."""
     system, architecture, variant = (*platform.split("/"), "", "")[:3]
     available, fitting = [], []
-    for item in index.get("manifests", []):
-        found = item.get("platform") or {}
-        if found.get("os") in (None, "unknown"):
-            continue  # attestations stand in an index as platform unknown/unknown
-        name = "/".join(filter(None, (found["os"], found.get("architecture"), found.get("variant"))))
+    for name, item in _members(index):
+        found = item["platform"]
         available.append(name)
         if (found["os"], found.get("architecture")) != (system, architecture):
             continue
@@ -203,6 +204,14 @@ def choose_platform(index: dict[str, Any], platform: str, reference: Reference) 
         )
     # arm64 without a variant means v8 and amd64 the plain one: the exact entry first, else the first that fits.
     return min(fitting, key=lambda item: item[0])[1]
+
+
+def _members(index: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """An index's images: platform and entry."""
+    for item in index.get("manifests", []):
+        found = item.get("platform") or {}
+        if found.get("os") not in (None, "unknown"):  # attestations stand in an index as platform unknown/unknown
+            yield "/".join(filter(None, (found["os"], found.get("architecture"), found.get("variant")))), item
 
 
 def _parse(raw: bytes, reference: Reference) -> dict[str, Any]:

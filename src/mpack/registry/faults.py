@@ -17,6 +17,10 @@ SHOWN = 200
 _NO_SPACE = re.compile(r"no space left|\"Err\":\s*28\b|disk (is )?full|quota", re.IGNORECASE)
 
 
+class Missing(EnvironmentFault):
+    """A manifest or blob that the registry does not have."""
+
+
 def refused(reference: Reference, why: str, hint: str = "Try again, or ask who runs it.") -> EnvironmentFault:
     """registry-failed for an answer that cannot be used."""
     return EnvironmentFault(

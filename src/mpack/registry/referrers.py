@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import EMPTY, Attachment, referrer_descriptor, referrer_manifest
 from mpack.registry.client import ACCEPT, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor, RegistryClient
 from mpack.registry.connection import Connection
-from mpack.registry.faults import codes, push_refused, refused
+from mpack.registry.faults import Missing, codes, push_refused, refused
 from mpack.registry.parallel import in_parallel
 from mpack.registry.reference import Reference
 from mpack.registry.upload import Blob
@@ -58,7 +59,8 @@ def fetch(
     config_dir: Path | None = None,
     http: httpx.Client | None = None,
 ) -> Iterator[bytes]:
-    """The documents of a type that are attached to the manifest `digest` in the reference's repository.
+    """The documents of a type that are attached to the manifest `digest` in the reference's repository; one that is
+    listed and gone is passed over.
 
     Raises EnvironmentFault registry-failed for an answer that cannot be used.
     """
@@ -69,10 +71,11 @@ def fetch(
         if item.get("artifactType") != media_type or not is_digest(str(item.get("digest"))):
             continue
         place = Reference(reference.registry, reference.repository, None, str(item["digest"]))
-        with RegistryClient(place, config_dir=config_dir, http=http) as client:
+        with RegistryClient(place, config_dir=config_dir, http=http) as client, suppress(Missing):
             layer = _layer(client.manifest(), digest, media_type)
-            if layer is not None:
-                yield client.read(layer, DOCUMENT_LIMIT)
+            document = client.read(layer, DOCUMENT_LIMIT) if layer is not None else None
+            if document is not None:
+                yield document
 
 
 def tag_of(digest: str) -> str:
@@ -119,8 +122,10 @@ def _list_by_tag(connection: Connection, digest: str, new: Sequence[dict[str, An
 
 
 def _listed(connection: Connection, digest: str) -> list[dict[str, Any]]:
-    """The referrers of a manifest: by the API (its first page) where the registry has it, else by the tag."""
-    return _index(connection, f"referrers/{digest}") or _index(connection, f"manifests/{tag_of(digest)}")
+    """The referrers of a manifest: by the API (its first page) where the registry has it, and by the tag, under which
+    they stay where a registry came by the API later."""
+    listed = [*_index(connection, f"referrers/{digest}"), *_index(connection, f"manifests/{tag_of(digest)}")]
+    return list({str(item.get("digest")): item for item in listed}.values())
 
 
 def _index(connection: Connection, path: str) -> list[dict[str, Any]]:

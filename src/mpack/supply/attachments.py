@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpack.errors import InputError
+from mpack.errors import InputError, UsageError
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
 from mpack.paths import cache_dir
-from mpack.supply.provenance import Provenance
+from mpack.supply.provenance import BUILD_TYPE, Provenance
 
 #: The kinds of documents that go with an image.
 KINDS = ("sbom", "provenance")
@@ -23,10 +23,15 @@ LIMIT = 64 << 20
 
 @dataclass(frozen=True)
 class Kept:
-    """What the store remembers of a build: its provenance, and where on this machine the artifact was."""
+    """How an image was built: its provenance, and where the artifact was on this machine ("": built elsewhere)."""
 
     provenance: Provenance
     location: str
+
+    @property
+    def own(self) -> bool:
+        """True for a record that this machine made, and nobody else."""
+        return self.location != ""
 
 
 def keep(store: Store, image_id: str, made: Kept, *, in_store: bool) -> None:
@@ -58,7 +63,9 @@ def sbom_of(image: OciImage, provenance: Provenance | None) -> Attachment:
     from mpack.supply.sbom import make_sbom
 
     models = provenance.model_files() if provenance else model_files(image)
-    return make_sbom(image, read_facts(image, facts_dir()), models, provenance, facts_dir())
+    return make_sbom(
+        image, read_facts(image, facts_dir(), by_kind=provenance is not None), models, provenance, facts_dir()
+    )
 
 
 def attachments(image: OciImage, store: Store) -> tuple[Attachment, ...]:
@@ -83,15 +90,37 @@ def beside(path: Path, kind: str, image_digest: str, *, several: bool = False) -
 
 
 def write_beside(path: Path, image_digest: str, documents: Iterable[Attachment], *, several: bool = False) -> None:
-    """Writes an image's documents beside its archive or into its layout; removes those of another image there."""
+    """Writes an image's documents beside its archive or into its layout; removes mpack's of another image there.
+
+    Raises UsageError for a file of that name that is not mpack's, EnvironmentFault disk-full or disk-unwritable.
+    """
     found = {document.kind: document.data for document in documents}
     for kind in KINDS:
         place = beside(path, kind, image_digest, several=several)
         with disk_faults(f"Writing {place}", place.parent):
+            own = not place.exists() or _is_own(place, kind)
+            if kind in found and not own:
+                raise UsageError(
+                    "usage",
+                    f"{place} is there and is no {kind} of mpack's, so it is not replaced; {path} is written.",
+                    "Move it away, or write none with --no-attest.",
+                )
             if kind in found:
                 write_whole(place, found[kind])
-            else:
+            elif own:
                 place.unlink(missing_ok=True)
+
+
+def _is_own(path: Path, kind: str) -> bool:
+    """True for a file that `write_beside` wrote, by what it says."""
+    try:
+        with path.open("rb") as stream:
+            value = json.loads(stream.read(LIMIT))
+        if kind == "sbom":
+            return any(item["name"] == "mpack" for item in value["metadata"]["tools"]["components"])
+        return bool(value["predicate"]["buildDefinition"]["buildType"] == BUILD_TYPE)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def read_beside(path: Path, kind: str, image_digest: str) -> bytes | None:

@@ -74,24 +74,23 @@ def _order(package: Package) -> tuple[object, ...]:
     return package.kind, package.name, package.place, package.version, package.architecture, package.licenses
 
 
-def read_facts(image: OciImage, cache: Path | None = None) -> Facts:
-    """What an image's files tell; layers of byte code, models and configuration hold no package and are not read.
+def read_facts(image: OciImage, cache: Path | None = None, *, by_kind: bool = False) -> Facts:
+    """What an image's files tell.
 
-    `cache` is the directory of earlier readings. Raises InputError base-unsuitable, EnvironmentFault store-corrupt.
+    `by_kind` is for an image that was built here: its layers of byte code, models and configuration hold no package
+    and are not read. What a foreign image says of its layers hides nothing. `cache` is the directory of earlier
+    readings. Raises InputError base-unsuitable, EnvironmentFault store-corrupt.
     """
     found = Facts()
-    for layers in _groups(image.layers):
+    for layers in _groups(image.layers) if by_kind else [image.layers]:
         found |= _cached(replace(image, layers=layers), cache)
     return found
 
 
 def model_files(image: OciImage) -> dict[str, str]:
-    """Path in the image -> SHA-256 (hex) of the model's files, read from the layers."""
+    """Path in the image -> SHA-256 (hex) of the model's files, read from all layers, whatever they are called."""
     found: dict[str, str] = {}
-    kinds = {layer.kind for layer in image.layers} - {"base"}
-    for number, layer in enumerate(image.layers):
-        if kinds and layer.kind != "model":
-            continue
+    for number in range(len(image.layers)):
         for _, stream, parts in layer_members(image, number):
             path = "/" + "/".join(parts)
             if stream is not None and path.startswith((f"{MODEL}/", f"{_REPOSITORY}/")):

@@ -1,4 +1,4 @@
-"""The documents of an image wherever it is: in the store, beside its file, at its registry."""
+"""The SBOM of an image; its provenance wherever that is: in the store, beside its file, at its registry."""
 
 from __future__ import annotations
 
@@ -15,20 +15,17 @@ from mpack.registry.referrers import fetch
 from mpack.supply.attachments import Kept, facts_dir, kept, read_beside, sbom_of
 from mpack.supply.facts import read_facts
 from mpack.supply.provenance import IN_TOTO, read_statement
-from mpack.supply.sbom import CYCLONEDX, about
 
 
 def find_sbom(reference: str, image: OciImage, store: Store) -> Attachment:
-    """The SBOM of an image whose blobs are at hand: mpack's own that goes with it, else made from its files.
+    """The SBOM of an image whose blobs are at hand, made from its files, and from its lock where it was built here.
 
-    Raises InputError sbom-unknown, and what reading the documents raises.
+    One that goes with it elsewhere is not asked: nobody can tell who wrote that. Raises InputError sbom-unknown, and
+    what reading the image raises.
     """
     known = kept(store, image.id)
     if known is not None:
         return sbom_of(image, known.provenance)
-    for data in _documents(reference, image.digest, "sbom", CYCLONEDX):
-        if about(data, image):
-            return Attachment("sbom", CYCLONEDX, data)
     if not read_facts(image, facts_dir()).packages and "dev.mpack.packager" not in image.labels:
         raise InputError(
             "sbom-unknown",
@@ -47,7 +44,7 @@ def find_provenance(reference: str, image_id: str, digest: str | None, store: St
     if known is not None:
         return known
     wrong: InputError | None = None
-    for data in _documents(reference, digest, "provenance", IN_TOTO):
+    for data in _documents(reference, digest):
         try:
             return Kept(read_statement(data, (digest, image_id)), "")
         except InputError as error:
@@ -57,11 +54,12 @@ def find_provenance(reference: str, image_id: str, digest: str | None, store: St
     return None
 
 
-def _documents(reference: str, digest: str | None, kind: str, media_type: str) -> Iterator[bytes]:
+def _documents(reference: str, digest: str | None) -> Iterator[bytes]:
+    """What may be the provenance of an image in a file, or at the registry that it names."""
     form, _, path = reference.partition(":")
     if form in FILES and path:
-        data = read_beside(Path(path), kind, digest or "")
+        data = read_beside(Path(path), "provenance", digest or "")
         if data is not None:
             yield data
     elif digest is not None and names_registry(reference):
-        yield from fetch(parse_reference(reference), digest, media_type)
+        yield from fetch(parse_reference(reference), digest, IN_TOTO)

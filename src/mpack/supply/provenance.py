@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from mpack import __version__
+from mpack.artifact.limits import Limits
+from mpack.env.assemble import PLATFORMS
 from mpack.env.lockfile import LockEntry
 from mpack.errors import InputError
+from mpack.oci.blobs import is_digest
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import Attachment
 from mpack.plan import ImagePlan, LockedPackage
@@ -25,6 +30,9 @@ PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://mpack.dev/provenance/build/v1"
 BUILDER = "https://mpack.dev/builder/"
 IN_TOTO = "application/vnd.in-toto+json"
+#: The distributions whose versions decide what is built.
+DISTRIBUTIONS = ("mpack", "mpack-runtime")
+_BUILDERS = ("embedded", "docker")
 
 
 @dataclass(frozen=True)
@@ -92,14 +100,19 @@ class Provenance:
             parameters = Parameters(**{**given, "trust_modules": tuple(given["trust_modules"])})
             _check(parameters)
             identifier = str(details["builder"]["id"])
-            if not identifier.startswith(BUILDER):
+            if identifier not in {BUILDER + name for name in _BUILDERS}:
                 raise ValueError(f"its builder is {identifier!r}")
+            versions = dict(details["builder"]["version"])
+            if set(versions) != set(DISTRIBUTIONS) or not all(isinstance(value, str) for value in versions.values()):
+                raise ValueError(f"its versions are not those of {' and '.join(DISTRIBUTIONS)}")
+            if not is_digest(inner["spec"]):
+                raise ValueError(f"{inner['spec']!r} is no digest")
             return cls(
                 parameters,
                 LockEntry.from_json(_unfolded(inner["lock"])),
-                str(inner["spec"]),
+                inner["spec"],
                 identifier.removeprefix(BUILDER),
-                {str(key): str(value) for key, value in details["builder"]["version"].items()},
+                versions,
                 tuple(dict(item) for item in definition["resolvedDependencies"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -209,7 +222,7 @@ def _uri(package: LockedPackage) -> dict[str, str]:
 
 
 def _check(given: Parameters) -> None:
-    """Raises ValueError for a parameter of another type than mpack writes."""
+    """Raises ValueError for a parameter of another type or form than mpack writes."""
     text = (str, type(None))
     wanted: dict[str, tuple[type, ...]] = {
         **dict.fromkeys(("artifact", "artifact_digest", "packager", "builder", "platform"), (str,)),
@@ -224,8 +237,22 @@ def _check(given: Parameters) -> None:
             raise ValueError(f"{name} is of another type")
     if not all(isinstance(value, str) for value in (*given.arguments.values(), *given.trust_modules)):
         raise ValueError("an argument is no text")
-    if not all(isinstance(value, int) for value in given.limits.values()):
+    if given.platform not in PLATFORMS or given.builder not in ("auto", *_BUILDERS):
+        raise ValueError(f"{given.platform!r} is no platform or {given.builder!r} no builder of mpack's")
+    if not is_digest(given.artifact_digest):
+        raise ValueError(f"{given.artifact_digest!r} is no digest")
+    if given.python is not None and not re.fullmatch(r"\d+(\.\d+){1,2}", given.python):
+        raise ValueError(f"{given.python!r} is no version of Python")
+    if given.tolerance is not None and not 0 <= given.tolerance < math.inf:
+        raise ValueError("the tolerance is no number that can be one")
+    if set(given.limits) != {item.name for item in fields(Limits)}:
+        raise ValueError("the limits are others")
+    if not all(type(value) is int and value > 0 for value in given.limits.values()):
         raise ValueError("a limit is no number")
+    if given.template is not None and not (
+        set(given.template) == {"name", "sha256"} and all(isinstance(value, str) for value in given.template.values())
+    ):
+        raise ValueError("the template is something else")
 
 
 def _invalid(why: str) -> InputError:

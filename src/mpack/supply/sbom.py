@@ -92,14 +92,6 @@ def _written(parts: list[Component]) -> dict[str, Any]:
     return document
 
 
-def about(document: bytes, image: OciImage) -> bool:
-    """True if a CycloneDX document is one that `make_sbom` wrote for this image."""
-    try:
-        return str(json.loads(document)["serialNumber"]) == uuid.uuid5(_SERIAL, image.id).urn
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
 def _image(image: OciImage) -> dict[str, Any]:
     name, _, number = image_name(image).partition(":")
     return {
@@ -154,8 +146,9 @@ def _packages(facts: Facts, provenance: Provenance | None) -> Iterator[Component
     seen: Counter[str] = Counter()
     for package in facts.packages:
         purl = _purl(package, facts)
-        seen[str(purl)] += 1
-        reference = str(purl) if seen[str(purl)] == 1 else f"{purl}#{seen[str(purl)]}"
+        name = str(purl) if purl else f"{package.kind}:{package.name}@{package.version}"
+        seen[name] += 1
+        reference = name if seen[name] == 1 else f"{name}#{seen[name]}"
         lock = locked.get((package.name, package.version)) if package.kind == "pypi" else None
         # Of several hashes only one is that of the wheel that was installed.
         hashes = lock.hashes if lock is not None and lock.source != "base" and len(lock.hashes) == 1 else ()
@@ -172,14 +165,17 @@ def _packages(facts: Facts, provenance: Provenance | None) -> Iterator[Component
 
 
 def _purl(package: Package, facts: Facts) -> Any:
+    """The package's URL; None for a name that is none ("///")."""
     from packageurl import PackageURL
 
-    if package.kind == "pypi":
-        return PackageURL("pypi", name=package.name, version=package.version)
     system = facts.system or "debian"
     qualifiers = {"arch": package.architecture}
     if facts.system_version:
         qualifiers["distro"] = f"{system}-{facts.system_version}"
+    if not package.name.strip("/"):
+        return None
+    if package.kind == "pypi":
+        return PackageURL("pypi", name=package.name, version=package.version)
     return PackageURL("deb", system, package.name, package.version, qualifiers)
 
 

@@ -15,7 +15,7 @@ from mpack.oci.store import Store
 from mpack.registry.push import Pushed, push
 from mpack.registry.reference import Reference, names_registry, parse_reference
 from mpack.supply.attachments import attachments
-from mpack.supply.cosign import require_cosign, sign
+from mpack.supply.cosign import require_cosign, require_key, sign
 from mpack.targets.files import stored
 
 
@@ -33,8 +33,8 @@ class RegistryTarget:
 
     @classmethod
     def parse(cls, text: str, attest: bool = True, sign_key: str | None = None) -> RegistryTarget:
-        """Raises UsageError for a name without a host or with a digest, InputError image-name-invalid,
-        EnvironmentFault tool-missing where there is a key and no cosign."""
+        """Raises UsageError for a name without a host or with a digest and for a key file that is not there, InputError
+        image-name-invalid, EnvironmentFault tool-missing where there is a key and no cosign."""
         if not names_registry(text):
             raise UsageError(
                 "usage",
@@ -48,6 +48,7 @@ class RegistryTarget:
             )
         if sign_key is not None:
             require_cosign()
+            require_key(sign_key)
         return cls(reference, attest, sign_key)
 
     def __str__(self) -> str:
