@@ -18,8 +18,9 @@ from mpack.bases import bases_of
 from mpack.builders import Builder, BuiltImage
 from mpack.engine import Docker
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
-from mpack.errors import InputError, InternalError, MpackError, UsageError
+from mpack.errors import InputError, InternalError, MpackError, UsageError, disk_fault
 from mpack.naming import image_name, legal_reference, random_uuid
+from mpack.oci.files import alone_in
 from mpack.oci.store import Store
 from mpack.packager import Packager
 from mpack.plan import ImagePlan
@@ -264,6 +265,16 @@ def require_targets(packager: Packager, targets: Sequence[Target]) -> None:
 def write_lock(request: BuildRequest, *entries: LockEntry) -> Path:
     """Puts the entries into the lock file beside the entries of other ways of building; the file's path."""
     path = request.lock or lock_path(request.location)
+    hint = "Name another with --lock FILE"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone_in(path.parent, hint):
+            return _write_lock(path, request, entries)
+    except OSError as error:
+        raise disk_fault(error, f"Writing the lock file {path}", f"{hint}.") from error
+
+
+def _write_lock(path: Path, request: BuildRequest, entries: Sequence[LockEntry]) -> Path:
     try:
         lock = LockFile.read(path)
     except InputError:

@@ -6,8 +6,11 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +144,15 @@ def test_oci_directory(store: Store, image: OciImage, tmp_path: Path) -> None:
     assert sorted(path.name for path in directory.iterdir()) == ["blobs", "index.json", "oci-layout"]
 
 
+def test_writers_of_one_directory_lose_no_image(store: Store, tmp_path: Path) -> None:
+    """Whoever adds an image to a layout waits for the others: each name is there in the end."""
+    images = [tiny_base(store, {"/n": str(number).encode()}) for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: write_oci_directory(images[n], tmp_path / "layout", f"model:{n}"), range(24)))
+    found = {loaded.names[0]: loaded.image.digest for loaded in read_oci_directory(store, tmp_path / "layout")}
+    assert found == {f"model:{number}": image.digest for number, image in enumerate(images)}
+
+
 def test_an_index_within_an_index(image: OciImage, tmp_path: Path) -> None:
     """What docker 25+ and buildx write: an index that names an index; attestations are no images."""
     directory = tmp_path / "layout"
@@ -219,6 +231,38 @@ def test_an_index_that_points_elsewhere(image: OciImage, tmp_path: Path) -> None
     (directory / "index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="is not a SHA-256 digest"):
         read_oci_directory(Store(tmp_path / "other"), directory)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "larger", "link"])
+def test_blobs_of_a_directory_are_files(image: OciImage, tmp_path: Path, kind: str) -> None:
+    """What never ends, never begins, has another size or is a link is not read at all."""
+    directory, other = tmp_path / "layout", Store(tmp_path / "other")
+    write_oci_directory(image, directory, "model:1")
+    path = directory / "blobs" / image.layers[1].digest.replace(":", "/")
+    moved = path.rename(tmp_path / "moved")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "larger":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        path.symlink_to("/dev/zero" if kind == "endless" else moved)
+    with pytest.raises(InputError, match=f"{directory} is not an image"):
+        read_oci_directory(other, directory)
+    assert not other.has(image.layers[1].digest) and list(other.unfinished.iterdir()) == []
+
+
+def test_an_archive_of_large_headers(store: Store) -> None:
+    """Names and attributes of many megabytes are refused before they are in memory."""
+    for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):
+        info = tarfile.TarInfo("x")
+        info.type, info.size = kind, 200 << 20
+        packed = gzip.compress(info.tobuf() + bytes(info.size), 1)
+        tracemalloc.start()
+        with pytest.raises(InputError, match="an extended header has"):
+            read(store, packed)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+        tracemalloc.stop()
 
 
 def test_writing_a_damaged_image(store: Store, image: OciImage) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,6 +141,31 @@ def test_a_damaged_entry_is_none(tmp_path: Path) -> None:
     assert run(compiler, BASED, SOURCES) == {"/" + COMPILED: b"code"}
     assert sandbox.compiled == 2
     assert [prune(cache.entries(), older_than=age) for age in (3600, -1, -1)] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE code SET code = 'text'",
+        "UPDATE code SET code = 7, sha256 = NULL",
+        "UPDATE code SET used = 'long ago'",
+        "ALTER TABLE code RENAME COLUMN used TO seen",
+        "DROP TABLE code; CREATE TABLE code (key TEXT)",
+        "DROP TABLE code; CREATE VIEW code AS SELECT 1 AS key",
+    ],
+)
+def test_a_cache_of_another_shape_is_repaired(tmp_path: Path, change: str) -> None:
+    """Rows and tables that mpack did not write cost one compile; afterwards all is kept, and pruned, as ever."""
+    sandbox, cache = FakeSandbox([COMPILED]), CodeCache(tmp_path)
+    compiler = SandboxCompiler(sandbox, cache)
+    run(compiler, BASED, SOURCES)
+    with closing(sqlite3.connect(cache.path)) as database, database:
+        database.executescript(change)
+    prune(cache.entries(), older_than=3600)
+    for _ in range(3):
+        assert run(compiler, BASED, SOURCES) == {"/" + COMPILED: b"code"}
+    assert sandbox.compiled <= 2
+    assert prune(cache.entries(), older_than=-1) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"no database" * 100, b"SQLite format 3\0" + b"x" * 5000])

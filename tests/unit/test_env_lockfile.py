@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 from mpack.env.lockfile import LockEntry, LockFile, LockInputs, lock_path, requirement_lines
 from mpack.errors import EnvironmentFault, InputError
+from mpack.pipeline import write_lock
 from mpack.plan import BaseImage, Bytecode, Environment, LockedPackage
+from mpack.request import BuildRequest
 from mpack.resolve import ResolveOptions, check_consent
 from mpack.spec import BaseWish, Requirement
 
@@ -41,6 +44,17 @@ def test_json_both_ways(tmp_path: Path) -> None:
     LockFile.read(path).write(path)
     assert path.stat().st_mtime_ns == first.st_mtime_ns and first.st_mode & 0o777 == 0o644
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_builds_at_once_lose_no_entry(tmp_path: Path) -> None:
+    """Whoever adds an entry waits for the others."""
+    path = tmp_path / "new" / "m.zip.mpack.lock"
+    request = BuildRequest("m.zip", lock=path)
+    entries = [replace(ENTRY, key=f"key {number}") for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda entry: write_lock(request, entry), entries)) == {path}
+    assert LockFile.read(path).entries == {entry.key: entry for entry in entries}
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 
 def test_an_absent_lock_is_empty(tmp_path: Path) -> None:

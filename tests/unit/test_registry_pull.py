@@ -11,7 +11,7 @@ import pytest
 
 from mpack.errors import EnvironmentFault
 from mpack.oci.compose import append_layers
-from mpack.oci.image import OciImage
+from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.layer import bytes_entries
 from mpack.oci.store import Store
 from mpack.registry import parse_reference
@@ -110,3 +110,21 @@ def test_a_damaged_blob_is_refused(fake: FakeRegistry, image: OciImage, tmp_path
     with pytest.raises(EnvironmentFault, match="damaged"):
         fetch(fake, store)
     assert not store.has(digest) and not store.has(image.digest) and list(store.unfinished.iterdir()) == []
+
+
+@pytest.mark.parametrize("had", [False, True], ids=["fetched", "there-before"])
+def test_a_layer_under_a_false_diff_id_is_refused(
+    fake: FakeRegistry, image: OciImage, tmp_path: Path, had: bool
+) -> None:
+    """Caches are keyed by diff ids: an image that gives its layers those of others is no image, and is not listed."""
+    store = Store(tmp_path / "ours")
+    if had:
+        fetch(fake, store)
+    theirs = image.blobs
+    assert isinstance(theirs, Store)
+    rootfs = {**image.config["rootfs"], "diff_ids": image.config["rootfs"]["diff_ids"][::-1]}
+    liar = theirs.put_image(canonical_json({**image.config, "rootfs": rootfs}), image.layers)
+    push(liar, parse_reference(f"{fake.host}/team/base:1"), theirs)
+    with pytest.raises(EnvironmentFault, match="has the diff id") as caught:
+        fetch(fake, store)
+    assert caught.value.code == "registry-failed" and not store.has(liar.digest)

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,83 @@ def test_what_is_no_tar(store: Store, tmp_path: Path, data: bytes) -> None:
         unpack(image, target)
     with pytest.raises(MpackError, match="not a tar"):
         read_files(image, lambda path: True)
+
+
+def deep(levels: int) -> bytes:
+    """Directories inside of each other, as far as links to the deepest of them so far lead."""
+    inner = "/".join("d" * 200)
+    items: list[Item] = [("d", inner), ("l", "l0", inner)]
+    for number in range(levels // 200):
+        items += [("d", f"l{number}/{inner}"), ("l", f"l{number + 1}", f"l{number}/{inner}")]
+    return layer_tar(*items)
+
+
+ROUND = "/".join(["up", *["..", "up"] * 600])
+HOSTILE = {
+    "very deep": layer_tar(("f", "d/" * 1000 + "f", 1)),
+    "deep by links": deep(2000),
+    "very long": layer_tar(("f", "d" * 255 + "/" + "e" * 4000, 1)),
+    "a long name": layer_tar(("f", "n" * 300, 1)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_paths_that_no_image_has(store: Store, tmp_path: Path, name: str) -> None:
+    """What takes more levels or longer names than Linux and its tools bear is refused, not an OSError of ours."""
+    target = tmp_path / "root"
+    target.mkdir()
+    image = image_of(store, HOSTILE[name])
+    with pytest.raises(InputError, match=r"levels deep|than 4096 bytes|too long") as caught:
+        unpack(image, target)
+    assert caught.value.code == "base-unsuitable"
+    if name != "a long name":
+        with pytest.raises(InputError, match=r"levels deep|than 4096 bytes"):
+            read_files(image, lambda path: False)
+
+
+def test_links_that_cost_time(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every entry behind links that go round and round looks up thousands of names: there is an end to it."""
+    monkeypatch.setattr("mpack.oci.rootfs._MAX_STEPS", 10_000)
+    monkeypatch.setattr("mpack.oci.rootindex._MAX_STEPS", 10_000)
+    items: list[Item] = [("d", "up"), ("l", "l", ROUND)]
+    for number in range(100):
+        items += [("d", f"l/{number}"), ("l", f"s{number}", "up")]
+    image = image_of(store, layer_tar(*items))
+    target = tmp_path / "root"
+    target.mkdir()
+    for road in (lambda: unpack(image, target), lambda: read_files(image, lambda path: False)):
+        with pytest.raises(InputError, match="too many links and levels"):
+            road()
+
+
+def test_contents_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All wanted files together, and all paths, have a limit in memory; what nobody wants counts by its path alone."""
+    monkeypatch.setattr("mpack.oci.rootindex.MEMORY_LIMIT", 1 << 20)
+    image = image_of(store, *(layer_tar(("f", f"f{number}", "x" * 300_000)) for number in range(4)))
+    assert len(read_files(image, lambda path: path == "/f1")) == 4
+    with pytest.raises(InputError, match="more than 1 MiB of memory"):
+        read_files(image, lambda path: True)
+    many = image_of(store, layer_tar(*(("d", f"d{number}") for number in range(3000))))
+    with pytest.raises(InputError, match="more than 1 MiB of memory"):
+        read_files(many, lambda path: False)
+
+
+def test_a_chain_of_hard_links(store: Store) -> None:
+    """However long, the last link has the first file's content, and layers are read twice."""
+    links = [("h", f"l{number}", f"l{number - 1}" if number else "first") for number in range(2000)]
+    image = image_of(store, layer_tar(("f", "first", "text"), *links))
+    asked: list[str] = []
+    files = read_files(image, lambda path: asked.append(path) or path == "/l1999")  # type: ignore[func-returns-value]
+    assert files.read("/l1999") == b"text" and files.read("/l5") == b"text"
+    assert asked.count("/first") == 2
+
+
+def test_hiding_again_and_again_is_quick(store: Store) -> None:
+    """Whiteouts of each of many directories, and many of one, cost no look at all that is there."""
+    many = [("d", f"d{number}") for number in range(10_000)]
+    hidden = [("f", f".wh.d{number}") for number in range(10_000)]
+    opaque = [("f", ".wh..wh..opq")] * 10_000
+    image = image_of(store, layer_tar(*many), layer_tar(("f", "kept/f"), *hidden, *many, *opaque))
+    start = time.process_time()
+    files = read_files(image, lambda path: False)
+    assert time.process_time() - start < 20 and len(files) == 10_002

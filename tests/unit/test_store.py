@@ -316,7 +316,30 @@ def test_a_file_system_without_locks(store: Store, monkeypatch: pytest.MonkeyPat
     def refuse(descriptor: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("mpack.oci.store.fcntl.flock", refuse)
+    monkeypatch.setattr("mpack.oci.files.fcntl.flock", refuse)
     with pytest.raises(EnvironmentFault, match="no file locks") as caught, store.lease():
         raise AssertionError("no lease can be had")
     assert caught.value.code == "disk-unwritable" and "MPACK_HOME" in caught.value.hint
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged", "no JSON"])
+def test_a_damaged_member_costs_no_sound_one(store: Store, harm: str) -> None:
+    """While a manifest cannot be read, nobody knows what it needs: no blob goes until its image was removed."""
+    first, second = both(store)
+    index = store.add_index([first, second])
+    store.add_image(index, ["a:1"])
+    gone = make(store, "gone", "gone:1")
+    path = store.path(second.digest)
+    content = path.read_bytes()
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] if harm == "damaged" else b"[")
+    store.forget(gone.digest)
+    before = blobs(store)
+    assert store.gc() == 0 and blobs(store) == before and store.unreadable() == [index.digest]
+    path.write_bytes(content)
+    assert store.gc() and gone.layers[0].digest not in blobs(store)
+    assert store.load(index.digest).images == (first, second)
+    store.path(first.id).unlink()
+    assert store.gc() == 0 and second.id in blobs(store), "a lost configuration takes nothing else with it"

@@ -1,6 +1,6 @@
 """requirements.txt files: what pip would read from them, as PEP 508 lines, without leaving the artifact.
 
-Prunable: names with versions, extras and markers, wheels inside the artifact (as PATH#sha256=HEX), direct and
+Kept: names with versions, extras and markers, wheels inside the artifact (as PATH#sha256=HEX), direct and
 version-control URLs (as "name @ url"; whether they are allowed is decided when the environment is locked). Followed:
 `-r` and `-c` inside the artifact. Left out with a note: options about indexes and installing (mpack uses the host's
 own), `--hash` (the lock has its own), lines whose marker is false on Linux. Refused: editable installs, sources by

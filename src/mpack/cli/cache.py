@@ -98,6 +98,8 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
             again.prune(limit)
             prune_facts(facts_dir(), limit)
             store.provenance.prune(limit)
+        for digest in store.unreadable():
+            click.echo(f"blobs stay: the manifest of {digest} cannot be read; `mpack rm {digest}` first", err=True)
         freed = store.sweep() + before - _usage(cache_dir())
     click.echo(f"forgot {count} cached layers and files", err=True)
     click.echo(f"freed {size(freed)}", err=True)

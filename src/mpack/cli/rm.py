@@ -50,6 +50,8 @@ def command(images: tuple[str, ...], older_than: float | None, all_tags: bool) -
             "another mpack is at work; the space is freed by the next `mpack rm` or `mpack cache prune`", err=True
         )
     else:
+        for digest in store.unreadable():
+            click.echo(f"blobs stay: the manifest of {digest} cannot be read; `mpack rm {digest}` first", err=True)
         click.echo(f"freed {size(freed)}", err=True)
 
 

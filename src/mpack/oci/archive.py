@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mpack.errors import EnvironmentFault
 from mpack.oci import tar
 from mpack.oci.blobs import Blobs
-from mpack.oci.files import disk_faults, write_whole
+from mpack.oci.files import alone_in, disk_faults, write_whole
 from mpack.oci.image import OciImage
 from mpack.oci.imageindex import INDEX, AnyImage, blobs_of, member_entry
 
@@ -63,7 +63,9 @@ def oci_archive(image: AnyImage, name: str = "") -> Iterator[bytes]:
 def write_oci_directory(image: AnyImage, directory: Path, name: str = "") -> None:
     """Adds the image to an OCI layout, which is made if it is absent; an image of the same name gives it up."""
     target = Blobs(directory)
-    with disk_faults(f"Writing the OCI layout {directory}", directory):
+    with disk_faults(f"Writing the OCI layout {directory}", directory), ExitStack() as stack:
+        directory.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(alone_in(directory, "Choose a directory on a local disk"))
         entries = [item for item in _existing(directory) if not _same(item, image, name)]
         for digest, size in blobs_of(image):
             if not target.has(digest, size):
@@ -128,7 +130,6 @@ def _existing(directory: Path) -> list[dict[str, Any]]:
         if not all(isinstance(item, dict) for item in entries):
             raise TypeError("an entry that is no object")
     except FileNotFoundError:
-        directory.mkdir(parents=True, exist_ok=True)
         return []
     except (ValueError, KeyError, TypeError) as error:
         raise EnvironmentFault(

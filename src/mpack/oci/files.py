@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,32 @@ def disk_faults(doing: str, place: Path) -> Iterator[None]:
                 "Give this user the right to write there, or choose another place (MPACK_HOME for the store).",
             ) from error
         raise
+
+
+def flock(descriptor: int, how: int, what: str, hint: str) -> None:
+    """Locks an open file. Raises BlockingIOError as asked for, EnvironmentFault disk-unwritable without file locks."""
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise EnvironmentFault(
+            "disk-unwritable",
+            f"{what} cannot be locked: its file system has no file locks ({error.strerror}).",
+            f"{hint}, or mount this one with locks (NFS: without nolock).",
+        ) from error
+
+
+@contextmanager
+def alone_in(directory: Path, hint: str) -> Iterator[None]:
+    """Waits until no other mpack changes files of a directory; then none does until the block ends. Raises as `flock`,
+    and OSError for what is no directory."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        flock(descriptor, fcntl.LOCK_EX, f"The directory {directory}", hint)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Unfinished:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -39,10 +41,15 @@ class OciImage:
     @classmethod
     def load(cls, blobs: BlobSource, digest: str) -> OciImage:
         """Reads manifest and configuration. Raises EnvironmentFault store-corrupt when they do not make an image."""
-        manifest, manifest_size = _json(blobs, digest, "manifest")
+        return cls.parse(blobs, digest, blobs.read(digest))
+
+    @classmethod
+    def parse(cls, blobs: BlobSource, digest: str, raw: bytes) -> OciImage:
+        """As `load`, of a manifest's bytes: it need not be among the blobs."""
+        manifest = _json(raw, digest, "manifest")
         try:
             identifier = str(manifest["config"]["digest"])
-            config, _ = _json(blobs, identifier, "configuration")
+            config = _json(blobs.read(identifier), identifier, "configuration")
             diff_ids = config["rootfs"]["diff_ids"]
             described = manifest["layers"]
             if len(diff_ids) != len(described):
@@ -54,7 +61,7 @@ class OciImage:
                 f"The manifest {digest} is not that of an image ({error}).",
                 f"`mpack rm {digest}` removes it; then build or pull the image again.",
             ) from error
-        return cls(blobs, digest, identifier, manifest, config, layers, manifest_size)
+        return cls(blobs, digest, identifier, manifest, config, layers, len(raw))
 
     @property
     def images(self) -> tuple[OciImage, ...]:
@@ -98,6 +105,19 @@ class OciImage:
         if not self.gzipped(number):
             return stream
         return io.BufferedReader(Unzipped(stream, layer.digest), 1 << 20)
+
+
+def measure_layer(image: OciImage, number: int) -> tuple[str, int]:
+    """What a layer's diff id must be, and its bytes uncompressed: read from its blob, not believed.
+
+    Raises EnvironmentFault store-corrupt as `open_layer`.
+    """
+    digest, size = hashlib.sha256(), 0
+    with closing(image.open_layer(number)) as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+            size += len(data)
+    return f"sha256:{digest.hexdigest()}", size
 
 
 class Unzipped(io.RawIOBase):
@@ -169,13 +189,11 @@ def _layer(item: Mapping[str, Any], diff_id: str) -> Layer:
     )
 
 
-def _json(blobs: BlobSource, digest: str, what: str) -> tuple[dict[str, Any], int]:
-    """A JSON object and its size in bytes."""
-    data = blobs.read(digest)
+def _json(data: bytes, digest: str, what: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
         if not isinstance(value, dict):
             raise ValueError("not an object")
     except ValueError as error:
         raise EnvironmentFault("store-corrupt", f"The {what} {digest} is not JSON: {error}.") from error
-    return value, len(data)
+    return value

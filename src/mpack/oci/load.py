@@ -5,12 +5,12 @@ All of it is foreign input: paths, sizes and digests are checked, and nothing is
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import re
+import stat
 import tarfile
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
@@ -21,9 +21,9 @@ from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.archive import REF_NAME
 from mpack.oci.blobs import JSON_LIMIT, is_digest
 from mpack.oci.compression import GZIP_ERRORS, open_gzip
-from mpack.oci.image import OciImage
+from mpack.oci.image import OciImage, measure_layer
 from mpack.oci.layer import GZIP, TAR, Layer
-from mpack.oci.members import layer_members
+from mpack.oci.members import Header, layer_members
 from mpack.oci.store import Store
 
 BYTES_LIMIT = 100 << 30
@@ -108,6 +108,7 @@ class _Reader:
         self.store = store
         self.source = source
         self._digests = digests
+        self._held = set(digests.values())
         self._directory = directory
 
     def digest(self, path: str) -> str:
@@ -117,19 +118,38 @@ class _Reader:
     def json(self, path: str, kind: type) -> Any:
         return _json(self.store.read(self.digest(path)), kind)
 
-    def blob(self, digest: str) -> str:
-        """Makes sure that a blob named by digest is in the store."""
+    def blob(self, descriptor: Mapping[str, Any]) -> str:
+        """Makes sure that a blob is in the store, whole, with the size that its descriptor gives it; its digest."""
+        digest, size = descriptor["digest"], descriptor["size"]
         if not is_digest(digest):
             raise ValueError(f"{digest!r} is not a SHA-256 digest")
         if self._directory is None:
-            if digest not in self._digests.values():
+            if digest not in self._held:
                 raise ValueError(f"the blob {digest} is missing or damaged")
         elif not self.store.has(digest):
-            with (self._directory / "blobs" / digest.replace(":", "/")).open("rb") as stream:
-                found, _ = self.store.add_stream(stream)
-            if found != digest:
-                raise ValueError(f"the blob {digest} is damaged")
-        return digest
+            with (
+                _regular(self._directory / "blobs" / digest.replace(":", "/"), size) as stream,
+                self.store.writing() as blob,
+            ):
+                left = size
+                while data := stream.read(min(left, 1 << 20)):
+                    blob.write(data)
+                    left -= len(data)
+                if blob.digest != digest:
+                    raise ValueError(f"the blob {digest} is damaged")
+        if not self.store.has(digest, size):
+            raise ValueError(f"the blob {digest} has not the {size} bytes it should have")
+        return str(digest)
+
+
+def _regular(path: Path, size: int) -> BinaryIO:
+    """A file of `size` bytes, opened: no link, and nothing that never ends. Raises ValueError for anything else."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+        os.close(descriptor)
+        raise ValueError(f"{path.name} is no file of {size} bytes")
+    return os.fdopen(descriptor, "rb")
 
 
 def _members(store: Store, stream: IO[bytes], source: str) -> dict[str, str]:
@@ -137,8 +157,10 @@ def _members(store: Store, stream: IO[bytes], source: str) -> dict[str, str]:
     digests: dict[str, str] = {}
     links: dict[str, str] = {}
     total = 0
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as archive:
         for number, member in enumerate(archive):
+            # tarfile would keep every header
+            archive.members = []  # type: ignore[attr-defined]
             total += member.size
             if number > ENTRIES_LIMIT or total > BYTES_LIMIT:
                 raise _unsound(source, f"it has more than {ENTRIES_LIMIT} entries or {BYTES_LIMIT} bytes")
@@ -185,12 +207,8 @@ def _layer(store: Store, digest: str, diff_id: str) -> Layer:
 def _measured(image: OciImage, number: int) -> Layer:
     """The layer with its sizes, its diff id checked."""
     layer = image.layers[number]
-    digest, size = hashlib.sha256(), 0
-    with closing(image.open_layer(number)) as stream:
-        while data := stream.read(1 << 20):
-            digest.update(data)
-            size += len(data)
-    if f"sha256:{digest.hexdigest()}" != layer.diff_id:
+    diff_id, size = measure_layer(image, number)
+    if diff_id != layer.diff_id:
         raise ValueError(f"the layer {layer.diff_id} is damaged")
     return replace(layer, unpacked_size=unpacked_size(image, number), tar_size=size)
 
@@ -203,7 +221,7 @@ def unpacked_size(image: OciImage, number: int) -> int:
 def _oci_images(reader: _Reader, index: Mapping[str, Any], depth: int = 0) -> list[Loaded]:
     found: list[Loaded] = []
     for item in index["manifests"]:
-        digest = reader.blob(item["digest"])
+        digest = reader.blob(item)
         names = (item.get("annotations") or {}).get(REF_NAME)
         manifest = _json(reader.store.read(digest), dict)
         if item.get("mediaType") in _INDEX_TYPES or "manifests" in manifest:
@@ -217,8 +235,7 @@ def _oci_images(reader: _Reader, index: Mapping[str, Any], depth: int = 0) -> li
 
 def _oci_image(reader: _Reader, digest: str, manifest: Mapping[str, Any]) -> OciImage:
     for described in (manifest["config"], *manifest["layers"]):
-        if not reader.store.has(reader.blob(described["digest"]), described["size"]):
-            raise ValueError(f"the blob {described['digest']} has not the {described['size']} bytes it should have")
+        reader.blob(described)
     image = OciImage.load(reader.store, digest)
     for number in range(len(image.layers)):
         _measured(image, number)
@@ -233,11 +250,11 @@ def _json(data: bytes, kind: type) -> Any:
 
 
 def _small(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        data = stream.read(JSON_LIMIT + 1)
-    if len(data) > JSON_LIMIT:
+    size = path.lstat().st_size
+    if size > JSON_LIMIT:
         raise ValueError(f"{path.name} is larger than {JSON_LIMIT} bytes")
-    return data
+    with _regular(path, size) as stream:
+        return stream.read(size)
 
 
 def _not_ours(error: EnvironmentFault, source: str) -> MpackError:

@@ -16,7 +16,7 @@ from typing import IO
 from mpack.errors import InputError
 from mpack.oci.files import disk_faults
 from mpack.oci.image import OciImage
-from mpack.oci.members import layer_members, path_parts, tar_faults
+from mpack.oci.members import layer_members, path_parts, require_depth, tar_faults
 from mpack.oci.rootindex import Files, read_files
 
 __all__ = ["Files", "read_files", "unpack", "unpack_layer"]
@@ -27,6 +27,8 @@ ENTRIES_LIMIT = 2_000_000
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _MAX_LINKS = 40
+#: Names that may be looked up to find where entries go: an image of 200,000 files needs about a tenth.
+_MAX_STEPS = 20_000_000
 
 
 def unpack(image: OciImage, directory: Path) -> None:
@@ -74,17 +76,21 @@ class _Root:
         self._resolved: dict[tuple[str, ...], Path] = {}
         self._bytes = 0
         self._entries = 0
+        self._steps = 0
+        #: Directories in which the layer under way has hidden what was below it.
+        self._cleared: set[Path] = set()
         #: Nothing yet that only makes sense on top of other layers.
         self.alone = True
 
     def apply(self, image: OciImage, number: int) -> None:
         fresh: set[Path] = set()
+        self._cleared.clear()
         for member, stream, parts in layer_members(image, number):
             self._count(member, image)
             if not parts:
                 self._modes[self._directory] = member.mode & 0o7777
                 continue
-            parent = self._parent(parts[:-1], fresh)
+            parent = self._parent(parts[:-1], fresh, image)
             if parts[-1].startswith(_WHITEOUT):
                 self.alone = False
             if parts[-1] == _OPAQUE:
@@ -107,12 +113,12 @@ class _Root:
         if self._bytes > BYTES_LIMIT or self._entries > ENTRIES_LIMIT:
             raise InputError("base-unsuitable", f"The image {image.id} unpacks to more than {BYTES_LIMIT} bytes.")
 
-    def _parent(self, parts: tuple[str, ...], fresh: set[Path]) -> Path:
+    def _parent(self, parts: tuple[str, ...], fresh: set[Path], image: OciImage) -> Path:
         """The real directory of a path in the image, made where it is missing."""
         known = self._resolved.get(parts)
         if known is not None:
             return known
-        place = self._follow(parts)
+        place = self._follow(parts, image)
         missing = place
         while not missing.is_dir():
             self.alone = False
@@ -124,11 +130,12 @@ class _Root:
         self._resolved[parts] = place
         return place
 
-    def _follow(self, parts: tuple[str, ...]) -> Path:
+    def _follow(self, parts: tuple[str, ...], image: OciImage) -> Path:
         """Where a path leads with the directory as root; ".." stops there."""
         done: list[str] = []
         todo = list(reversed(parts))
         links = 0
+        base = str(self._directory)
         while todo:
             name = todo.pop()
             if name in ("", "."):
@@ -136,14 +143,17 @@ class _Root:
             if name == "..":
                 del done[-1:]
                 continue
-            place = self._directory.joinpath(*done, name)
-            if not place.is_symlink():
+            self._steps += 1
+            if self._steps > _MAX_STEPS:
+                raise InputError("base-unsuitable", f"The image {image.id} has too many links and levels to unpack.")
+            target = _target("/".join((base, *done, name)))
+            if target is None:
                 done.append(name)
+                require_depth(len(done), image.id)
                 continue
             links += 1
             if links > _MAX_LINKS:
                 raise InputError("base-unsuitable", f"The links at /{'/'.join(parts)} in the image form a circle.")
-            target = str(place.readlink())
             if target.startswith("/"):
                 done.clear()
             todo.extend(reversed(target.split("/")))
@@ -178,7 +188,7 @@ class _Root:
 
     def _link(self, member: tarfile.TarInfo, place: Path, image: OciImage) -> None:
         parts = path_parts(member.linkname, image)
-        target = self._follow(parts[:-1]) / parts[-1] if parts else self._directory
+        target = self._follow(parts[:-1], image) / parts[-1] if parts else self._directory
         if target == place:
             return
         if target.is_symlink() or not target.is_file():
@@ -205,6 +215,9 @@ class _Root:
 
     def _clear(self, directory: Path, fresh: set[Path]) -> None:
         """Removes what lower layers put into a directory."""
+        if directory in self._cleared:
+            return
+        self._cleared.add(directory)
         for place in list(directory.iterdir()):
             if place not in fresh:
                 self._remove(place)
@@ -219,3 +232,13 @@ class _Root:
             return
         self._resolved.clear()
         shutil.rmtree(place)
+
+
+def _target(path: str) -> str | None:
+    """What a symbolic link says; None for anything else, or nothing."""
+    try:
+        return os.readlink(path)  # noqa: PTH115 - once for each name of each path
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+            raise
+        return None

@@ -27,9 +27,9 @@ from mpack.errors import EnvironmentFault, UsageError
 from mpack.oci.archive import LAYOUT, REF_NAME, index_entry
 from mpack.oci.blobs import Blobs, is_digest
 from mpack.oci.documents import Documents
-from mpack.oci.files import disk_faults, write_whole
+from mpack.oci.files import disk_faults, flock, write_whole
 from mpack.oci.image import OciImage, canonical_json, make_manifest
-from mpack.oci.imageindex import INDEX, AnyImage, ImageIndex, blobs_of, load_any, put_index
+from mpack.oci.imageindex import INDEX, AnyImage, ImageIndex, load_any, put_index
 from mpack.oci.layer import Directory, Entry, Layer, write_layer
 from mpack.oci.layercache import LayerCache
 
@@ -80,22 +80,11 @@ class Store(Blobs):
         with disk_faults("Locking the image store", self.root):
             descriptor = os.open(self.root / name, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            self._lock(descriptor, how)
+            hint = "Name a directory on a local disk in MPACK_HOME"
+            flock(descriptor, how, f"The image store {self.root}", hint)
             yield
         finally:
             os.close(descriptor)
-
-    def _lock(self, descriptor: int, how: int) -> None:
-        try:
-            fcntl.flock(descriptor, how)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise EnvironmentFault(
-                "disk-unwritable",
-                f"The image store {self.root} cannot be locked: its file system has no file locks ({error.strerror}).",
-                "Name a directory on a local disk in MPACK_HOME, or mount this one with locks (NFS: without nolock).",
-            ) from error
 
     # --- layers and images
 
@@ -255,15 +244,27 @@ class Store(Blobs):
             return self.sweep() if alone else None
 
     def in_images(self) -> set[str]:
-        """The digests of all blobs that a listed image needs."""
-        needed = set()
+        """The digests of all blobs that a listed image needs: where a manifest cannot be read, that may be any blob."""
+        if self.unreadable():
+            return {f"sha256:{path.name}" for path in self.directory.iterdir()}
+        return {digest for record in self.records() for digest in self._named_by(record.digest)}
+
+    def unreadable(self) -> list[str]:
+        """Listed images of which a manifest is damaged or missing: while there are some, `gc` frees no blob."""
+        found = []
         for record in self.records():
-            needed.add(record.digest)
             try:
-                needed |= {digest for digest, _ in blobs_of(self.load(record.digest))}
-            except EnvironmentFault:
-                continue  # a broken image keeps nothing alive; using it says what is wrong
-        return needed
+                self._named_by(record.digest)
+            except (EnvironmentFault, ValueError, KeyError, TypeError):
+                found.append(record.digest)
+        return found
+
+    def _named_by(self, digest: str) -> set[str]:
+        """A manifest's blobs or, of an index, its images' too. The configurations are not read."""
+        value = json.loads(self.read(digest))
+        if "manifests" in value:
+            return {digest}.union(*(self._named_by(item["digest"]) for item in value["manifests"]))
+        return {digest, value["config"]["digest"], *(layer["digest"] for layer in value["layers"])}
 
     def sweep(self) -> int:
         """As `gc`, by a caller that is `alone`."""

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
-from mpack.errors import InputError
-from mpack.oci.image import OciImage
+from mpack.errors import EnvironmentFault, InputError
+from mpack.oci.image import OciImage, measure_layer
 from mpack.oci.store import Store
 from mpack.registry.client import Descriptor, RegistryClient, Resolved
+from mpack.registry.faults import refused
 from mpack.registry.parallel import in_parallel
 from mpack.registry.reference import Reference
 from mpack.registry.upload import Stopped
@@ -29,6 +30,8 @@ def pull(
 ) -> OciImage:
     """The image of a reference, whole in the store but not listed there: the caller does that. `sleep` takes seconds.
 
+    Every layer's diff id is measured, unless the store lists the image, of which it then was.
+
     Raises EnvironmentFault registry-failed or image-unknown, InputError base-unsuitable for another platform or form.
     """
     with RegistryClient(reference, config_dir=config_dir, sleep=sleep) as client, store.lease():
@@ -38,8 +41,36 @@ def pull(
         if missing:
             say(f"pulling {reference}: {len(missing)} blobs, {sum(item.size for item in missing) / 1e6:.1f} MB")
         stop = Event()
-        in_parallel(lambda item: _fetch(client, item, store, stop), list(dict.fromkeys(missing)), stop)
-        return store.image(store.add(found.raw))
+        if found.config in missing:
+            _fetch(client, found.config, store, stop)
+        listed = any(record.digest == found.digest for record in store.records())
+        image = OciImage.parse(store, found.digest, found.raw)
+        layers = {(layer.digest, layer.diff_id): number for number, layer in enumerate(image.layers)}
+
+        def bring(number: int) -> None:
+            fetched = found.layers[number] in missing
+            if fetched:
+                _fetch(client, found.layers[number], store, stop)
+            if fetched or not listed:
+                _check_diff_id(image, number, reference, fetched)
+
+        in_parallel(bring, list(layers.values()), stop)
+        store.add(found.raw)
+        return image
+
+
+def _check_diff_id(image: OciImage, number: int, reference: Reference, fetched: bool) -> None:
+    """Caches are keyed by diff ids, so a configuration must not give a layer another's."""
+    layer = image.layers[number]
+    try:
+        diff_id, _ = measure_layer(image, number)
+    except EnvironmentFault as error:
+        if not fetched or error.code != "store-corrupt":
+            raise
+        raise refused(reference, f"its layer {layer.digest} is not whole gzip data") from error
+    if diff_id != layer.diff_id:
+        why = f"its layer {layer.digest} has the diff id {diff_id}; its configuration says {layer.diff_id}"
+        raise refused(reference, why, "Use another image: this one is damaged, or made to deceive.")
 
 
 def _fetch(client: RegistryClient, descriptor: Descriptor, store: Store, stop: Event) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mpack.pruning import Prunable
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS code (key TEXT PRIMARY KEY, used REAL, sha256 BLOB, code BLOB) WITHOUT ROWID"
+_TABLE = "code (key TEXT PRIMARY KEY, used REAL, sha256 BLOB, code BLOB) WITHOUT ROWID"
 #: Seconds to wait for another process that writes.
 _PATIENCE = 30.0
 
@@ -41,7 +41,7 @@ class CodeCache:
         with suppress(sqlite3.Error, OSError), self._open() as database:
             for key in keys:
                 row = database.execute("SELECT sha256, code FROM code WHERE key = ?", (key,)).fetchone()
-                if row is not None and hashlib.sha256(row[1]).digest() == row[0]:
+                if row is not None and isinstance(row[1], bytes) and hashlib.sha256(row[1]).digest() == row[0]:
                     found[key] = row[1]
             with database:
                 now = time.time()
@@ -59,7 +59,8 @@ class CodeCache:
 
     def entries(self) -> list[Prunable]:
         """What builds used, a build an entry: the files that it was the last to use."""
-        with suppress(sqlite3.Error, OSError), self._open() as database:
+        with suppress(sqlite3.Error, OSError), self._open() as database, database:
+            database.execute("DELETE FROM code WHERE typeof(used) <> 'real' OR typeof(code) <> 'blob'")
             rows = database.execute("SELECT used, SUM(LENGTH(code)) FROM code GROUP BY used").fetchall()
             return [Prunable(size, used, partial(self._remove, used)) for used, size in rows]
         return []
@@ -70,13 +71,17 @@ class CodeCache:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """The database. One that is damaged is deleted: it is made again by the next that writes."""
+        """The database. One that is damaged, or no longer of this shape, is deleted; the next that writes makes it."""
         if not self.path.parent.is_dir():
             raise FileNotFoundError(self.path)
         try:
             with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as database:
                 database.execute("PRAGMA auto_vacuum = FULL")
-                database.execute(_SCHEMA)
+                shape = database.execute("SELECT sql FROM sqlite_master WHERE name = 'code'").fetchone()
+                if shape is None:
+                    database.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE}")
+                elif shape[0] != f"CREATE TABLE {_TABLE}":
+                    raise sqlite3.DatabaseError("the table has another shape")
                 yield database
         except sqlite3.DatabaseError as error:
             if not isinstance(error, sqlite3.OperationalError):

@@ -82,7 +82,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self._fail(error.message)
         except Exception as error:
             self._fail(f"The model cannot be served: {type(error).__name__}: {error}")
-        _collect_garbage()
+        _freeze()
         app.ready = True
         self._loaded[self._slot] = 1
         signal.signal(signal.SIGTERM, handler)
@@ -131,12 +131,15 @@ def serve(config: ModelConfig, settings: Settings) -> int:
     server = Server(config, settings)
     if loaders.forkable(config):
         server.service = Service.load(config)
-    _collect_garbage()
+    _freeze()
     Arbiter(server).run()
     return 0
 
 
-def _collect_garbage() -> None:
-    """From now on, and never among what is there already: that stays, and workers share its memory while untouched."""
+def _freeze() -> None:
+    """Collects from now on, never among what is there already: that stays, and workers share its memory untouched.
+
+    It is not collected first: of 250,000 objects a thousand would go, for a tenth of a second.
+    """
     gc.freeze()
     gc.enable()
