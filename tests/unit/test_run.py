@@ -34,6 +34,9 @@ TRITON = {"ExposedPorts": {"8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {}}, "Env
         ({**TRITON, "Env": ["MPACK_PORT=8001"]}, {}, (8001, 8000, 8002)),
         ({"ExposedPorts": {"53/udp": {}, "80": {}}}, {}, (80,)),
         ({"Env": ["MPACK_PORT=5000"]}, {}, ()),
+        ({"ExposedPorts": {"99999/tcp": {}, "²/tcp": {}, "0/tcp": {}, f"{'9' * 5000}": {}, "80/tcp": {}}}, {}, (80,)),
+        ({"ExposedPorts": {"80/tcp": {}}, "Env": ["MPACK_PORT=²"]}, {"MPACK_PORT": "81"}, (81, 80)),
+        ({"ExposedPorts": {"80/tcp": {}}, "Env": ["MPACK_PORT=80"]}, {"MPACK_PORT": "65536"}, (80,)),
         ({}, {}, ()),
     ],
 )
