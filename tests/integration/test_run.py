@@ -143,14 +143,17 @@ def test_nothing_outlives_a_killed_run(
 
 @pytest.mark.parametrize(("engine_name", "owner"), [("docker", 1234), ("podman", 0), ("runc", 0), ("runc", 1234)])
 def test_words_and_volumes(engine_name: str, owner: int, images: dict[str, str], mpack: Any, place: Path) -> None:
-    """`predict` of docker-cli writes into the user's directory, as its owner; a fault ends with the image's code."""
-    volume = place / f"volume-{engine_name}-{owner}"
+    """`predict` of docker-cli writes into the user's directory, whatever its name, as its owner; a fault ends with the
+    image's code."""
+    volume = place / f'volume:{engine_name},ro "{owner}"'
     volume.mkdir()
+    link = place / f"volume-{engine_name}-{owner}"
+    link.symlink_to(volume)
     case = json.loads((CASE / "expect.json").read_text())["requests"][0]
     (volume / "x.json").write_text(json.dumps(case["body"]))
     for path in (volume, volume / "x.json"):
         os.chown(path, owner, owner)
-    options = ("--engine", engine_name, "-v", f"{volume}:/volume")
+    options = ("--engine", engine_name, "-v", f"{link}:/volume")
     mpack("run", images["docker-cli"], *options, "--", "predict", "/volume/x.json", "/volume")
     result = volume / "results.json"
     assert json.loads(result.read_text()) == case["answer"] and result.stat().st_uid == owner
@@ -259,22 +262,23 @@ with RuncSandbox("runc", store, Trees(Path(sys.argv[2]))).open(stored_image(stor
 
 def test_what_hears_no_signal_ends_too(base: BuiltImage, mpack_home: Path, tmp_path: Path) -> None:
     """After SIGKILL of mpack the container is killed, and nothing of it runs on."""
-
-    def inside() -> list[str]:
-        return [line for line in running(str(tmp_path)) if line.startswith("/usr/bin/python3.11")]
-
     words = [str(mpack_home / "data" / "store"), str(tmp_path), str(base.digest)]
     process = subprocess.Popen([sys.executable, "-c", DEAF, *words])
-    until(lambda: len(inside()) == 1)
-    process.kill()
-    process.wait()
-    until(lambda: running(str(tmp_path)) == [])
+    try:
+        until(lambda: any(line.startswith("/usr/bin/python3.11") for line in running(str(tmp_path)).values()))
+        process.kill()
+        process.wait()
+        until(lambda: running(str(tmp_path)) == {})
+    finally:
+        for number in running(str(tmp_path)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
 
 
-def running(word: str) -> list[str]:
-    """Command lines of the processes that have the word in theirs."""
-    found = []
+def running(word: str) -> dict[int, str]:
+    """Processes that have the word in their command line."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            found.append(path.read_text("utf-8", "replace").replace("\0", " "))
-    return [line for line in found if word in line]
+            found[int(path.parent.name)] = path.read_text("utf-8", "replace").replace("\0", " ")
+    return {number: line for number, line in found.items() if word in line}
