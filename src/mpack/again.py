@@ -57,16 +57,18 @@ def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
     """
     if not _repeatable(request):
         return None
-    try:
-        record = json.loads(_path(request).read_bytes())
-        if record["schema"] != _SCHEMA or not _same(record, request, progress):
+    # One lease: what was found to be there is there when it is written.
+    with Store.default().lease():
+        try:
+            record = json.loads(_path(request).read_bytes())
+            if record["schema"] != _SCHEMA or not _same(record, request, progress):
+                return None
+            image = BuiltImage(**{**record["image"], "layers": ()})
+            asked = record["name"]
+            result = dict(record["result"])
+        except (OSError, ValueError, KeyError, TypeError, MpackError):
             return None
-        image = BuiltImage(**{**record["image"], "layers": ()})
-        asked = record["name"]
-        result = dict(record["result"])
-    except (OSError, ValueError, KeyError, TypeError, MpackError):
-        return None
-    return _write(request, image, asked, result, record["warnings"], progress)
+        return _write(request, image, asked, result, record["warnings"], progress)
 
 
 def state_of(request: BuildRequest) -> dict[str, Any]:
@@ -142,14 +144,13 @@ def _path(request: BuildRequest) -> Path:
 
 
 def _same(record: Mapping[str, Any], request: BuildRequest, progress: Progress) -> bool:
-    """True if the record still holds; the artifact is read only if all else does."""
+    """True if the record still holds; the artifact is read only if all else does. The caller holds a lease."""
     store = Store.default()
     if record["code"] != _code(item[0] for item in record["code"]["sources"]):
         return False
-    with store.lease():
-        image = store.image(record["image"]["digest"])
-        if not all(store.has(layer.digest, layer.size) for layer in image.layers):
-            return False
+    image = store.image(record["image"]["digest"])
+    if not all(store.has(layer.digest, layer.size) for layer in image.layers):
+        return False
     return bool(record["inputs"] == _inputs(request, progress, record["inputs"]))
 
 
@@ -248,10 +249,9 @@ def _write(
         docker = Docker.find() if "docker" in request.outputs else Docker.answering()
     targets = [parse_output(text) for text in request.outputs] or default_outputs(docker)
     outputs = []
-    with store.lease():
-        for target in targets:
-            with progress.phase("write", f"writing to {target}"):
-                outputs.append(target.write(image, name, store, docker))
+    for target in targets:
+        with progress.phase("write", f"writing to {target}"):
+            outputs.append(target.write(image, name, store, docker))
     result |= {"image": name, "timings": progress.timings}
     result["layers"] = [{**layer, "cached": True} for layer in result["layers"]]
     result["verified"] = {**result["verified"], "status": "skipped", "reason": "--no-verify"}

@@ -33,9 +33,9 @@ class Build:
     home: Path
     artifact: Path
 
-    def __call__(self, *options: str) -> tuple[dict[str, Any], str, set[str]]:
-        """(what --json printed, what was said, modules imported)."""
-        program = "from mpack.cli.main import run; run()"
+    def __call__(self, *options: str, before: str = "") -> tuple[dict[str, Any], str, set[str]]:
+        """(what --json printed, what was said, modules imported). `before` are statements for the process."""
+        program = f"{before}\nfrom mpack.cli.main import run; run()"
         command = [sys.executable, "-X", "importtime", "-c", program, "build", str(self.artifact), "--json"]
         done = subprocess.run(
             [*command, "--no-verify", "-o", "store", *options],
@@ -117,6 +117,26 @@ def test_a_blob_that_is_gone(build: Build) -> None:
     (build.home / "data" / "store" / "blobs" / "sha256" / model["digest"].removeprefix("sha256:")).unlink()
     made, said, _ = build("-t", "again:1")
     assert SAID not in said and made["digest"] == first["digest"]
+
+
+#: Says, when the image is found to be there and not yet written, whether a garbage collection could take it away.
+ASK = """
+import sys
+from mpack.oci.store import Store
+from mpack.progress import Progress
+say = Progress.say
+def ask(progress, text):
+    with Store.default().alone() as alone:
+        print("removable" if alone else "held", file=sys.stderr)
+    say(progress, text)
+Progress.say = ask
+"""
+
+
+def test_what_was_found_stays_until_it_is_written(build: Build) -> None:
+    """From the check of the blobs to their use nothing can be removed."""
+    _, said, _ = build("-t", "again:1", before=ASK)
+    assert SAID in said and "held" in said and "removable" not in said
 
 
 def test_an_archive(build: Build, tmp_path: Path) -> None:

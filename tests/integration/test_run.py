@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mpack.builders import BuiltImage
 from mpack.images import stored_image
 from mpack.oci.store import Store
 from mpack.sandbox.runc import RuncSandbox
@@ -142,14 +143,17 @@ def test_nothing_outlives_a_killed_run(
 
 @pytest.mark.parametrize(("engine_name", "owner"), [("docker", 1234), ("podman", 0), ("runc", 0), ("runc", 1234)])
 def test_words_and_volumes(engine_name: str, owner: int, images: dict[str, str], mpack: Any, place: Path) -> None:
-    """`predict` of docker-cli writes into the user's directory, as its owner; a fault ends with the image's code."""
-    volume = place / f"volume-{engine_name}-{owner}"
+    """`predict` of docker-cli writes into the user's directory, whatever its name, as its owner; a fault ends with the
+    image's code."""
+    volume = place / f'volume:{engine_name},ro "{owner}"'
     volume.mkdir()
+    link = place / f"volume-{engine_name}-{owner}"
+    link.symlink_to(volume)
     case = json.loads((CASE / "expect.json").read_text())["requests"][0]
     (volume / "x.json").write_text(json.dumps(case["body"]))
     for path in (volume, volume / "x.json"):
         os.chown(path, owner, owner)
-    options = ("--engine", engine_name, "-v", f"{volume}:/volume")
+    options = ("--engine", engine_name, "-v", f"{link}:/volume")
     mpack("run", images["docker-cli"], *options, "--", "predict", "/volume/x.json", "/volume")
     result = volume / "results.json"
     assert json.loads(result.read_text()) == case["answer"] and result.stat().st_uid == owner
@@ -182,13 +186,38 @@ def test_local_is_a_choice(started: Any, mpack: Any, place: Path, mpack_home: Pa
     assert "is none" in mpack("run", "run-rest:1", "--local", code=2).stderr
 
 
-@pytest.mark.parametrize("overlay", [True, False], ids=["overlay", "hard-links"])
-def test_a_sandbox_is_confined(overlay: bool, mpack: Any, mpack_home: Path, tmp_path: Path) -> None:
-    """Nothing can be written but /tmp; no capability, no network; more memory than allowed ends the program."""
+@pytest.fixture(scope="module")
+def base(mpack: Any, mpack_home: Path) -> BuiltImage:
+    """An image with a Python and nothing else."""
     store = Store(mpack_home / "data" / "store")
     if store.find_record("mpack-base:python3.11") is None:
         mpack("base", "build", "--python", "3.11")
-    image = stored_image(store.resolve("mpack-base:python3.11"))
+    return stored_image(store.resolve("mpack-base:python3.11"))
+
+
+#: By processor: clone; add_key, request_key, keyctl, setns, io_uring_setup; clone3.
+CALLS = {"x86_64": (56, (248, 249, 250, 308, 425), 435), "aarch64": (220, (217, 218, 219, 268, 425), 435)}
+#: Calls that the kernel would grant, or refuse with another word than EPERM.
+DENIED = """
+import ctypes, platform
+libc = ctypes.CDLL(None, use_errno=True)
+def refusal(*call):
+    assert libc.syscall(*call) == -1, call
+    return ctypes.get_errno()
+clone, others, clone3 = CALLS[platform.machine()]
+assert refusal(clone, 0x10000000 | 17, 0, 0, 0, 0) == 1
+for number in others:
+    assert refusal(number, 0, 0, 0, 0, 0) == 1, number
+assert refusal(clone3, 0, 0) == 38
+assert libc.unshare(0x10000000) == libc.ptrace(0, 0, 0, 0) == -1
+assert os.spawnlp(os.P_WAIT, "/usr/bin/python3.11", "python3.11", "-c", "") == 0
+""".replace("CALLS", repr(CALLS))
+
+
+@pytest.mark.parametrize("overlay", [True, False], ids=["overlay", "hard-links"])
+def test_a_sandbox_is_confined(overlay: bool, base: BuiltImage, mpack_home: Path, tmp_path: Path) -> None:
+    """Nothing can be written but /tmp; no capability, no network, no new namespace, no keys, no rings; more memory than
+    allowed ends the program; no other user of the machine reads the settings."""
     runc = shutil.which("runc")
     assert runc is not None
     program = (
@@ -200,10 +229,12 @@ def test_a_sandbox_is_confined(overlay: bool, mpack: Any, mpack_home: Path, tmp_
         "assert 'CapEff:\\t0000000000000000' in open('/proc/self/status').read()\n"
         "assert [name for _, name in socket.if_nameindex()] in ([], ['lo']), socket.if_nameindex()\n"
         "assert os.getuid() in (0, 65532)\n"
+        f"{DENIED}"
         "print('confined')"
     )
+    store = Store(mpack_home / "data" / "store")
     sandbox = RuncSandbox(runc, store, Trees(tmp_path / "trees"), Permit(memory=200 << 20))
-    with sandbox.open(image) as box:
+    with sandbox.open(base) as box:
         if not overlay:
             box._bundle.without_overlay()
         done = box.run(["-c", program], entrypoint=["/usr/bin/python3.11"])
@@ -211,4 +242,43 @@ def test_a_sandbox_is_confined(overlay: bool, mpack: Any, mpack_home: Path, tmp_
         done = box.run(["-c", "x = b'x' * (400 << 20); print(len(x))"], entrypoint=["/usr/bin/python3.11"])
         assert done.returncode == 137 or "MemoryError" in done.stderr
         assert done.stdout == b""
+        assert (box._bundle.place / "config.json").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in (tmp_path / "trees").glob("run-*")] == []
+
+
+#: Runs, in runc, a program that handles no signal: the kernel keeps those from process 1 of a container.
+DEAF = """
+import sys
+from pathlib import Path
+from mpack.images import stored_image
+from mpack.oci.store import Store
+from mpack.sandbox.runc import RuncSandbox
+from mpack.sandbox.trees import Trees
+store = Store(Path(sys.argv[1]))
+with RuncSandbox("runc", store, Trees(Path(sys.argv[2]))).open(stored_image(store.image(sys.argv[3]))) as box:
+    box.run(["-c", "import time; time.sleep(600)", sys.argv[2]], entrypoint=["/usr/bin/python3.11"])
+"""
+
+
+def test_what_hears_no_signal_ends_too(base: BuiltImage, mpack_home: Path, tmp_path: Path) -> None:
+    """After SIGKILL of mpack the container is killed, and nothing of it runs on."""
+    words = [str(mpack_home / "data" / "store"), str(tmp_path), str(base.digest)]
+    process = subprocess.Popen([sys.executable, "-c", DEAF, *words])
+    try:
+        until(lambda: any(line.startswith("/usr/bin/python3.11") for line in running(str(tmp_path)).values()))
+        process.kill()
+        process.wait()
+        until(lambda: running(str(tmp_path)) == {})
+    finally:
+        for number in running(str(tmp_path)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+
+def running(word: str) -> dict[int, str]:
+    """Processes that have the word in their command line."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found[int(path.parent.name)] = path.read_text("utf-8", "replace").replace("\0", " ")
+    return {number: line for number, line in found.items() if word in line}

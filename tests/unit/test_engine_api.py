@@ -106,6 +106,8 @@ def test_absent(serve: Serve) -> None:
         (http("200 OK", '{"errorDetail":{},"error":"invalid tar header"}'), "engine-failed", "invalid tar header"),
         (http("200 OK", '{"error":"write /x: no space left on device"}'), "disk-full", "no space left"),
         (http("200 OK", '{"stream":"Load', chunked=True)[:-12], "engine-unavailable", "broke off"),
+        (http("200 OK", '{"stream":"Loaded image: a:1"}')[:-9], "engine-unavailable", "broke off"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: ?\r\n\r\n{}", "engine-unavailable", "broke off"),
         (b"", "engine-unavailable", "broke off"),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mpack.cli.run import is_artifact, parse_env, parse_volume
+from mpack.cli.run import is_artifact, is_mpacks, parse_env, parse_volume
 from mpack.errors import EnvironmentFault, UsageError
 from mpack.run import Started
 from mpack.run.follow import follow, is_ready
@@ -34,6 +34,9 @@ TRITON = {"ExposedPorts": {"8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {}}, "Env
         ({**TRITON, "Env": ["MPACK_PORT=8001"]}, {}, (8001, 8000, 8002)),
         ({"ExposedPorts": {"53/udp": {}, "80": {}}}, {}, (80,)),
         ({"Env": ["MPACK_PORT=5000"]}, {}, ()),
+        ({"ExposedPorts": {"99999/tcp": {}, "²/tcp": {}, "0/tcp": {}, f"{'9' * 5000}": {}, "80/tcp": {}}}, {}, (80,)),
+        ({"ExposedPorts": {"80/tcp": {}}, "Env": ["MPACK_PORT=²"]}, {"MPACK_PORT": "81"}, (81, 80)),
+        ({"ExposedPorts": {"80/tcp": {}}, "Env": ["MPACK_PORT=80"]}, {"MPACK_PORT": "65536"}, (80,)),
         ({}, {}, ()),
     ],
 )
@@ -90,6 +93,12 @@ def test_image_or_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "model").mkdir()
     names = ("model", "./gone", "https://h/x.zip", "wine:1", "sha256:abc", "host:5000/a/b:1")
     assert [is_artifact(name) for name in names] == [True, True, True, False, False, False]
+
+
+def test_images_of_mpack() -> None:
+    """By the packager's label; the others are warned of where they get this machine's network."""
+    assert is_mpacks({"Labels": {"dev.mpack.packager": "docker-rest"}})
+    assert not any(is_mpacks(config) for config in ({}, {"Labels": None}, {"Labels": {"dev.mpack.base": "x"}}))
 
 
 @contextmanager

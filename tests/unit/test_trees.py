@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mpack.errors import EnvironmentFault
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.layer import TAR, Layer
 from mpack.oci.rootfs import unpack
@@ -103,7 +105,7 @@ def test_shared_and_linked(store: Store, trees: Trees, tmp_path: Path) -> None:
         assert (tmp_path / "laid/usr/lib/x").samefile(one[0] / "usr/lib/x")
 
 
-@pytest.mark.parametrize("harm", ["content", "missing", "mode", "note"])
+@pytest.mark.parametrize("harm", ["content", "missing", "mode", "note", *(["owner"] if os.getuid() == 0 else [])])
 def test_what_is_not_as_it_was_is_made_again(harm: str, store: Store, trees: Trees) -> None:
     """A tree that was edited, lost a file or its note is never used."""
     image = image_of(store, BASE)
@@ -116,10 +118,12 @@ def test_what_is_not_as_it_was_is_made_again(harm: str, store: Store, trees: Tre
         victim.unlink()
     elif harm == "mode":
         victim.chmod(0o600)
+    elif harm == "owner":
+        os.chown(victim, 1, 1)
     else:
         (root.parent / "tree.json").write_text("{")
     with trees.hold(image) as (root,):
-        assert files_below(root) == before
+        assert files_below(root) == before and (root / "usr/lib/x").stat().st_uid == os.getuid()
     assert [path.name for path in trees.directory.iterdir()] == [root.parent.name]
 
 
@@ -173,3 +177,49 @@ def test_a_lock_is_on_the_directory_of_that_name(tmp_path: Path) -> None:
     lock = locked(place, fcntl.LOCK_SH)
     assert lock is not None and locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB) is None
     os.close(lock)
+
+
+def descend(place: Path, levels: int) -> None:
+    """Directories in one another below `place`, deeper than a path may be long, each closed to writing."""
+    here = os.open(place, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("deep", dir_fd=here)
+        there = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=there))
+        os.fchmod(here, 0o500)
+        os.close(here)
+        here = there
+    os.close(here)
+
+
+def test_any_depth_is_removed(tmp_path: Path) -> None:
+    """Neither depth nor the length of a path keeps a directory; what links lead to stays; no descriptor leaks."""
+    (tmp_path / "kept").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    with scratch(tmp_path / "trees") as work:
+        (work / "link").symlink_to(tmp_path / "kept")
+        (work / "below").mkdir()
+        descend(work / "below", 3000)
+    left = tmp_path / "trees" / "run-left"
+    left.mkdir()
+    descend(left, 3000)
+    assert sweep(tmp_path / "trees") == 1
+    assert list((tmp_path / "trees").iterdir()) == [] and (tmp_path / "kept").is_dir()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOLCK, errno.EMFILE])
+def test_a_lock_that_is_refused_is_an_error(refusal: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No endless loop: the reason and what to do, no directory left, and a sweep goes on."""
+    (tmp_path / "run-old").mkdir()
+
+    def refuse(*_: object) -> int:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(*((fcntl, "flock") if refusal == errno.ENOLCK else (os, "open")), refuse)
+    with pytest.raises(EnvironmentFault, match=os.strerror(refusal)) as caught, scratch(tmp_path):
+        pass
+    assert caught.value.code == "disk-unwritable" and "MPACK_HOME" in caught.value.hint
+    assert sweep(tmp_path) == 0
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["run-old"]

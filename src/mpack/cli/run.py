@@ -43,8 +43,9 @@ def command(
 ) -> int:
     """Run IMAGE (of the store, an engine or a registry), or an image built of ARTIFACT, until it ends or Ctrl-C.
 
-    It serves on loopback alone. WORDS stand for the image's command, as `predict IN OUT` of docker-cli. The exit code
-    is the program's.
+    A server of mpack's is told to listen on loopback alone; podman and runc share this machine's network with the
+    image, docker does not. WORDS stand for the image's command, as `predict IN OUT` of docker-cli. The exit code is the
+    program's.
     """
     settings = parse_env(env)
     mounts = tuple(map(parse_volume, volumes))
@@ -81,6 +82,8 @@ def run_image(
 
         reference = build(request, Progress(BUILD_PHASES)).image.id
     image, config = chosen.image(reference, request.options.platform, say)
+    if chosen.name != "docker" and not is_mpacks(config):
+        say(f"warning: no packager of mpack made {request.location}, and {chosen.name} gives it this machine's network")
     ports = {} if words else host_ports(container_ports(config, env), port)
     if port is not None and not ports:
         raise UsageError("usage", f"--port has no meaning: {request.location} serves nothing here.")
@@ -122,6 +125,11 @@ def run_local(request: BuildRequest, words: tuple[str, ...], port: int | None, e
 def is_artifact(text: str) -> bool:
     """True for what is a path or an address; anything else is the name of an image."""
     return "://" in text or Path(text).exists() or text.startswith(("/", "./", "../"))
+
+
+def is_mpacks(config: Mapping[str, Any]) -> bool:
+    """True if the image of a `config` object says that a packager of mpack's made it, and so hears its settings."""
+    return "dev.mpack.packager" in (config.get("Labels") or {})
 
 
 def parse_env(pairs: tuple[str, ...]) -> dict[str, str]:

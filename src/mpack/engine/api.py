@@ -125,6 +125,9 @@ def _answer(received: bytes) -> Answer:
         raise ConnectionError("the engine broke off")
     if b"transfer-encoding: chunked" in lines[1:]:
         body = _unchunked(body)
+    for name, _, value in (line.partition(b":") for line in lines[1:]):
+        if name == b"content-length" and value.strip() != b"%d" % len(body):
+            raise ConnectionError("the engine broke off")
     return Answer(int(words[1]), body)
 
 

@@ -11,7 +11,7 @@ from mpack.errors import EnvironmentFault
 from mpack.oci.store import Store
 from mpack.run import Started, Wish
 from mpack.run.containers import acting_user
-from mpack.run.ports import host_network_env, on_the_host
+from mpack.run.ports import host_network_env, number, on_the_host
 from mpack.sandbox import SANDBOX_UID
 from mpack.sandbox.bundle import open_bundle
 from mpack.sandbox.runc import runc_failed
@@ -20,6 +20,8 @@ from mpack.sandbox.trees import Trees
 
 #: What a program needs to find other machines.
 _NAMES = ("/etc/resolv.conf", "/etc/hosts")
+#: The last number that is a user's; the one after it means none.
+_MOST_UID = 2**32 - 2
 
 
 @contextmanager
@@ -41,16 +43,16 @@ def run_in_runc(runc: str, store: Store, wish: Wish) -> Iterator[Started]:
         bundle.prepare(argv, permit)
         if not bundle.can_start() and bundle.without_overlay():
             bundle.prepare(argv, permit)
-        process, kill = bundle.start(stdin=subprocess.DEVNULL)
 
         def fault() -> EnvironmentFault | None:
             reason = bundle.fault()
             return None if reason is None else runc_failed(reason)
 
-        try:
-            yield Started(process, kill, fault)
-        finally:
-            kill()
+        with bundle.start(stdin=subprocess.DEVNULL) as (process, kill):
+            try:
+                yield Started(process, kill, fault)
+            finally:
+                kill()
 
 
 def _environment(wish: Wish) -> list[str]:
@@ -61,5 +63,6 @@ def _environment(wish: Wish) -> list[str]:
 
 def _user(wish: Wish) -> tuple[int, int]:
     """The image's user where it is a number, else the sandbox's."""
-    uid, _, gid = str(wish.config.get("User") or "").partition(":")
-    return (int(uid), int(gid) if gid.isdigit() else int(uid)) if uid.isdigit() else (SANDBOX_UID, SANDBOX_UID)
+    user, _, group = str(wish.config.get("User") or "").partition(":")
+    uid, gid = number(user, _MOST_UID), number(group, _MOST_UID)
+    return (SANDBOX_UID, SANDBOX_UID) if uid is None else (uid, uid if gid is None else gid)

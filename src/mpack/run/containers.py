@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import resource
 import subprocess
@@ -21,6 +23,7 @@ from mpack.run.ports import LOOPBACK, host_network_env, on_the_host
 from mpack.sandbox import PIDS, SANDBOX_UID, TMP_BYTES
 from mpack.sandbox.pipes import die_with_parent
 from mpack.sandbox.scratch import LOADED, scratch, sweep
+from mpack.sandbox.spec import Mount
 from mpack.sandbox.trees import Trees
 from mpack.targets.docker import load_image
 
@@ -84,7 +87,7 @@ def _container(
     argv = [client, "run", "--rm", f"--name={name}", f"--label={RUN_LABEL}={os.getpid()}", "--read-only"]
     argv += ["--cap-drop=ALL", "--security-opt=no-new-privileges", f"--pids-limit={PIDS}"]
     argv += [f"--tmpfs=/tmp:rw,nosuid,nodev,size={TMP_BYTES}", f"--env-file={work / 'env'}", *_user(wish), *options]
-    argv += [f"--volume={item.source}:{item.target}{':ro' if item.read_only else ''}" for item in wish.mounts]
+    argv += [f"--mount={_mount(item)}" for item in wish.mounts]
     process = subprocess.Popen(
         [*argv, image, *command], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent
     )
@@ -113,6 +116,19 @@ def _container(
         yield Started(process, kill, fault)
     finally:
         kill()
+
+
+def _mount(mount: Mount) -> str:
+    """One line of CSV, as engines read it: a path may have any character."""
+    line = io.StringIO()
+    fields = [
+        "type=bind",
+        f"source={mount.source}",
+        f"target={mount.target}",
+        *(["readonly"] if mount.read_only else []),
+    ]
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()
 
 
 def _user(wish: Wish) -> list[str]:

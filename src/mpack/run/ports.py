@@ -12,18 +12,25 @@ from mpack.errors import EnvironmentFault
 LOOPBACK = "127.0.0.1"
 #: The setting of mpack's runtime for the port of HTTP; the other ports of an image are flags of its command.
 HTTP = "MPACK_PORT"
-_FLAG = re.compile(r"(--[a-z-]*port=)(\d+)")
+_FLAG = re.compile(r"(--[a-z-]*port=)([0-9]{1,5})")
+_MOST_PORT = 65_535
 
 
 def container_ports(config: Mapping[str, Any], env: Mapping[str, str]) -> tuple[int, ...]:
     """The TCP ports that an image listens on, HTTP's first. `env` wins over that of its `config` object."""
     exposed = [key.partition("/") for key in config.get("ExposedPorts") or {}]
-    ports = {int(number) for number, _, kind in exposed if kind in ("", "tcp") and number.isdigit()}
+    ports = {port for text, _, kind in exposed if kind in ("", "tcp") and (port := number(text, _MOST_PORT))}
     built = dict(item.partition("=")[::2] for item in config.get("Env") or ()).get(HTTP, "")
-    http = env.get(HTTP) or built
-    if not ports or not http.isdigit():
+    http = number(env.get(HTTP) or built, _MOST_PORT)
+    if not ports or not http:
         return tuple(sorted(ports))
-    return (int(http), *sorted(ports - {int(http), int(built or 0)}))
+    return (http, *sorted(ports - {http, number(built, _MOST_PORT) or 0}))
+
+
+def number(text: str, most: int) -> int | None:
+    """A decimal number from 0 to `most`; None for any other text, as an image may have anything there."""
+    found = int(text) if re.fullmatch("[0-9]{1,10}", text) else None
+    return found if found is not None and found <= most else None
 
 
 def host_ports(ports: Sequence[int], wanted: int | None) -> dict[int, int]:

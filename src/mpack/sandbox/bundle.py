@@ -18,7 +18,7 @@ from mpack.oci.files import disk_faults
 from mpack.oci.image import OciImage
 from mpack.oci.store import Store
 from mpack.sandbox.farm import lay
-from mpack.sandbox.pipes import die_with_parent
+from mpack.sandbox.pipes import after_death, die_with_parent
 from mpack.sandbox.scratch import STATE, scratch, sweep
 from mpack.sandbox.spec import Permit, mount_points, runtime_spec
 from mpack.sandbox.trees import Trees
@@ -48,28 +48,35 @@ class Bundle:
         if not root:
             self._link_rootfs(points)
         spec = runtime_spec(argv, self.config, root, permit, rootless=rootless)
-        (self.place / "config.json").write_text(json.dumps(spec))
+        # Its settings may be secrets, and the directory is open to whom the container runs as.
+        descriptor = os.open(self.place / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(spec, file)
 
-    def start(self, **streams: Any) -> tuple[subprocess.Popen[bytes], Callable[[], None]]:
+    @contextmanager
+    def start(self, **streams: Any) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], None]]]:
         """Starts what was prepared: runc as a process that passes signals on and ends with the container's exit code,
-        and a function that kills the container. The container ends with this process."""
+        and a function that kills the container. Where this process ends before the context does, however it ends, the
+        container gets SIGTERM, and SIGKILL two seconds later."""
         name = f"mpack-{uuid.uuid4().hex[:12]}"
         base = [self.runc, "--root", str(self.place / STATE), "--log", str(self.place / _LOG), "--log-format", "json"]
         (self.place / _LOG).unlink(missing_ok=True)
-        process = subprocess.Popen(
-            [*base, "run", "--bundle", str(self.place), name],
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-            **streams,
-        )
+        delete = [*base[:3], "delete", "--force", name]
+        with after_death(self.place / STATE / name, delete):
+            process = subprocess.Popen(
+                [*base, "run", "--bundle", str(self.place), name],
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+                **streams,
+            )
 
-        def kill() -> None:
-            subprocess.run([*base[:3], "delete", "--force", name], capture_output=True, check=False)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-            process.kill()
+            def kill() -> None:
+                subprocess.run(delete, capture_output=True, check=False)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(5)
+                process.kill()
 
-        return process, kill
+            yield process, kill
 
     def can_start(self) -> bool:
         """True if runc makes a container of what was prepared; its program is not started."""

@@ -7,8 +7,9 @@ import ctypes
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 #: Bytes of stdout that a sandbox may write: byte code of the largest environments is a third of it. The last bytes
@@ -19,11 +20,36 @@ STDERR_KEPT = 1 << 20
 TIMED_OUT, FLOODED = 124, 125
 _SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
+#: A shell that waits for the end of its input, gives two seconds, and runs a command if a directory is there still.
+_AFTER_DEATH = 'read -r _; sleep 2; [ ! -d "$0" ] || exec "$@"'
 
 
 def die_with_parent() -> None:
     """In a child before exec: SIGTERM when the parent ends, however it ends."""
     _LIBC.prctl(_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def after_death(directory: Path, command: Sequence[str]) -> Iterator[None]:
+    """While it lasts a watcher runs the command when this process has ended, however it ends, and `directory` is there.
+
+    For what a signal to a child does not end: process 1 of a container ignores those that it does not handle.
+    """
+    nothing = subprocess.DEVNULL
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", _AFTER_DEATH, str(directory), *command],
+        stdin=subprocess.PIPE,
+        stdout=nothing,
+        stderr=nothing,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watcher.kill()
+        watcher.wait()
+        assert watcher.stdin is not None
+        watcher.stdin.close()
 
 
 @dataclass(frozen=True)

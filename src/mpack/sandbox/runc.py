@@ -46,8 +46,8 @@ class RuncBox:
         argv = [*(entrypoint or self._bundle.config.get("Entrypoint") or ()), *args]
         self._bundle.prepare(argv, self._permit)
         pipe = subprocess.PIPE
-        process, kill = self._bundle.start(stdin=pipe, stdout=pipe, stderr=pipe)
-        done = exchange(process, kill, stdin, timeout)
+        with self._bundle.start(stdin=pipe, stdout=pipe, stderr=pipe) as (process, kill):
+            done = exchange(process, kill, stdin, timeout)
         fault = self._bundle.fault() if done.returncode != 0 else None
         if fault is None:
             return Completed(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))

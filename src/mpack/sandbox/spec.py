@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpack.sandbox import PIDS, SANDBOX_UID, TMP_BYTES, memory_limit
+from mpack.sandbox.seccomp import seccomp_filter
 
 _MASKED = (
     "/proc/acpi",
@@ -62,6 +63,9 @@ def runtime_spec(
         "maskedPaths": list(_MASKED),
         "readonlyPaths": list(_READ_ONLY),
     }
+    denied = seccomp_filter()
+    if denied is not None:
+        linux["seccomp"] = denied
     limits: list[dict[str, Any]] = []
     if rootless:
         linux["uidMappings"] = [{"containerID": 0, "hostID": os.getuid(), "size": 1}]

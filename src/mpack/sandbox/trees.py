@@ -4,8 +4,9 @@
                                                 laid one upon another
     <cache>/trees/<uid>/run-…                   work under way (`mpack.sandbox.scratch`)
 
-A tree appears whole or not at all, and each use compares its listing (kinds, modes, sizes, times) with the recorded
-one; a tree that is not as it was is made again. Whoever uses one holds a shared lock on it, and pruning passes it over.
+A tree appears whole or not at all, and each use compares its listing (kinds, modes, owners, sizes, times) with the
+recorded one; a tree that is not as it was is made again. Whoever uses one holds a shared lock on it, and pruning passes
+it over.
 """
 
 # ruff: noqa: PTH112, PTH114 - os.path, not pathlib: thousands of files
@@ -120,7 +121,8 @@ class Trees:
             if not alone:
                 remove(root)
                 root.mkdir()
-            note = {"alone": alone, "listing": _listing(root)[0], "bytes": _usage(root)}
+            listing, _, size = _listing(root)
+            note = {"alone": alone, "listing": listing, "bytes": size}
             with disk_faults("Keeping an unpacked layer", self.directory):
                 (made / _NOTE).write_text(json.dumps(note))
                 with suppress(FileExistsError):
@@ -152,7 +154,7 @@ def _rename(made: Path, place: Path) -> None:
 def _read(place: Path) -> _Tree | None:
     try:
         note = json.loads((place / _NOTE).read_bytes())
-        listing, links = _listing(place / _ROOT)
+        listing, links, _ = _listing(place / _ROOT)
         if listing != note["listing"]:
             return None
         return _Tree(place / _ROOT, bool(note["alone"]), links)
@@ -160,10 +162,12 @@ def _read(place: Path) -> _Tree | None:
         return None
 
 
-def _listing(root: Path) -> tuple[str, tuple[str, ...]]:
-    """A digest over every entry's path, mode, size and time of change of content, and the symbolic links."""
+def _listing(root: Path) -> tuple[str, tuple[str, ...], int]:
+    """A digest over every entry's path, mode, owner, size and time of change of content; the symbolic links; the bytes
+    of all files."""
     lines: list[str] = []
     links: list[str] = []
+    size = 0
     todo = [(str(root), "")]
     while todo:
         directory, inside = todo.pop()
@@ -175,20 +179,17 @@ def _listing(root: Path) -> tuple[str, tuple[str, ...]]:
         for item in found:
             status, path = item.stat(follow_symlinks=False), inside + item.name
             mode = status.st_mode
+            line = f"{path} {mode} {status.st_uid} {status.st_gid}"
             if stat.S_ISDIR(mode):
                 todo.append((item.path, path + "/"))
-                lines.append(f"{path} {mode}")
+                lines.append(line)
                 continue
-            lines.append(f"{path} {mode} {status.st_size} {status.st_mtime_ns}")
+            size += status.st_size
+            lines.append(f"{line} {status.st_size} {status.st_mtime_ns}")
             if stat.S_ISLNK(mode):
                 links.append(path)
     text = "\0".join(sorted(lines)).encode("utf-8", "surrogateescape")
-    return hashlib.sha256(text).hexdigest(), tuple(links)
-
-
-def _usage(root: Path) -> int:
-    found = (f"{place}/{name}" for place, _, names in os.walk(root) for name in names)
-    return sum(os.lstat(path).st_size for path in found)
+    return hashlib.sha256(text).hexdigest(), tuple(links), size
 
 
 def _clash(trees: Sequence[_Tree]) -> bool:
@@ -205,8 +206,10 @@ def _clash(trees: Sequence[_Tree]) -> bool:
 def _prune(place: Path) -> None:
     lock = locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if lock is not None:
-        remove(place)
-        os.close(lock)
+        try:
+            remove(place)
+        finally:
+            os.close(lock)
 
 
 def _bytes(place: Path) -> int:
