@@ -342,3 +342,12 @@ def test_hiding_again_and_again_is_quick(store: Store) -> None:
     start = time.process_time()
     files = read_files(image, lambda path: False)
     assert time.process_time() - start < 20 and len(files) == 10_002
+
+
+def test_directories_nobody_names_count(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entry can need hundreds of directories: they count as entries."""
+    monkeypatch.setattr("mpack.oci.rootfs.ENTRIES_LIMIT", 1000)
+    target = tmp_path / "root"
+    target.mkdir()
+    with pytest.raises(InputError, match="or 1000 files"):
+        unpack(image_of(store, layer_tar(*(("f", f"{n}/" + "d/" * 200 + "f", 1) for n in range(10)))), target)

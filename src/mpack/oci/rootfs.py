@@ -23,12 +23,12 @@ __all__ = ["Files", "read_files", "unpack", "unpack_layer"]
 
 #: Bytes and entries that an image may unpack to.
 BYTES_LIMIT = 100 << 30
-ENTRIES_LIMIT = 2_000_000
+ENTRIES_LIMIT = 1_000_000
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _MAX_LINKS = 40
-#: Names that may be looked up to find where entries go: an image of 200,000 files needs about a tenth.
-_MAX_STEPS = 20_000_000
+#: Names that may be looked up to find where entries go: an image of 200,000 files needs about a fifth.
+_MAX_STEPS = 10_000_000
 
 
 def unpack(image: OciImage, directory: Path) -> None:
@@ -111,7 +111,10 @@ class _Root:
         self._bytes += member.size
         self._entries += 1
         if self._bytes > BYTES_LIMIT or self._entries > ENTRIES_LIMIT:
-            raise InputError("base-unsuitable", f"The image {image.id} unpacks to more than {BYTES_LIMIT} bytes.")
+            raise InputError(
+                "base-unsuitable",
+                f"The image {image.id} unpacks to more than {BYTES_LIMIT} bytes or {ENTRIES_LIMIT} files.",
+            )
 
     def _parent(self, parts: tuple[str, ...], fresh: set[Path], image: OciImage) -> Path:
         """The real directory of a path in the image, made where it is missing."""
@@ -122,6 +125,7 @@ class _Root:
         missing = place
         while not missing.is_dir():
             self.alone = False
+            self._entries += 1
             fresh.add(missing)
             if missing.is_symlink() or missing.exists():
                 missing.unlink()
