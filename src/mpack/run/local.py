@@ -86,9 +86,17 @@ def find_python(minor: str) -> tuple[str, str]:
             f"The model needs Python {minor}, and there is no python{minor} on PATH.",
             "Install it, or run the model in a container: without --local.",
         )
-    asked = "import platform; print(platform.python_version())"
-    done = subprocess.run([found, "-I", "-c", asked], capture_output=True, text=True, check=True)
-    return str(Path(found).resolve()), done.stdout.strip()
+    # Asked, not guessed from the path: the program of that name may be a script that starts the interpreter (pyenv).
+    asked = "import os, platform, sys; print(platform.python_version(), os.path.realpath(sys.executable))"
+    done = subprocess.run([found, "-I", "-c", asked], capture_output=True, text=True)
+    version, _, interpreter = done.stdout.strip().partition(" ")
+    if done.returncode or not interpreter:
+        raise EnvironmentFault(
+            "tool-missing",
+            f"The model needs Python {minor}, and {found} does not start: {done.stderr.strip()[-300:]}",
+            f"Put a Python {minor} that works on PATH, or run the model in a container: without --local.",
+        )
+    return interpreter, version
 
 
 def _lay_out(plan: ImagePlan, contents: Contents, work: Path) -> None:
