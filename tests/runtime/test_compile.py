@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio.events
+import inspect
 import io
+import logging.config
 import marshal
 import os
 import subprocess
@@ -11,6 +15,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import mpack_runtime
 import pytest
 
 ALPHA = """
@@ -49,8 +54,15 @@ def write(root: Path) -> list[str]:
 
 def run(paths: list[str], *options: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "mpack_runtime.compile", *options]
-    text = "\n".join([*paths, ""]).encode()
-    return subprocess.run(command, input=text, capture_output=True, check=False, env={**os.environ, **env})
+    return subprocess.run(command, input=tarred(paths), capture_output=True, check=False, env={**os.environ, **env})
+
+
+def tarred(paths: list[str]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", dereference=True) as tar:
+        for path in paths:
+            tar.add(path)
+    return stream.getvalue()
 
 
 def members(data: bytes) -> dict[str, bytes]:
@@ -66,6 +78,45 @@ def test_two_orders_give_the_same_bytes(tmp_path: Path) -> None:
     assert first.stdout == second.stdout
     half = members(run(paths[::2]).stdout)
     assert len(half) == 4 and half.items() <= members(first.stdout).items()
+
+
+#: Two classes whose constant sets have the same strings, names among them; and a class in a class.
+SETS = """
+class One:
+    allowed = choose({"constant", "adaptive", "optimal"})
+class Two:
+    allowed = choose({"constant", "adaptive", "optimal"})
+    class Inner:
+        pass
+"""
+STATE = """
+import hashlib, sys
+sys.path.insert(0, sys.argv[1])
+from mpack_runtime.compile import compile_source
+kept = []
+for path in sys.argv[3:]:
+    if sys.argv[2] == "used":
+        import decimal, http.client, pickle, sqlite3, unittest, xml.dom.minidom
+        kept.append(compile(open(path, "rb").read(), path, "exec"))
+    print(hashlib.sha256(compile_source(path, open(path, "rb").read())).hexdigest())
+"""
+
+
+def test_the_state_of_the_process_has_no_say(tmp_path: Path) -> None:
+    """In a fresh process and in one that holds a thousand modules' strings, the same sources in another order."""
+    sources = [argparse.__file__, asyncio.events.__file__, inspect.__file__, logging.config.__file__]
+    sources += [tarfile.__file__, str(tmp_path / "sets.py")]
+    (tmp_path / "sets.py").write_text(SETS)
+    root = str(Path(mpack_runtime.__file__).parents[1])
+
+    def hashes(state: str, paths: list[str]) -> list[str]:
+        command = [sys.executable, "-S", "-c", STATE, root, state, *paths]
+        env = {**os.environ, "PYTHONHASHSEED": "0"}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
+
+    fresh = hashes("fresh", sources)
+    assert len(set(fresh)) == len(sources)
+    assert hashes("used", sources[::-1])[::-1] == fresh
 
 
 def test_interpreter_takes_the_code_without_checking_the_source(tmp_path: Path) -> None:
@@ -93,12 +144,16 @@ def test_members_hold_nothing_that_varies(tmp_path: Path) -> None:
 
 
 def test_a_source_that_fails_is_named(tmp_path: Path) -> None:
-    """A missing file and a syntax error end with 1 and the path on stderr."""
-    broken = tmp_path / "broken.py"
-    broken.write_text("def (:\n")
-    for path in (str(broken), str(tmp_path / "missing.py")):
-        result = run([path])
-        assert result.returncode == 1 and path.encode() in result.stderr
+    """A syntax error and a null byte end with 1 and the path on stderr; so does what is no tar."""
+    paths = write(tmp_path)
+    for text in ("def (:\n", "x = 1\0"):
+        broken = tmp_path / "broken.py"
+        broken.write_text(text)
+        result = run([*paths, str(broken)])
+        assert result.returncode == 1 and str(broken).encode() in result.stderr
+    command = [sys.executable, "-m", "mpack_runtime.compile"]
+    result = subprocess.run(command, input=b"no tar" * 200, capture_output=True, check=False)
+    assert result.returncode == 1 and b"Byte code: " in result.stderr
 
 
 DOCUMENTED = """'''The module.

@@ -21,7 +21,6 @@ from mpack.sandbox.codecache import CodeCache
 from mpack.sandbox.compiler import SandboxCompiler, cached_path
 
 IMAGE = BuiltImage("sha256:1", this_platform(), "embedded", "store", (), 0, "sha256:2")
-WORKPLACE = replace(IMAGE, id="sha256:3")
 SOURCES = Bytecode("3.11.2", ("/usr/lib/python3.11/a.py",))
 #: A cache that nothing can be written to: every compile is a real one.
 CACHE = CodeCache(Path("/dev/null/none"))
@@ -29,8 +28,10 @@ COMPILED = "usr/lib/python3.11/__pycache__/a.cpython-311.pyc"
 
 
 def run(compiler: SandboxCompiler, image: BuiltImage, code: Bytecode, sha256: str = "0" * 64) -> Mapping[str, bytes]:
-    """Compiles; where a workplace is asked for, it is WORKPLACE."""
-    return compiler.compile(image, code, dict.fromkeys(code.sources, sha256), lambda missing: WORKPLACE)
+    """Compiles sources that are all "x = 1"."""
+    return compiler.compile(
+        image, code, dict.fromkeys(code.sources, sha256), lambda paths: dict.fromkeys(paths, b"x = 1")
+    )
 
 
 class FakeSandbox:
@@ -74,7 +75,11 @@ def test_compile() -> None:
     """The sources go in by stdin, the byte code comes out by absolute path."""
     sandbox = FakeSandbox([COMPILED])
     assert run(SandboxCompiler(sandbox, CACHE), IMAGE, SOURCES) == {"/" + COMPILED: b"code"}
-    assert (sandbox.stdin, sandbox.opened) == (b"/usr/lib/python3.11/a.py", [WORKPLACE.id])
+    assert sandbox.opened == [IMAGE.id]
+    with tarfile.open(fileobj=io.BytesIO(sandbox.stdin)) as archive:
+        (member,) = archive
+        assert member.name == "usr/lib/python3.11/a.py"
+        assert archive.extractfile(member).read() == b"x = 1"  # type: ignore[union-attr]
 
 
 def test_foreign_platform() -> None:

@@ -7,7 +7,7 @@ A layer is made once for what it is made from and then taken from the store's ca
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,7 +46,7 @@ class Compiler(Protocol):
         image: BuiltImage,
         bytecode: Bytecode,
         hashes: Mapping[str, str],
-        workplace: Callable[[Sequence[str]], BuiltImage],
+        read: Callable[[Iterable[str]], Mapping[str, bytes]],
     ) -> Mapping[str, bytes]:
         """Absolute .pyc path -> bytes; see `mpack.sandbox.compiler`."""
 
@@ -144,15 +144,11 @@ class EmbeddedBuilder:
         from mpack.builders.sources import Sources
 
         sources = Sources(self._store, self._wheels, plan, base, bytecode.sources, contents)
-        draft = self._image(plan, base, made)
-
-        def workplace(missing: Sequence[str]) -> BuiltImage:
-            layer = self._write("runtime", [*venv_entries(plan), *sources.entries(missing)], sources.directories)
-            some = [_Made(layer, False)]
-            return _built(self._image(plan, base, some), base, some)
-
-        files = self._compiler.compile(_built(draft, base, made), bytecode, sources.hashes, workplace)
-        self._forget_draft(draft)
+        runtime = next(tree for tree in plan.trees if tree.kind == "runtime")
+        place = [self._trees(plan, [runtime], contents, with_venv=True)]
+        image = _built(self._image(plan, base, place), base, place)
+        files = self._compiler.compile(image, bytecode, sources.hashes, sources.read)
+        self._forget_draft(self._image(plan, base, made))
         # Where a directory of the path is a link, a layer with that directory in it would replace the link.
         placed = {sources.place(path): data for path, data in files.items()}
         return self._write("bytecode", bytes_entries(placed), sources.directories)

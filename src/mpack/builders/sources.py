@@ -8,15 +8,13 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 
 from mpack.builders.wheels import WheelLayers
-from mpack.contents import Contents
-from mpack.errors import InputError
+from mpack.contents import Contents, sha256_bytes
+from mpack.errors import EnvironmentFault, InputError, MpackError
 from mpack.oci.image import OciImage, Unzipped
-from mpack.oci.layer import Directory, Entry, Layer, tree_entries
+from mpack.oci.layer import Directory, Layer, tree_entries
 from mpack.oci.rootindex import Files, read_files
 from mpack.oci.store import Store
 from mpack.plan import ImagePlan
-
-_RUNTIME = "runtime"
 
 
 class Sources:
@@ -34,9 +32,10 @@ class Sources:
         wanted = set(paths)
         self._store = store
         self._wheels = {path: item for path, item in wheels.hashes(plan, contents).items() if path in wanted}
-        trees = [(tree.kind, entry) for tree in plan.trees for entry in tree_entries(tree, contents)]
-        self._runtime = {entry.path: entry for kind, entry in trees if kind == _RUNTIME}
-        self._trees = {entry.path: entry for _, entry in trees if entry.path in wanted}
+        self._kept = wheels.sources
+        self._contents = contents
+        trees = [entry for tree in plan.trees for entry in tree_entries(tree, contents)]
+        self._trees = {entry.path: entry for entry in trees if entry.path in wanted}
         self._base = _base_files(base, wanted.difference(self._wheels, self._trees))
         self.directories: Mapping[str, Directory] = {
             path: Directory(node.mode, node.uid, node.gid)
@@ -49,18 +48,41 @@ class Sources:
         """Where a file of that path really stands: links among the base's directories are followed."""
         return self._base.place(path)
 
-    def entries(self, paths: Iterable[str]) -> list[Entry]:
-        """The files of these paths that the base does not have, and the whole runtime."""
-        found = dict(self._runtime)
+    def read(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of these sources. Raises InputError artifact-changed or EnvironmentFault store-corrupt for others
+        than their hashes say.
+        """
+        found: dict[str, bytes] = {}
         layers: dict[Layer, set[str]] = {}
         for path in paths:
             if path in self._trees:
-                found[path] = self._trees[path]
+                with self._contents.open(self.hashes[path]) as stream:
+                    found[path] = stream.read()
+            elif path in self._kept:
+                found[path] = self._kept[path]
             elif path in self._wheels:
                 layers.setdefault(self._wheels[path][1], set()).add(path)
+            else:
+                found[path] = self._base.read(path) or b""
         for layer, wanted in layers.items():
-            found.update(self._read(layer, wanted))
-        return list(found.values())
+            found.update(self._from_layer(layer, wanted))
+        for path in paths:
+            if sha256_bytes(found.get(path, b"")) != self.hashes[path]:
+                raise self._unlike(path)
+        return found
+
+    def _unlike(self, path: str) -> MpackError:
+        if path in self._trees:
+            return InputError(
+                "artifact-changed",
+                f"{path} changed while the image was built.",
+                "Build again when nothing writes to the artifact.",
+            )
+        return EnvironmentFault(
+            "store-corrupt",
+            f"The layer that has {path} in the image store holds other bytes than were written.",
+            "Remove the store's blobs and layer cache: images are built again from their artifacts.",
+        )
 
     def _hashed(self, paths: Sequence[str]) -> dict[str, str]:
         hashes = {}
@@ -79,7 +101,7 @@ class Sources:
                 )
         return hashes
 
-    def _read(self, layer: Layer, wanted: set[str]) -> dict[str, Entry]:
+    def _from_layer(self, layer: Layer, wanted: set[str]) -> dict[str, bytes]:
         """Files of a wheel out of its layer or piece."""
         found = {}
         with (
@@ -90,8 +112,7 @@ class Sources:
                 path = f"/{member.name}"
                 content = archive.extractfile(member) if path in wanted else None
                 if content is not None:
-                    data = content.read()
-                    found[path] = Entry(path, size=len(data), source=data)
+                    found[path] = content.read()
         return found
 
 

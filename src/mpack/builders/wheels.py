@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -49,12 +49,14 @@ _PLAIN = _Form()
 class _Job:
     """A wheel to be compressed."""
 
-    def __init__(self, name: str, key: str, items: Sequence[Item], form: _Form, *, apart: bool) -> None:
+    def __init__(
+        self, name: str, key: str, items: Sequence[Item], form: _Form, wanted: Set[str], *, apart: bool
+    ) -> None:
         self.name = name
         self.key = key
         self.form = form
         self.apart = apart
-        self.entries = [entry for entry in _entries(items) if entry.path not in form.lost]
+        self.entries = [_held(entry, wanted) for entry in _entries(items) if entry.path not in form.lost]
         self.size = sum(entry.size for entry in self.entries)
         self.told = {f"{VENV}/{item.path}": item.digest for item in items if isinstance(item.source, str)}
 
@@ -84,6 +86,8 @@ class WheelLayers:
     def __init__(self, store: Store, index: IndexSettings) -> None:
         self._store = store
         self._index = index
+        #: Path -> bytes of those sources of a plan's byte code whose wheels were laid out here and now.
+        self.sources: dict[str, bytes] = {}
 
     def layers(self, plan: ImagePlan, contents: Contents) -> Dependencies:
         """The layers of the plan's environment. Raises what `mpack.env.install.wheel_files` raises."""
@@ -134,6 +138,7 @@ class WheelLayers:
         if not missing:
             return found, set()
         environment = replace(plan.environment, packages=tuple(packages[key] for key in missing))
+        wanted = frozenset(plan.bytecode.sources if plan.bytecode else ())
 
         def make(*, apart: bool) -> dict[str, Kept]:
             with (
@@ -143,7 +148,10 @@ class WheelLayers:
                 ) as files,
             ):
                 return self._make(
-                    [_Job(names[key], key, files.get(key, ()), forms.get(key, _PLAIN), apart=apart) for key in missing]
+                    [
+                        _Job(names[key], key, files.get(key, ()), forms.get(key, _PLAIN), wanted, apart=apart)
+                        for key in missing
+                    ]
                 )
 
         try:
@@ -176,6 +184,7 @@ class WheelLayers:
         if not job.apart and not job.holds(hashes):
             raise _Unlike
         self._store.cache.put(job.name, layer, hashes=hashes)
+        self.sources |= {entry.path: entry.source for entry in job.entries if isinstance(entry.source, bytes)}
         return Kept((layer,), hashes)
 
     def _joined(self, plan: ImagePlan, wheels: Sequence[Kept]) -> Layer:
@@ -255,6 +264,14 @@ def _lost(wheels: Mapping[str, Kept]) -> tuple[dict[str, tuple[str, ...]], tuple
 def _as_record(sha256: str) -> str:
     """A SHA-256 as RECORD has it."""
     return "sha256=" + urlsafe_b64encode(bytes.fromhex(sha256)).rstrip(b"=").decode()
+
+
+def _held(entry: Entry, wanted: Set[str]) -> Entry:
+    """The entry, with its bytes in memory if it is wanted."""
+    if entry.path not in wanted or not isinstance(entry.source, Path):
+        return entry
+    data = entry.source.read_bytes()
+    return replace(entry, size=len(data), source=data)
 
 
 def _entries(items: Iterable[Item]) -> list[Entry]:

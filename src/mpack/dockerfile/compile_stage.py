@@ -1,7 +1,8 @@
 """Runs in a docker build stage, with the base's Python: byte code of the plan's modules under WORK/bytecode.
 
 `python compile_stage.py WORK`: WORK/sources.json is {"command", "environment", "sources"}; the command is the image's
-own `mpack_runtime.compile` (source paths on stdin, a tar of .pyc on stdout). Only standard library, Python 3.8 and up.
+own `mpack_runtime.compile` (a tar of sources on stdin, one of .pyc on stdout). Only standard library, Python 3.8 and
+up.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # Python 3.8 cannot subscript these; annotations are never evaluated here
+    from collections.abc import Sequence
 
 
 def main(work: Path) -> int:
@@ -21,7 +26,7 @@ def main(work: Path) -> int:
     job = json.loads((work / "sources.json").read_text("utf-8"))
     done = subprocess.run(
         job["command"],
-        input="\n".join(job["sources"]).encode(),
+        input=_tar(job["sources"]),
         stdout=subprocess.PIPE,
         env={**os.environ, **job["environment"]},
     )
@@ -35,6 +40,15 @@ def main(work: Path) -> int:
                 raise SystemExit(f"byte-compiling wrote an odd entry: {member.name}")
             _write(work / "bytecode", path, content.read())
     return 0
+
+
+def _tar(paths: Sequence[str]) -> bytes:
+    """The files at these paths, which may lead through links."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", dereference=True) as archive:
+        for path in paths:
+            archive.add(path, recursive=False)
+    return stream.getvalue()
 
 
 def _write(root: Path, path: str, data: bytes) -> None:

@@ -1,8 +1,8 @@
 """Compiled files by what they were compiled from: two environments that share a package compile it once.
 
-An entry is keyed by the base image's layers (its interpreter did it), the interpreter's version, the source's path in
-the image, its SHA-256 and the compiler's options, and it is kept with its own SHA-256. All are in one SQLite file: a
-build reads and writes a thousand at a time.
+An entry is keyed by the base image's layers (its interpreter did it), the interpreter's version, the program that
+compiles and its options, the source's path in the image and its SHA-256, and it is kept with its own SHA-256. All are
+in one SQLite file: a build reads and writes a thousand at a time.
 """
 
 from __future__ import annotations
@@ -89,6 +89,6 @@ class CodeCache:
             raise
 
 
-def code_key(base: Sequence[str], python_version: str, path: str, sha256: str, options: Sequence[str] = ()) -> str:
-    """The key of one source: `base` are the diff ids of the base's layers, `options` the compiler's."""
-    return hashlib.sha256("\0".join([*base, python_version, path, sha256, *options]).encode()).hexdigest()
+def code_key(base: Sequence[str], python_version: str, program: str, path: str, sha256: str) -> str:
+    """The key of one source: `base` are the diff ids of the base's layers, `program` is what compiles, with options."""
+    return hashlib.sha256("\0".join([*base, python_version, program, path, sha256]).encode()).hexdigest()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from mpack.builders import BuiltImage
+from mpack.contents import sha256_file
 from mpack.errors import EnvironmentFault, InternalError
+from mpack.oci import tar
 from mpack.plan import VENV, Bytecode
 from mpack.sandbox import Box, Sandbox, runs_here, this_platform
 from mpack.sandbox.codecache import CodeCache, code_key
@@ -18,7 +23,7 @@ COMPILE = (f"{VENV}/bin/python", "-S", "-B", "-m", "mpack_runtime.compile")
 
 
 class SandboxCompiler:
-    """`compile` runs `mpack_runtime.compile` in the image: source paths on stdin, a tar of .pyc on stdout."""
+    """`compile` runs `mpack_runtime.compile` in an image: a tar of sources on stdin, one of .pyc on stdout."""
 
     def __init__(self, sandbox: Sandbox | None, cache: CodeCache) -> None:
         self._sandbox = sandbox
@@ -29,17 +34,18 @@ class SandboxCompiler:
         image: BuiltImage,
         bytecode: Bytecode,
         hashes: Mapping[str, str],
-        workplace: Callable[[Sequence[str]], BuiltImage],
+        read: Callable[[Iterable[str]], Mapping[str, bytes]],
     ) -> Mapping[str, bytes]:
         """Absolute .pyc path -> bytes. `hashes` are the sources' SHA-256: what was compiled before is not again.
 
-        The rest is compiled in what `workplace` makes: an image with the same interpreter, mpack's runtime, and of all
-        sources only those. So what else is in an image has no say in what is cached for others. Raises EnvironmentFault
-        sandbox-unavailable (with what to do) when there is something to compile and nothing here can run it.
+        `image` is a base with mpack's runtime and nothing of a model or of its packages, so that these have no say in
+        what is cached for others; `read` gives the sources to compile. Raises EnvironmentFault sandbox-unavailable
+        (with what to do) when there is something to compile and nothing here can run it.
         """
+        program = " ".join([_program(), *bytecode.options])
         base = [layer.diff_id for layer in image.layers if layer.kind == "base"]
         keys = {
-            source: code_key(base, bytecode.python_version, source, sha256, bytecode.options)
+            source: code_key(base, bytecode.python_version, program, source, sha256)
             for source, sha256 in hashes.items()
         }
         paths = {source: cached_path(source, bytecode.python_version) for source in bytecode.sources}
@@ -47,17 +53,14 @@ class SandboxCompiler:
         compiled = {paths[source]: cached[key] for source, key in keys.items() if key in cached}
         missing = [source for source in bytecode.sources if paths[source] not in compiled]
         if missing:
-            with self._place(image, missing, workplace) as box:
-                made = _read_tar(_run(box, missing, *bytecode.options), {paths[source] for source in missing})
+            with self._place(image) as box:
+                made = _read_tar(_run(box, read(missing), bytecode.options), {paths[source] for source in missing})
             if base:
                 self._cache.put({keys[source]: made[paths[source]] for source in missing if paths[source] in made})
             compiled |= made
         return compiled
 
-    @contextmanager
-    def _place(
-        self, image: BuiltImage, missing: Sequence[str], workplace: Callable[[Sequence[str]], BuiltImage]
-    ) -> Iterator[Box]:
+    def _place(self, image: BuiltImage) -> AbstractContextManager[Box]:
         if not runs_here(image.platform):
             raise EnvironmentFault(
                 "sandbox-unavailable",
@@ -65,8 +68,7 @@ class SandboxCompiler:
                 f"{this_platform()}.",
                 "Build on a machine of that platform; or lock again without byte code: --update-lock.",
             )
-        with self._require().open(workplace(missing)) as box:
-            yield box
+        return self._require().open(image)
 
     def _require(self) -> Sandbox:
         if self._sandbox is None:
@@ -79,13 +81,26 @@ class SandboxCompiler:
         return self._sandbox
 
 
-def _run(box: Box, sources: Sequence[str], *options: str) -> bytes:
-    done = box.run(options, entrypoint=COMPILE, stdin="\n".join(sources).encode())
+@cache
+def _program() -> str:
+    """The hash of `mpack_runtime.compile`, which every image has from this installation."""
+    found = find_spec("mpack_runtime.compile")
+    assert found is not None and found.origin is not None
+    return sha256_file(Path(found.origin))
+
+
+def _run(box: Box, sources: Mapping[str, bytes], options: Sequence[str]) -> bytes:
+    parts = [part for path, data in sources.items() for part in _member(path, data)]
+    done = box.run(options, entrypoint=COMPILE, stdin=b"".join([*parts, tar.END]))
     if done.returncode != 0:
         raise InternalError(
             "internal", f"Byte-compiling in the image failed with exit code {done.returncode}:\n{done.stderr}"
         )
     return done.stdout
+
+
+def _member(path: str, data: bytes) -> tuple[bytes, bytes, bytes]:
+    return tar.header(path.lstrip("/"), tar.FILE, size=len(data), mode=0o644), data, tar.padding(len(data))
 
 
 def cached_path(source: str, python_version: str) -> str:
