@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mpack.builders import BuiltImage
-from mpack.contents import sha256_file
 from mpack.errors import EnvironmentFault, InternalError
 from mpack.oci import tar
 from mpack.plan import VENV, Bytecode
@@ -86,7 +86,7 @@ def _program() -> str:
     """The hash of `mpack_runtime.compile`, which every image has from this installation."""
     found = find_spec("mpack_runtime.compile")
     assert found is not None and found.origin is not None
-    return sha256_file(Path(found.origin))
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
 
 
 def _run(box: Box, sources: Mapping[str, bytes], options: Sequence[str]) -> bytes:
