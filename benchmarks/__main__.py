@@ -15,6 +15,7 @@ from typing import NoReturn
 from benchmarks import load, local, registry, throughput
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
+from benchmarks.exported import Exported
 from benchmarks.figures import OURS, Figures, machine
 from benchmarks.mlflow import Mlflow
 from benchmarks.scenes import SCENES
@@ -109,9 +110,10 @@ def _building(bench: Bench, scenes: list[str], without: list[str]) -> Table:
 def _local(bench: Bench, without: list[str]) -> Table:
     figures = Figures()
     _own_base(bench, figures)
-    subjects: list[Subject] = [local.Unverified(bench)]
+    ours = local.Unverified(bench)
+    subjects: list[local.Local] = [ours]
     if "uv" not in without:
-        subjects.append(BuildkitUv(bench, _peers_base(bench)[0]))
+        subjects += [Exported(bench, ours.lock), BuildkitUv(bench, _peers_base(bench)[0])]
     for subject in subjects:
         say(f"{subject.name}: getting ready")
         subject.prepare()
@@ -132,7 +134,7 @@ def _registry(bench: Bench, without: list[str]) -> Table:
     ours = registry.Ours(bench)
     pushers: list[registry.Pusher] = [ours]
     if "uv" not in without:
-        pushers.append(registry.Exported(bench, ours.lock))
+        pushers.append(Exported(bench, ours.lock))
     for pusher in pushers:
         say(f"{pusher.name}: getting ready")
         pusher.prepare()

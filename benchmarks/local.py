@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from benchmarks.bench import CASE, ROOT, Bench, say, timed
 from benchmarks.figures import OURS, Figures
@@ -43,6 +44,14 @@ class Unverified(Mpack):
         super().prepare()
         self.options = Unverified.options
 
+    @property
+    def lock(self) -> Path:
+        """The lock file, which outlives a reset."""
+        return self._lock(CASE)
+
+    def ready(self, model: Path) -> None:
+        """Nothing."""
+
     def reset(self, case: str, state: str) -> None:
         """As for any mpack, but the lock stays."""
         lock = self._lock(case)
@@ -53,7 +62,14 @@ class Unverified(Mpack):
             lock.write_bytes(kept)
 
 
-def local(bench: Bench, subjects: Sequence[Subject], figures: Figures) -> None:
+class Local(Subject, Protocol):
+    """A subject that may have to write a context before the clock starts."""
+
+    def ready(self, model: Path) -> None:
+        """Writes it."""
+
+
+def local(bench: Bench, subjects: Sequence[Local], figures: Figures) -> None:
     """Cold (no wheels, no layers) once, for it takes long; model changed, nothing changed; the subjects take turns."""
     changes = itertools.count()
     for number in range(bench.repeat):
@@ -67,7 +83,8 @@ def local(bench: Bench, subjects: Sequence[Subject], figures: Figures) -> None:
                     subject.reset(CASE, state)
                 if changed:
                     bench.change(model, next(changes))
-                with timed(figures.into(row, "s", subject.name)):
+                subject.ready(model)
+                with bench.caching(), timed(figures.into(row, "s", subject.name)):
                     image = subject.build(model, CASE, state)
                 bench.built(image)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import itertools
 import shutil
 import tempfile
@@ -11,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.bench import CASE, Bench, run, say, timed
+from benchmarks.bench import CASE, Bench, say, timed
+from benchmarks.exported import Exported
 from benchmarks.figures import Figures
 from benchmarks.local import Unverified
 from benchmarks.scenes import copy_model
@@ -48,9 +48,6 @@ class Pusher(Protocol):
 class Ours(Unverified):
     """`mpack build MODEL -o registry:REF --no-verify` with a lock that knows the byte code."""
 
-    def ready(self, model: Path) -> None:
-        """Nothing."""
-
     def clear(self, state: str) -> None:
         """As the protocol has it."""
         self.reset(CASE, state)
@@ -61,75 +58,6 @@ class Ours(Unverified):
         options = ["-p", "docker-rest", "-o", output, "--lock", str(self.lock), "--no-verify"]
         options += [] if documents else ["--no-attest"]
         self._bench.mpack(self._home, "build", str(model), *options, UV_CACHE_DIR=str(self._home / "uv"))
-
-    @property
-    def lock(self) -> Path:
-        """The lock file, which outlives a reset."""
-        return self._lock(CASE)
-
-
-class Exported:
-    """`docker build` of what `mpack export` writes with the same lock, by BuildKit, and `docker push`."""
-
-    name = "BuildKit, exported"
-
-    def __init__(self, bench: Bench, lock: Path) -> None:
-        self._bench = bench
-        self._lock = lock
-        self._count = 0
-        self._cold = True
-
-    @property
-    def _context(self) -> Path:
-        return self._bench.scratch / "exported" / str(self._count)
-
-    def prepare(self) -> None:
-        """Nothing: the context is written for each model."""
-
-    def clear(self, state: str) -> None:
-        """A context that BuildKit has not seen, and a build without its cache; the wheels are in the context anyway."""
-        shutil.rmtree(self._context, ignore_errors=True)
-        self._count += 1
-        self._cold = True
-
-    def ready(self, model: Path) -> None:
-        """Exports the model. Files that are as before stay, so that BuildKit's client does not send them again."""
-        home = self._bench.scratch / "mpack"
-        with tempfile.TemporaryDirectory(dir=self._bench.scratch) as scratch:
-            fresh = Path(scratch) / "context"
-            options = ["-p", "docker-rest", "--lock", str(self._lock)]
-            self._bench.mpack(home, "export", str(model), str(fresh), *options, UV_CACHE_DIR=str(home / "uv"))
-            update(fresh, self._context)
-
-    def push(self, model: Path, host: str, *, documents: bool = True) -> None:
-        """As the protocol has it; docker attaches no documents."""
-        options = ["--network=none", *(["--no-cache"] if self._cold else [])]
-        self._cold = False
-        docker = self._bench.docker
-        image = docker.build(self._context, platform=docker.platform, options=options)
-        name = f"{host}/{self._bench.token}/wine:1"
-        docker.tag(image, name)
-        self._bench.names.add(name)
-        self._bench.ids.add(image)
-        run([docker.client, "push", "--quiet", name])
-
-
-def update(fresh: Path, target: Path) -> None:
-    """Makes `target` equal to `fresh`, and touches no file that is so already."""
-    for path in sorted(target.rglob("*"), reverse=True):
-        twin = fresh / path.relative_to(target)
-        if path.is_dir():
-            if not twin.is_dir():
-                path.rmdir()
-        elif not twin.is_file() or not filecmp.cmp(path, twin, shallow=False):
-            path.unlink()
-    for path in sorted(fresh.rglob("*")):
-        twin = target / path.relative_to(fresh)
-        if path.is_dir():
-            twin.mkdir(parents=True, exist_ok=True)
-        elif not twin.exists():
-            twin.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, twin)
 
 
 def registry(bench: Bench, pushers: list[Pusher], figures: Figures) -> None:

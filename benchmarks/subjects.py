@@ -141,6 +141,9 @@ class Dockerfile(ABC):
             self._tags[case, "wheels"] = fresh
         self._bench.remove(self._image(case))
 
+    def ready(self, model: Path) -> None:  # noqa: B027 - most have nothing to do
+        """Nothing: `build` copies the model into the context."""
+
     def build(self, model: Path, case: str, state: str) -> str:
         """One `docker build`, from a context that is there but for the model's files."""
         context = self._context(model, case)
