@@ -15,7 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from mpack.oci.store import Store
-from mpack.testing.registryserver import RegistryServer
+from mpack.testing.registryserver import RegistryServer, counting
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("docker_config")]
 
@@ -53,6 +53,21 @@ def test_attached_by_the_tag(plain: RegistryServer, built: dict[str, Any]) -> No
     assert set(kinds) == {"application/vnd.cyclonedx+json", "application/vnd.in-toto+json"}
     for digest in kinds.values():
         assert manifest(plain, digest)[1]["subject"]["digest"] == built["digest"]
+
+
+def test_a_retrained_model_sends_its_documents_too(
+    mpack: Any, plain: RegistryServer, built: dict[str, Any], artifact: Path
+) -> None:
+    """SBOM and provenance included, counted on the way to the registry: at most 20 kB beyond the model's bytes."""
+    trained, size, sent = Path(shutil.copytree(artifact, artifact.with_name("trained"))), 50_000, [0]
+    with counting(plain.port) as counter:
+        for number in range(2):
+            (trained / "odahuflow_model" / "weights.bin").write_bytes(os.urandom(size))
+            options = ["-o", f"registry:{counter.host}/team/invoices:{number}", "--no-verify"]
+            result = mpack.json("build", trained, "--lock", f"{artifact}.mpack.lock", *options)
+            assert manifest(plain, result["digest"].replace(":", "-"))[0] == 200
+            sent.append(counter.sent)
+    assert size < sent[2] - sent[1] < size + 20_000
 
 
 def test_sbom_from_the_registry(mpack: Any, plain: RegistryServer, built: dict[str, Any], tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from mpack.testing.tiny import tiny_base
 pytestmark = pytest.mark.usefixtures("docker_config")
 
 SBOM = Attachment("sbom", "application/vnd.cyclonedx+json", b'{"a":1}')
-NOTE = Attachment("provenance", "application/vnd.in-toto+json", b'{"b":2}', (("kind", "note"),))
+NOTE = Attachment(
+    "provenance", "application/vnd.in-toto+json", b'{"b":2}', (("kind", "note"),), (("text/plain", b"part"),)
+)
 
 
 @pytest.fixture
@@ -52,7 +54,8 @@ def test_attached_and_found(fake: FakeRegistry, pushed: tuple[OciImage, Store, R
     for _ in range(2):
         push(image, reference, store, documents=lambda _: [SBOM, NOTE])
     for document in (SBOM, NOTE):
-        assert list(fetch(reference, image.digest, document.media_type)) == [document.data]
+        parts = [data for _, data in document.parts]
+        assert list(fetch(reference, image.digest, document.media_type)) == [[document.data, *parts]]
     assert list(fetch(reference, image.digest, "text/plain")) == []
     tag = ("team/wine", tag_of(image.digest))
     assert (tag in fake.manifests) is not api
@@ -92,11 +95,11 @@ def test_listed_and_gone(fake: FakeRegistry, pushed: tuple[OciImage, Store, Refe
             del fake.manifests["team/wine", digest]
         if layer["digest"] == sha256_digest(broken.data):
             del fake.blobs["team/wine", layer["digest"]]
-    assert list(fetch(reference, image.digest, SBOM.media_type)) == [SBOM.data]
+    assert list(fetch(reference, image.digest, SBOM.media_type)) == [[SBOM.data]]
     fake.lists_referrers = True
     later = Attachment("sbom", SBOM.media_type, b"3")
     push(image, reference, store, documents=lambda _: [later])
-    assert sorted(fetch(reference, image.digest, SBOM.media_type)) == sorted([SBOM.data, later.data])
+    assert sorted(fetch(reference, image.digest, SBOM.media_type)) == sorted([[SBOM.data], [later.data]])
 
 
 @pytest.mark.parametrize(

@@ -241,12 +241,34 @@ def test_a_damaged_reading_is_made_again(built: tuple[OciImage, Provenance], tmp
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_a_model_trained_again_has_the_same_sbom_at_a_registry(
+    built: tuple[OciImage, Provenance], store: Store, tmp_path: Path
+) -> None:
+    """What its subject and its provenance say is not in it; alone, a document says all."""
+    first, provenance = built
+    again = append_layers(store, first, [store.write_layer(bytes_entries({"/x": b"x"}), kind="config")])
+    files = {"/opt/mpack/model/model.bin": HEX}
+    trained = replace(provenance, materials=tuple({"name": key, "digest": {"sha256": HEX}} for key in files))
+    alone = [sbom_of(image, found).data.decode() for image, found in ((first, provenance), (again, trained))]
+    apart = [sbom_of(image, found, apart=True).data for image, found in ((first, provenance), (again, trained))]
+    assert alone[0] != alone[1] and again.digest.removeprefix("sha256:") in alone[1] and HEX in alone[1]
+    assert apart[0] == apart[1]
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(apart[0].decode()) is None
+    parts = {item["bom-ref"]: item for item in json.loads(apart[0])["components"]}
+    assert [item["name"] for item in parts["model"]["components"]] == list(files)
+    assert set(parts["model"]["components"][0]) == {"type", "bom-ref", "name"}
+
+
 def test_provenance_round_trip(built: tuple[OciImage, Provenance]) -> None:
     """A statement about the image, by manifest and id, is read as what was written; another image's is refused."""
     image, provenance = built
-    data = provenance.attachment(image).data
+    whole, split = (provenance.attachment(image, apart=apart) for apart in (False, True))
+    ((_, lock),), data = split.parts, whole.data
+    assert whole.parts == () and len(split.data) + len(lock) > len(data)
     for digests in ([image.digest], [image.id]):
-        assert read_statement(data, digests) == provenance
+        assert read_statement(data, digests) == read_statement(split.data, digests, [b"{}", lock]) == provenance
+    with pytest.raises(InputError, match="lock is not beside it"):
+        read_statement(split.data, [image.id], [lock + b" "])
     assert provenance.model_files() == model_files(image)
     with pytest.raises(InputError, match="about another image"):
         read_statement(data, [f"sha256:{HEX}"])

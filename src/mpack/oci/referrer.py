@@ -20,6 +20,8 @@ class Attachment:
     media_type: str
     data: bytes = field(repr=False)
     annotations: tuple[tuple[str, str], ...] = ()
+    #: (media type, content) of what stands beside the document; several images may have the same, sent once.
+    parts: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
 
 
 def referrer_manifest(attachment: Attachment, image: OciImage) -> bytes:
@@ -30,11 +32,8 @@ def referrer_manifest(attachment: Attachment, image: OciImage) -> bytes:
         "artifactType": attachment.media_type,
         "config": {"mediaType": EMPTY_TYPE, "digest": sha256_digest(EMPTY), "size": len(EMPTY)},
         "layers": [
-            {
-                "mediaType": attachment.media_type,
-                "digest": sha256_digest(attachment.data),
-                "size": len(attachment.data),
-            }
+            {"mediaType": media_type, "digest": sha256_digest(data), "size": len(data)}
+            for media_type, data in ((attachment.media_type, attachment.data), *attachment.parts)
         ],
         "subject": {
             "mediaType": image.manifest.get("mediaType", MANIFEST),

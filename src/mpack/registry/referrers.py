@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
 #: Bytes: a larger document is not fetched.
 DOCUMENT_LIMIT = 64 << 20
+#: A referrer with more layers is none of mpack's.
+PARTS_LIMIT = 4
 
 
 def blobs_of(documents: Sequence[Attachment]) -> list[Blob]:
     """The blobs that the documents' manifests name."""
-    return [Blob.of(data) for data in (EMPTY, *(document.data for document in documents))] if documents else []
+    parts = (data for document in documents for _, data in document.parts)
+    return [Blob.of(data) for data in (EMPTY, *(document.data for document in documents), *parts)] if documents else []
 
 
 def attach(connection: Connection, image: OciImage, documents: Sequence[Attachment], stop: threading.Event) -> None:
@@ -58,9 +61,9 @@ def fetch(
     *,
     config_dir: Path | None = None,
     http: httpx.Client | None = None,
-) -> Iterator[bytes]:
-    """The documents of a type that are attached to the manifest `digest` in the reference's repository; one that is
-    listed and gone is passed over.
+) -> Iterator[list[bytes]]:
+    """The documents of a type that are attached to the manifest `digest` in the reference's repository, each with its
+    parts; one that is listed and gone is passed over.
 
     Raises EnvironmentFault registry-failed for an answer that cannot be used.
     """
@@ -72,10 +75,10 @@ def fetch(
             continue
         place = Reference(reference.registry, reference.repository, None, str(item["digest"]))
         with RegistryClient(place, config_dir=config_dir, http=http) as client, suppress(Missing):
-            layer = _layer(client.manifest(), digest, media_type)
-            document = client.read(layer, DOCUMENT_LIMIT) if layer is not None else None
-            if document is not None:
-                yield document
+            layers = _layers(client.manifest(), digest, media_type)
+            documents = [client.read(layer, DOCUMENT_LIMIT) for layer in layers]
+            if documents and None not in documents:
+                yield [document for document in documents if document is not None]
 
 
 def tag_of(digest: str) -> str:
@@ -83,15 +86,16 @@ def tag_of(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def _layer(manifest: dict[str, Any], subject: str, media_type: str) -> Descriptor | None:
-    """The one document in a referrer of `subject`; None for what is none."""
+def _layers(manifest: dict[str, Any], subject: str, media_type: str) -> list[Descriptor]:
+    """The one document in a referrer of `subject`, and its parts; [] for what is none."""
     try:
-        if manifest["subject"]["digest"] != subject:
-            return None
-        [layer] = [item for item in manifest["layers"] if item["mediaType"] == media_type]
-        return Descriptor.from_json(layer)
+        layers = manifest["layers"]
+        own = [item["mediaType"] == media_type for item in layers]
+        if manifest["subject"]["digest"] != subject or own[:1] != [True] or True in own[1:] or len(own) > PARTS_LIMIT:
+            return []
+        return [Descriptor.from_json(layer) for layer in layers]
     except (KeyError, TypeError, ValueError):
-        return None
+        return []
 
 
 def _put(connection: Connection, target: str, manifest: bytes, media_type: str) -> httpx.Response:

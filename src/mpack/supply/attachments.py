@@ -57,23 +57,28 @@ def kept(store: Store, image_id: str) -> Kept | None:
     return Kept(Provenance.from_predicate(predicate), location)
 
 
-def sbom_of(image: OciImage, provenance: Provenance | None) -> Attachment:
-    """The SBOM of an image whose blobs are at hand; without provenance the model's files are read for it."""
+def sbom_of(image: OciImage, provenance: Provenance | None, *, apart: bool = False) -> Attachment:
+    """The SBOM of an image whose blobs are at hand; without provenance the model's files are read for it.
+
+    `apart`: without what the subject of a referrer and the provenance beside it say, see `make_sbom`.
+    """
     from mpack.supply.facts import model_files, read_facts
     from mpack.supply.sbom import make_sbom
 
     models = provenance.model_files() if provenance else model_files(image)
-    return make_sbom(
-        image, read_facts(image, facts_dir(), by_kind=provenance is not None), models, provenance, facts_dir()
-    )
+    facts = read_facts(image, facts_dir(), by_kind=provenance is not None)
+    return make_sbom(image, facts, models, provenance, facts_dir(), apart=apart)
 
 
-def attachments(image: OciImage, store: Store) -> tuple[Attachment, ...]:
-    """The SBOM and the provenance of an image of the store; none for one that mpack did not build here."""
+def attachments(image: OciImage, store: Store, *, apart: bool) -> tuple[Attachment, ...]:
+    """The SBOM and the provenance of an image of the store; none for one that mpack did not build here.
+
+    `apart`, for a registry: what does not change when a model is trained again is a blob by itself, and sent once.
+    """
     found = kept(store, image.id)
     if found is None:
         return ()
-    return sbom_of(image, found.provenance), found.provenance.attachment(image)
+    return sbom_of(image, found.provenance, apart=apart), found.provenance.attachment(image, apart=apart)
 
 
 def facts_dir() -> Path:

@@ -44,9 +44,9 @@ def find_provenance(reference: str, image_id: str, digest: str | None, store: St
     if known is not None:
         return known
     wrong: InputError | None = None
-    for data in _documents(reference, digest):
+    for data, *parts in _documents(reference, digest):
         try:
-            return Kept(read_statement(data, (digest, image_id)), "")
+            return Kept(read_statement(data, (digest, image_id), parts), "")
         except InputError as error:
             wrong = error  # another tool's statement, perhaps; the next one may be mpack's
     if wrong is not None:
@@ -54,12 +54,12 @@ def find_provenance(reference: str, image_id: str, digest: str | None, store: St
     return None
 
 
-def _documents(reference: str, digest: str | None) -> Iterator[bytes]:
-    """What may be the provenance of an image in a file, or at the registry that it names."""
+def _documents(reference: str, digest: str | None) -> Iterator[list[bytes]]:
+    """What may be the provenance of an image in a file, or at the registry that it names, with its parts."""
     form, _, path = reference.partition(":")
     if form in FILES and path:
         data = read_beside(Path(path), "provenance", digest or "")
         if data is not None:
-            yield data
+            yield [data]
     elif digest is not None and names_registry(reference):
         yield from fetch(parse_reference(reference), digest, IN_TOTO)

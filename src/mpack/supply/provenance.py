@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +20,7 @@ from mpack.artifact.limits import Limits
 from mpack.env.assemble import PLATFORMS
 from mpack.env.lockfile import LockEntry
 from mpack.errors import InputError
-from mpack.oci.blobs import is_digest
+from mpack.oci.blobs import is_digest, sha256_digest
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import Attachment
 from mpack.plan import ImagePlan, LockedPackage
@@ -30,6 +30,8 @@ PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://mpack.dev/provenance/build/v1"
 BUILDER = "https://mpack.dev/builder/"
 IN_TOTO = "application/vnd.in-toto+json"
+#: A lock beside its statement.
+LOCK = "application/vnd.mpack.lock.v1+json"
 #: The distributions whose versions decide what is built.
 DISTRIBUTIONS = ("mpack", "mpack-runtime")
 _BUILDERS = ("embedded", "docker")
@@ -90,8 +92,11 @@ class Provenance:
         }
 
     @classmethod
-    def from_predicate(cls, data: Any) -> Provenance:
-        """The inverse of `predicate`. Raises InputError provenance-invalid for what mpack does not write."""
+    def from_predicate(cls, data: Any, parts: Iterable[bytes] = ()) -> Provenance:
+        """The inverse of `predicate`; a lock that is told by its digest is among `parts`.
+
+        Raises InputError provenance-invalid for what mpack does not write.
+        """
         try:
             definition, details = data["buildDefinition"], data["runDetails"]
             if definition["buildType"] != BUILD_TYPE:
@@ -109,7 +114,7 @@ class Provenance:
                 raise ValueError(f"{inner['spec']!r} is no digest")
             return cls(
                 parameters,
-                LockEntry.from_json(_unfolded(inner["lock"])),
+                LockEntry.from_json(_unfolded(_found(inner["lock"], parts))),
                 inner["spec"],
                 identifier.removeprefix(BUILDER),
                 versions,
@@ -131,8 +136,17 @@ class Provenance:
             if str(item.get("name", "")).startswith("/") and "sha256" in (item.get("digest") or {})
         }
 
-    def attachment(self, image: OciImage) -> Attachment:
-        """The in-toto statement about an image of the store: by its manifest, and by its id for who has no manifest."""
+    def attachment(self, image: OciImage, *, apart: bool) -> Attachment:
+        """The in-toto statement about an image of the store: by its manifest, and by its id for who has no manifest.
+
+        `apart`: the lock, which is most of it and the same for a model that was trained again, is a part by itself.
+        """
+        predicate = self.predicate()
+        parts: tuple[tuple[str, bytes], ...] = ()
+        if apart:
+            inner = predicate["buildDefinition"]["internalParameters"]
+            lock = canonical_json(inner["lock"])
+            inner["lock"], parts = {"digest": sha256_digest(lock)}, ((LOCK, lock),)
         names = {"manifest": image.digest, "config": image.id}
         statement = {
             "_type": STATEMENT,
@@ -141,9 +155,10 @@ class Provenance:
                 for kind, digest in names.items()
             ],
             "predicateType": PREDICATE,
-            "predicate": self.predicate(),
+            "predicate": predicate,
         }
-        return Attachment("provenance", IN_TOTO, canonical_json(statement), (("in-toto.io/predicate-type", PREDICATE),))
+        notes = (("in-toto.io/predicate-type", PREDICATE),)
+        return Attachment("provenance", IN_TOTO, canonical_json(statement), notes, parts)
 
 
 def make_provenance(
@@ -153,8 +168,8 @@ def make_provenance(
     return Provenance(parameters, lock, spec, builder, versions, tuple(_materials(plan)))
 
 
-def read_statement(data: bytes, digests: Container[str | None]) -> Provenance:
-    """The provenance in a statement about an image with one of these digests.
+def read_statement(data: bytes, digests: Container[str | None], parts: Iterable[bytes] = ()) -> Provenance:
+    """The provenance in a statement about an image with one of these digests; `parts` stand beside it.
 
     Raises InputError provenance-invalid.
     """
@@ -168,7 +183,7 @@ def read_statement(data: bytes, digests: Container[str | None]) -> Provenance:
         raise _invalid(f"it is not SLSA provenance v1 ({error})") from error
     if not any(subject in digests for subject in subjects):
         raise _invalid(f"it is about another image ({', '.join(subjects) or 'none'})")
-    return Provenance.from_predicate(predicate)
+    return Provenance.from_predicate(predicate, parts)
 
 
 def image_name(image: OciImage) -> str:
@@ -184,6 +199,17 @@ def _folded(lock: dict[str, Any]) -> dict[str, Any]:
     groups = groupby(lock["bytecode"]["sources"], key=lambda path: path.rpartition("/")[0])
     sources = [{"directory": folder, "files": [path.rpartition("/")[2] for path in paths]} for folder, paths in groups]
     return {**lock, "bytecode": {**lock["bytecode"], "sources": sources}}
+
+
+def _found(lock: dict[str, Any], parts: Iterable[bytes]) -> dict[str, Any]:
+    """The lock itself, where it is told by its digest. Raises ValueError if it is not there."""
+    if set(lock) != {"digest"}:
+        return lock
+    for data in parts:
+        if sha256_digest(data) == lock["digest"]:
+            found: dict[str, Any] = json.loads(data)
+            return found
+    raise ValueError("its lock is not beside it")
 
 
 def _unfolded(lock: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The SBOM of an image: CycloneDX 1.6 as JSON, from what its files tell and, where it is known, from its lock.
 
-The same image and lock give the same bytes: the serial number is made of the image's id, and there is no timestamp.
+The same image and lock give the same bytes: the serial number is made of the image's id, or of what a document without
+digests says, and there is no timestamp.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ CYCLONEDX = "application/vnd.cyclonedx+json"
 _SERIAL = uuid.UUID("6f8f5b0e-2a3b-5c1d-9f0a-6d7061636b21")
 _PREFIX = "dev.mpack"
 _PACKAGER = "dev.mpack.packager"
+_ID = f"{_PREFIX}:image.id"
+_ARTIFACT = f"{_PREFIX}:artifact.digest"
 _BASE_NAME = "org.opencontainers.image.base.name"
 _BASE_DIGEST = "org.opencontainers.image.base.digest"
 #: The reference of the document's subject in it.
@@ -45,21 +48,38 @@ def make_sbom(
     models: Mapping[str, str],
     provenance: Provenance | None,
     cache: Path | None = None,
+    *,
+    apart: bool = False,
 ) -> Attachment:
     """The SBOM of an image; `models` are its model's files (path in the image -> SHA-256 in hex).
+
+    `apart` leaves out the digests of the image and of its model, for a document that stands beside its provenance as a
+    referrer: so it is the same for a model that was trained again.
 
     `cache` is the directory of earlier documents: all but image and model is that of the environment, and the library
     takes longer to load than a small image to build.
     """
     document = _environment(image, facts, provenance, cache)
-    document["serialNumber"] = uuid.uuid5(_SERIAL, image.id).urn
     document["metadata"]["component"] = _image(image)
     model = _model(image, models)
+    if apart:
+        _without_digests([document["metadata"]["component"], *model])
     parts = [*document["components"], *model]
     document["components"] = sorted(parts, key=lambda item: str(item["bom-ref"]))
     references = [item["bom-ref"] for item in document["components"]]
     document["dependencies"] = [{"ref": _IMAGE, "dependsOn": references}, *({"ref": item} for item in references)]
+    about = hashlib.sha256(canonical_json(document)).hexdigest() if apart else image.id
+    document["serialNumber"] = uuid.uuid5(_SERIAL, about).urn
     return Attachment("sbom", CYCLONEDX, canonical_json(document))
+
+
+def _without_digests(parts: Iterable[dict[str, Any]]) -> None:
+    """Takes the digests from an image and its model."""
+    for part in parts:
+        part.pop("hashes", None)
+        kept = [item for item in part.pop("properties", ()) if item["name"] not in (_ID, _ARTIFACT)]
+        part |= {"properties": kept} if kept else {}
+        _without_digests(part.get("components", ()))
 
 
 def _environment(image: OciImage, facts: Facts, provenance: Provenance | None, cache: Path | None) -> dict[str, Any]:
@@ -101,7 +121,7 @@ def _image(image: OciImage) -> dict[str, Any]:
         **({"version": number} if number else {}),
         "hashes": [{"alg": "SHA-256", "content": image.digest.removeprefix("sha256:")}],
         "properties": [
-            {"name": f"{_PREFIX}:image.id", "value": image.id},
+            {"name": _ID, "value": image.id},
             {"name": f"{_PREFIX}:platform", "value": image.platform},
         ],
     }
@@ -129,7 +149,7 @@ def _model(image: OciImage, files: Mapping[str, str]) -> list[dict[str, Any]]:
         ],
     }
     if artifact:
-        found["properties"] = [{"name": f"{_PREFIX}:artifact.digest", "value": artifact}]
+        found["properties"] = [{"name": _ARTIFACT, "value": artifact}]
     return [found]
 
 

@@ -64,7 +64,7 @@ class OciDirectory:
 
     def _attest(self, image: AnyImage, store: Store) -> None:
         for member in image.images:
-            write_beside(self.path, member.digest, attachments(member, store) if self.attest else ())
+            write_beside(self.path, member.digest, attachments(member, store, apart=False) if self.attest else ())
 
     def _make(self, image: AnyImage, name: str) -> None:
         with (
@@ -100,7 +100,7 @@ class _Archive:
         if several:
             write_beside(self.path, image.digest, ())
         for member in image.images:
-            documents = attachments(member, store) if self.attest else ()
+            documents = attachments(member, store, apart=False) if self.attest else ()
             write_beside(self.path, member.digest, documents, several=several)
         return str(self.path)
 

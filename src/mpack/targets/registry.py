@@ -68,7 +68,7 @@ class RegistryTarget:
         return pushed
 
     def _documents(self, store: Store) -> Callable[[OciImage], Sequence[Attachment]]:
-        return lambda image: attachments(image, store) if self.attest else ()
+        return lambda image: attachments(image, store, apart=True) if self.attest else ()
 
     def named(self, pushed: Pushed) -> str:
         """The reference to print: by digest, so that it means this image for ever."""
