@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 Source = Path | bytes
+#: Bytes from which on a file is hashed beside other work.
+LARGE = 8 << 20
 
 
 class Contents(Mapping[str, Source]):

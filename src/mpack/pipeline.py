@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -107,19 +107,11 @@ class Workshop:
 def described(request: BuildRequest, progress: Progress, begin: Begin | None = None) -> Iterator[Described]:
     """Opens the artifact and asks the packager. The artifact's files can be read until the context is left. `begin` is
     told the spec as soon as nothing but large files' hashes is missing."""
-
-    def guess(artifact: Artifact, standing: Standing) -> None:
-        if begin is not None:
-            begin(describe(artifact, request).spec, standing)
-
+    guess = partial(_guess, request, begin) if begin is not None else None
     with tempfile.TemporaryDirectory(prefix="mpack-artifact-", ignore_cleanup_errors=True) as scratch:
         with progress.phase("open", "reading the artifact"):
             artifact = read_artifact(
-                request.location,
-                limits=request.limits,
-                trust=request.trust,
-                scratch=Path(scratch),
-                meanwhile=guess if begin is not None else None,
+                request.location, limits=request.limits, trust=request.trust, scratch=Path(scratch), meanwhile=guess
             )
             found = describe(with_tolerance(artifact, request.tolerance), request)
         for finding in artifact.description.findings:
@@ -128,6 +120,10 @@ def described(request: BuildRequest, progress: Progress, begin: Begin | None = N
         for warning in found.spec.warnings:
             progress.warn(warning)
         yield found
+
+
+def _guess(request: BuildRequest, begin: Begin, artifact: Artifact, standing: Standing) -> None:
+    begin(describe(artifact, request).spec, standing)
 
 
 def with_tolerance(artifact: Artifact, tolerance: float | None) -> Artifact:
@@ -212,7 +208,7 @@ def resolve_request(request: BuildRequest, found: Described, workshop: Workshop,
 def build(request: BuildRequest, progress: Progress) -> BuildResult:
     """Builds, verifies, locks and writes. Until the image is verified nothing is tagged or written."""
     targets, before, store = request_targets(request), state_of(request), Store.default()
-    with early_model(store) as begin, described(request, progress, begin) as found:
+    with early_model(store, request.builder) as begin, described(request, progress, begin) as found:
         require_targets(found.packager, targets)
         name = found.name(request.tag)
         workshop = Workshop.of_this_machine(store, need_docker=_needs_docker(request))

@@ -197,7 +197,6 @@ def test_changed_while_hashed(model: Path, tmp_path: Path, monkeypatch: pytest.M
             stream.write(b"more")
         changed.set()
 
-    monkeypatch.setattr(source, "_LARGE", len(DATA))
     monkeypatch.setattr(
         source, "hash_file", lambda stream, counted: (slow if big(stream) else hash_file)(stream, counted)
     )
@@ -227,8 +226,9 @@ def test_a_build_takes_it(store: Store, weights: Path, monkeypatch: pytest.Monke
         config=ImageConfig(),
         contents=Contents({stands: weights}),
     )
-    with early_model(store) as begin, Hashing() as hashing:
+    with early_model(store, "auto") as begin, Hashing() as hashing:
         hashing.start([pending])
+        assert begin is not None
         begin(spec, {stands: pending})
         monkeypatch.setattr("mpack.oci.store.write_layer", lambda *_, **__: pytest.fail("written again"))
         layer = store.write_layer([entry(weights)], kind="model")

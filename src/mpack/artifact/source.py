@@ -30,14 +30,12 @@ from mpack.artifact.limits import Limits, Meter
 from mpack.artifact.model import ArtifactFile, Tree
 from mpack.artifact.tar import RECORD, is_header, tar_members, truncated
 from mpack.artifact.zip import open_zip, zip_members
-from mpack.contents import Hashing, Pending, hash_file
+from mpack.contents import LARGE, Hashing, Pending, hash_file
 from mpack.errors import InputError
 
 _COMPRESSIONS = ((b"\x1f\x8b\x08", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
 _FOREIGN = ((b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!\x1a\x07", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
 _SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z][A-Za-z0-9]*$")
-#: Bytes from which on a file is hashed beside the reading.
-_LARGE = 8 << 20
 #: xz -9 takes 65 MiB to unpack; a header may ask for 4 GiB.
 _XZ_MEMORY = 128 << 20
 
@@ -168,7 +166,7 @@ class _InPlace:
         with steady(source) as stream:
             found = os.fstat(stream.fileno())
             size, executable = found.st_size, bool(found.st_mode & 0o100)
-            if not self._later or size < _LARGE:
+            if not self._later or size < LARGE:
                 size, sha256 = hash_file(stream, self.meter.data)
                 return ArtifactFile(path, size, sha256, source, executable)
         self.meter.data(size)

@@ -19,11 +19,12 @@ Begin = Callable[[ImageSpec, Standing], None]
 
 
 @contextmanager
-def early_model(store: Store) -> Iterator[Begin]:
-    """Begins the layer of a large model in `store`, where a build finds it before the block ends.
-
-    What is being hashed must have ended by then.
-    """
+def early_model(store: Store, builder: str) -> Iterator[Begin | None]:
+    """Begins the layer of a large model in `store`, where the embedded builder finds it before the block ends; for the
+    docker builder nothing is begun. What is being hashed must have ended by then."""
+    if builder == "docker":
+        yield None
+        return
     with ExitStack() as stack:
 
         def begin(spec: ImageSpec, standing: Standing) -> None:
