@@ -6,13 +6,19 @@ import hashlib
 import io
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
 from types import TracebackType
 from typing import BinaryIO
+
+_crc32: Callable[[bytes | memoryview, int], int]
+try:  # libdeflate's is the same sum in a fifth of the time
+    _crc32 = import_module("deflate").crc32
+except ImportError:
+    _crc32 = import_module("zlib").crc32
 
 Source = Path | bytes
 #: Bytes from which on a file is hashed beside other work.
@@ -165,7 +171,7 @@ class Check:
 
     def update(self, data: bytes) -> None:
         if self._by_crc:
-            self._crc = zlib.crc32(data, self._crc)
+            self._crc = _crc32(data, self._crc)
         else:
             self._hash.update(data)
 
@@ -212,7 +218,7 @@ def hash_file(stream: BinaryIO, counted: Callable[[int], None] = lambda size: No
         counted(count)
         block = buffer[:count]
         digest.update(block)
-        crc = zlib.crc32(block, crc)
+        crc = _crc32(block, crc)
         size += count
     sha256 = digest.hexdigest()
     # A clock's tick could hide a change of a file that was written just now.
