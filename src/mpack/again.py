@@ -24,7 +24,7 @@ from typing import Any
 from mpack.artifact.beside import find_beside
 from mpack.artifact.download import is_url
 from mpack.builders import BuiltImage
-from mpack.contents import hash_file, sha256_file
+from mpack.contents import LARGE, hash_file, sha256_file
 from mpack.env.lockpath import lock_path
 from mpack.errors import MpackError
 from mpack.naming import image_name, legal_reference, random_uuid
@@ -156,7 +156,8 @@ def _same(record: Mapping[str, Any], request: BuildRequest, progress: Progress) 
 
 def _inputs(request: BuildRequest, progress: Progress, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What the request's files are; None as soon as it is clear that they are not those of `known`."""
-    found = {**_small_inputs(request), "lock": sha256_file(request.lock or lock_path(request.location))}
+    lock = sha256_file(request.lock or lock_path(request.location))
+    found = {**_small_inputs(request), "lock": lock, "large": _large(request.location)}
     if known is not None and any(known[key] != value for key, value in found.items()):
         return None
     if known is None:
@@ -171,6 +172,20 @@ def _small_inputs(request: BuildRequest) -> dict[str, Any]:
         "beside": None if beside is None else sha256_file(beside),
         "template": None if request.template is None else sha256_file(request.template),
     }
+
+
+def _large(location: str) -> list[list[Any]]:
+    """What the artifact's large files are like, unread. Others than last time are not hashed here to find out whether
+    their bytes are: an ordinary build hashes them while it makes their layer, and knows that layer if they are not."""
+    root = Path(location)
+    paths = [root] if root.is_file() else [Path(top, name) for top, _, names in os.walk(root) for name in names]
+    found = []
+    for path in sorted(paths):
+        with suppress(OSError):
+            seen = path.stat()
+            if stat.S_ISREG(seen.st_mode) and seen.st_size >= LARGE:
+                found.append([str(path), seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns])
+    return found
 
 
 def _artifact(request: BuildRequest) -> str:

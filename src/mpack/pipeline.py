@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +16,7 @@ from mpack.artifact.model import Artifact
 from mpack.artifact.reader import read_artifact
 from mpack.bases import bases_of
 from mpack.builders import Builder, BuiltImage
+from mpack.builders.early import Begin, early_model
 from mpack.engine import Docker
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
 from mpack.errors import InputError, InternalError, MpackError, UsageError, disk_fault
@@ -40,6 +41,7 @@ from mpack.verify import Verification, bytecode_of, require_passed, run_self_che
 
 if TYPE_CHECKING:
     from mpack.bases import Bases
+    from mpack.contents import Standing
     from mpack.env.index import IndexSettings
     from mpack.packager import Arguments
 
@@ -94,20 +96,22 @@ class Workshop:
         return cast("IndexSettings", _HostIndex())
 
     @classmethod
-    def of_this_machine(cls, *, need_docker: bool = False) -> Workshop:
+    def of_this_machine(cls, store: Store | None = None, *, need_docker: bool = False) -> Workshop:
         """Raises EnvironmentFault engine-unavailable when an engine is needed and none answers."""
-        store = Store.default()
+        store = store or Store.default()
         docker = Docker.find() if need_docker else Docker.answering()
         return cls(store, docker, bases_of(store, docker))
 
 
 @contextmanager
-def described(request: BuildRequest, progress: Progress) -> Iterator[Described]:
-    """Opens the artifact and asks the packager. The artifact's files can be read until the context is left."""
+def described(request: BuildRequest, progress: Progress, begin: Begin | None = None) -> Iterator[Described]:
+    """Opens the artifact and asks the packager. The artifact's files can be read until the context is left. `begin` is
+    told the spec as soon as nothing but large files' hashes is missing."""
+    guess = partial(_guess, request, begin) if begin is not None else None
     with tempfile.TemporaryDirectory(prefix="mpack-artifact-", ignore_cleanup_errors=True) as scratch:
         with progress.phase("open", "reading the artifact"):
             artifact = read_artifact(
-                request.location, limits=request.limits, trust=request.trust, scratch=Path(scratch)
+                request.location, limits=request.limits, trust=request.trust, scratch=Path(scratch), meanwhile=guess
             )
             found = describe(with_tolerance(artifact, request.tolerance), request)
         for finding in artifact.description.findings:
@@ -116,6 +120,10 @@ def described(request: BuildRequest, progress: Progress) -> Iterator[Described]:
         for warning in found.spec.warnings:
             progress.warn(warning)
         yield found
+
+
+def _guess(request: BuildRequest, begin: Begin, artifact: Artifact, standing: Standing) -> None:
+    begin(describe(artifact, request).spec, standing)
 
 
 def with_tolerance(artifact: Artifact, tolerance: float | None) -> Artifact:
@@ -199,11 +207,11 @@ def resolve_request(request: BuildRequest, found: Described, workshop: Workshop,
 
 def build(request: BuildRequest, progress: Progress) -> BuildResult:
     """Builds, verifies, locks and writes. Until the image is verified nothing is tagged or written."""
-    targets, before = request_targets(request), state_of(request)
-    with described(request, progress) as found:
+    targets, before, store = request_targets(request), state_of(request), Store.default()
+    with early_model(store, request.builder) as begin, described(request, progress, begin) as found:
         require_targets(found.packager, targets)
         name = found.name(request.tag)
-        workshop = Workshop.of_this_machine(need_docker=_needs_docker(request))
+        workshop = Workshop.of_this_machine(store, need_docker=_needs_docker(request))
         requests = request.each()
         platforms = [item.options.platform for item in requests]
         if not targets:

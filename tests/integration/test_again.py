@@ -104,6 +104,21 @@ def test_model_changed(build: Build) -> None:
     assert SAID not in said and not imported & UNUSED
 
 
+def test_large_files_that_were_touched(build: Build) -> None:
+    """They may be others: an ordinary build hashes them, finds the same image, and leaves nothing of the layer that it
+    began; after it nothing has changed."""
+    weights = build.artifact / "odahuflow_model" / "weights.bin"
+    weights.write_bytes(os.urandom(9 << 20))
+    first, _, _ = build("-t", "again:1")
+    assert SAID in build("-t", "again:1")[1]
+    weights.touch()
+    made, said, _ = build("-t", "again:1")
+    assert SAID not in said and made["digest"] == first["digest"]
+    assert all(layer["cached"] for layer in made["layers"])
+    assert not list((build.home / "data" / "store" / "tmp").iterdir())
+    assert SAID in build("-t", "again:1")[1]
+
+
 @pytest.mark.parametrize("options", [["-a", "port=8080"], ["-p", "docker-cli"], ["--update-lock"]])
 def test_another_request_is_another_build(build: Build, options: list[str]) -> None:
     """What was asked for counts as what it is made of."""

@@ -7,6 +7,7 @@ that are zips themselves (skops, PyTorch) stay whole.
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import hashlib
 import lzma
@@ -17,7 +18,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from mpack.artifact.limits import Limits, Meter
 from mpack.artifact.model import ArtifactFile, Tree
 from mpack.artifact.tar import RECORD, is_header, tar_members, truncated
 from mpack.artifact.zip import open_zip, zip_members
-from mpack.contents import hash_file
+from mpack.contents import LARGE, Hashing, Pending, hash_file
 from mpack.errors import InputError
 
 _COMPRESSIONS = ((b"\x1f\x8b\x08", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
@@ -39,23 +40,37 @@ _SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z][A-Za-z0-9]*$")
 _XZ_MEMORY = 128 << 20
 
 
-def open_tree(location: str, limits: Limits, scratch: Path) -> Tree:
+def open_tree(location: str, limits: Limits, scratch: Path, hashing: Hashing | None = None) -> Tree:
     """The artifact's files. What has to be unpacked goes to a new directory below `scratch`, which is gone again when
-    this raises. Raises InputError, and EnvironmentFault disk-full or download-failed."""
+    this raises. With `hashing`, large files that are used where they are may still be `Pending`.
+
+    Raises InputError, and EnvironmentFault disk-full or download-failed; so do files that were pending."""
     target = Path(tempfile.mkdtemp(prefix="artifact-", dir=scratch))
     name = public_url(location) if is_url(location) else location
     try:
-        if is_url(location):
-            return _open_path(download(location, target, limits), file_name(location), limits, target)
-        path = _existing(location)
-        return _open_path(path, Path(location).name, limits, target)
-    except BaseException as error:
+        with _told(name):
+            if is_url(location):
+                path, title = download(location, target, limits), file_name(location)
+            else:
+                path, title = _existing(location), Path(location).name
+            tree = _open_path(path, title, limits, target, _InPlace(name, Meter(limits), hashing is not None))
+        if hashing is not None:
+            hashing.start([file.content for file in tree.values() if isinstance(file.content, Pending)])
+        return tree
+    except BaseException:
         shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, InputError):
-            raise InputError(error.code, _about(name, error.message), error.hint) from error
-        if isinstance(error, OSError):
-            raise _unreadable(name, error) from error
         raise
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turns errors into InputErrors that tell which artifact it is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.code, _about(name, error.message), error.hint) from error
+    except OSError as error:
+        raise _unreadable(name, error) from error
 
 
 def tree_digest(tree: Tree) -> str:
@@ -92,10 +107,10 @@ def _existing(location: str) -> Path:
     raise InputError("artifact-missing", f"{location or 'The empty path'} does not exist.", "Check the path.")
 
 
-def _open_path(path: Path, name: str, limits: Limits, target: Path) -> Tree:
+def _open_path(path: Path, name: str, limits: Limits, target: Path, in_place: _InPlace) -> Tree:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        return _tree(_directory_files(path, limits), name if name not in ("", ".", "..") else path.name)
+        return _tree(_directory_files(path, in_place), name if name not in ("", ".", "..") else path.name)
     if not stat.S_ISREG(mode):
         raise unsafe(f"It is {_kind(mode)}.", "An artifact is a regular file or a directory.")
     title = _SUFFIX.sub("", name) or name
@@ -107,7 +122,7 @@ def _open_path(path: Path, name: str, limits: Limits, target: Path) -> Tree:
             Meter(limits).data(size)
         files = _archive_files(stream, size, limits, target)
         if files is None:
-            return _tree({(key := safe_path(name)): _hashed(path, key, stream, Meter(limits))}, title)
+            return _tree({(key := safe_path(name)): in_place.file(path, key)}, title)
     return _tree(files, title)
 
 
@@ -131,15 +146,48 @@ def steady(path: Path) -> Iterator[BinaryIO]:
             after = os.fstat(stream.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 # Raised over whatever the reading ran into: the change is the cause of it.
-                raise InputError(
-                    "artifact-changed", f"{path.name} changed while it was being read.", "Wait until it is written."
-                )
+                raise _changed(path)
 
 
-def _hashed(path: Path, name: str, stream: BinaryIO, meter: Meter) -> ArtifactFile:
-    size, sha256 = hash_file(stream, meter.data)
-    executable = bool(os.fstat(stream.fileno()).st_mode & 0o100)
-    return ArtifactFile(name, size, sha256, path, executable)
+def _changed(path: Path) -> InputError:
+    return InputError("artifact-changed", f"{path.name} changed while it was being read.", "Wait until it is written.")
+
+
+class _InPlace:
+    """Files that are used where they are, of the artifact `name`: hashed now, or with `later` large ones `Pending`."""
+
+    def __init__(self, name: str, meter: Meter, later: bool) -> None:
+        self._name = name
+        self.meter = meter
+        self._later = later
+
+    def file(self, source: Path, path: str) -> ArtifactFile:
+        """The file that stands at `path` in the artifact. Raises InputError."""
+        with steady(source) as stream:
+            found = os.fstat(stream.fileno())
+            size, executable = found.st_size, bool(found.st_mode & 0o100)
+            if not self._later or size < LARGE:
+                size, sha256 = hash_file(stream, self.meter.data)
+                return ArtifactFile(path, size, sha256, source, executable)
+        self.meter.data(size)
+        later = Pending(functools.partial(self._hashed, source, size))
+        return ArtifactFile(path, size, later, source, executable)
+
+    def _hashed(self, source: Path, size: int, counted: Callable[[int], None]) -> str:
+        left = size
+
+        def count(read: int) -> None:
+            nonlocal left
+            left -= read
+            if left < 0:
+                raise _changed(source)
+            counted(read)
+
+        with _told(self._name), steady(source) as stream:
+            sha256 = hash_file(stream, count)[1]
+            if left:
+                raise _changed(source)
+            return sha256
 
 
 # Archives
@@ -260,16 +308,15 @@ class Xz:
 # Directories
 
 
-def _directory_files(root: Path, limits: Limits) -> dict[str, ArtifactFile]:
+def _directory_files(root: Path, in_place: _InPlace) -> dict[str, ArtifactFile]:
     """Every file below `root`, links inside it followed, hashed where it is."""
-    meter = Meter(limits)
     files: dict[str, ArtifactFile] = {}
     pending = [("", root, frozenset([root]))]
     while pending:
         prefix, directory, active = pending.pop()
         with os.scandir(directory) as entries:
             for entry in entries:
-                meter.entry()
+                in_place.meter.entry()
                 path = safe_path(prefix + entry.name)
                 if is_junk(path):
                     continue
@@ -284,8 +331,7 @@ def _directory_files(root: Path, limits: Limits) -> dict[str, ArtifactFile]:
                 elif path in files:
                     raise unsafe(f"The name {shown(path)} occurs twice.")
                 else:
-                    with steady(real) as stream:
-                        files[path] = _hashed(real, path, stream, meter)
+                    files[path] = in_place.file(real, path)
     return files
 
 

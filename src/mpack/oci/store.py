@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpack.errors import EnvironmentFault, UsageError
 from mpack.oci.archive import LAYOUT, REF_NAME, index_entry
@@ -32,6 +32,9 @@ from mpack.oci.image import OciImage, canonical_json, make_manifest
 from mpack.oci.imageindex import INDEX, AnyImage, ImageIndex, load_any, put_index
 from mpack.oci.layer import Directory, Entry, Layer, write_layer
 from mpack.oci.layercache import LayerCache
+
+if TYPE_CHECKING:
+    from mpack.oci.early import EarlyLayer
 
 _ID = "dev.mpack.image.id"
 _ADDED = "dev.mpack.image.added"
@@ -58,6 +61,8 @@ class Store(Blobs):
         super().__init__(root)
         self.cache = LayerCache(self)
         self.provenance = Documents(root / "provenance")
+        #: A layer that is being written already, for `write_layer`.
+        self.early: EarlyLayer | None = None
 
     @classmethod
     def default(cls) -> Store:
@@ -96,7 +101,11 @@ class Store(Blobs):
         existing: Mapping[str, Directory] | None = None,
         hashes: dict[str, str] | None = None,
     ) -> Layer:
-        """Writes a layer straight into the store."""
+        """Writes a layer straight into the store, or takes the one that `early` has written."""
+        if self.early is not None and existing is None and hashes is None:
+            entries = list(entries)
+            if (layer := self.early.take(kind, entries)) is not None:
+                return layer
         with self.writing() as blob:
             return write_layer(entries, blob, kind=kind, existing=existing, hashes=hashes)
 
