@@ -6,11 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import canonicalize_name
-
 from mpack.artifact.conda_names import NOT_PYTHON, NOT_PYTHON_PREFIXES, OTHER_NAMES, SAME_NAMES
 from mpack.artifact.model import Finding, Tree
+from mpack.artifact.plain import normal_name
 from mpack.artifact.requirements import WINDOWS_ONLY, parse_requirements
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
@@ -100,8 +98,8 @@ def _translate(name: str, entry: str, source: str) -> str | None:
         return OTHER_NAMES[name]
     if name in WINDOWS_ONLY:
         return None
-    if canonicalize_name(name) in SAME_NAMES:
-        return str(canonicalize_name(name))
+    if normal_name(name) in SAME_NAMES:
+        return normal_name(name)
     if name in NOT_PYTHON or name.startswith(NOT_PYTHON_PREFIXES):
         return None
     raise InputError(
@@ -141,6 +139,8 @@ def _clause(part: str, entry: str, source: str) -> str:
 
 
 def _checked(specifier: str, entry: str, source: str) -> str:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
     try:
         return str(SpecifierSet(specifier))
     except InvalidSpecifier:

@@ -13,15 +13,16 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from packaging.requirements import InvalidRequirement
-from packaging.requirements import Requirement as Pep508
-from packaging.utils import canonicalize_name, parse_wheel_filename
-
 from mpack.artifact.model import Finding, Tree
+from mpack.artifact.plain import normal_name, plain_line, plain_name
 from mpack.errors import InputError
 from mpack.spec import Requirement
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement as Pep508
 
 #: Options that are left out, and whether a value follows.
 _IGNORED = {
@@ -132,9 +133,12 @@ class _Reader:
             return Requirement(_named_url(line, where), "model", where)
         if _looks_like_path(line):
             return Requirement(self._wheel(line, where, folder), "model", where)
+        plain = plain_line(line)
+        if plain is not None and plain_name(line) not in WINDOWS_ONLY:
+            return Requirement(plain, "model", where)
         try:
-            parsed = Pep508(line)
-        except InvalidRequirement as error:
+            parsed = parse(line)
+        except ValueError as error:
             reason = str(error).splitlines()[0]
             raise _invalid(where, f"{line!r} is no requirement ({reason})", "Write it like name==1.2.3.") from None
         if parsed.url:
@@ -143,7 +147,7 @@ class _Reader:
                 raise _invalid(
                     where, f"{parsed.name} is taken from a path of one machine", "Put the wheel into the artifact."
                 )
-        if canonicalize_name(parsed.name) in WINDOWS_ONLY or not _possible(parsed):
+        if normal_name(parsed.name) in WINDOWS_ONLY or not _possible(parsed):
             self._note(f"{where}: {parsed} is left out: it is not for Linux")
             return None
         return Requirement(str(parsed), "model", where)
@@ -158,6 +162,8 @@ class _Reader:
             )
         if not path.endswith(".whl"):
             raise _invalid(where, f"{value} is no wheel", "Build a wheel of it (pip wheel) and name that.")
+        from packaging.utils import parse_wheel_filename
+
         try:
             parse_wheel_filename(posixpath.basename(path))
         except ValueError as error:
@@ -167,12 +173,12 @@ class _Reader:
 
     def _constrain(self, found: Requirement, where: str) -> None:
         try:
-            parsed = Pep508(found.line)
-        except InvalidRequirement:
+            parsed = parse(found.line)
+        except ValueError:
             raise _invalid(
                 where, "a constraint must be a name with versions", "Move the line to the requirements."
             ) from None
-        name = canonicalize_name(parsed.name)
+        name = normal_name(parsed.name)
         self.constraints[name] = ",".join(filter(None, (self.constraints.get(name, ""), str(parsed.specifier))))
 
     def constrained(self) -> list[Requirement]:
@@ -182,7 +188,7 @@ class _Reader:
             name = requirement_name(item)
             more = self.constraints.pop(name, "")
             if more and ".whl#" not in item.line:
-                parsed = Pep508(item.line)
+                parsed = parse(item.line)
                 if not parsed.url:
                     parsed.specifier &= type(parsed.specifier)(more)
                     item = replace(item, line=str(parsed))
@@ -200,8 +206,17 @@ def requirement_name(requirement: Requirement) -> str:
     """The normalised name of the package that a requirement is about; of a wheel by its file name."""
     path = requirement.line.partition("#")[0]
     if path.endswith(".whl") and " @ " not in path:
+        from packaging.utils import parse_wheel_filename
+
         return str(parse_wheel_filename(posixpath.basename(path))[0])
-    return str(canonicalize_name(Pep508(requirement.line).name))
+    return plain_name(requirement.line) or normal_name(parse(requirement.line).name)
+
+
+def parse(line: str) -> Pep508:
+    """Any requirement. Raises InvalidRequirement, a ValueError."""
+    from packaging.requirements import Requirement as Pep508
+
+    return Pep508(line)
 
 
 def decode(data: bytes, path: str) -> str:

@@ -7,9 +7,7 @@ A pickled model of another library with scikit-learn's interface is read here to
 from __future__ import annotations
 
 import re
-from typing import Any
-
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING, Any
 
 from mpack.artifact.lightgbm import pickle_needs_pandas, pickle_release
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
@@ -21,6 +19,9 @@ from mpack.artifact.skops import is_skops, read_skops
 from mpack.artifact.xgboost import bounds
 from mpack.errors import InputError
 from mpack.spec import Requirement
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 #: Pickles that begin with one of these are data beside a model.
 _DATA = frozenset(
@@ -84,10 +85,11 @@ def pickle_requirements(scan: PickleScan) -> tuple[Requirement, ...]:
     versions = [value for value in scan.attributes("_sklearn_version") if isinstance(value, str)]
     lines = []
     if versions:
-        lines += sklearn_lines(max(versions, key=_release), scan.globals)
+        newest = versions[0] if len(set(versions)) == 1 else max(versions, key=_release)
+        lines += sklearn_lines(newest, scan.globals)
     if "xgboost" in modules:
         version = xgboost_version(scan)
-        lines += [f"xgboost=={version}", *bounds(Version(version), "XGBModel")] if version else ["xgboost"]
+        lines += [f"xgboost=={version}", *bounds(version, "XGBModel")] if version else ["xgboost"]
     if "lightgbm" in modules:
         lines.append(pickle_release(scan))
     if modules & {"sklearn", "xgboost", "lightgbm"}:  # the wrappers of the other two stand on scikit-learn
@@ -99,6 +101,8 @@ def pickle_requirements(scan: PickleScan) -> tuple[Requirement, ...]:
 
 def _release(version: str) -> Version:
     """For comparing; what is no version comes last."""
+    from packaging.version import InvalidVersion, Version
+
     try:
         return Version(version)
     except InvalidVersion:
