@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from mpack.oci.files import write_whole
 from mpack.oci.store import Store
 from mpack.paths import cache_dir
 from mpack.progress import Progress
+from mpack.records import dataclass
 from mpack.request import BuildRequest
 
 _SCHEMA = 1

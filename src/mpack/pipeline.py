@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +28,7 @@ from mpack.platforms import as_index, require_embedded, require_platforms
 from mpack.plugins import load_packager
 from mpack.progress import Progress
 from mpack.rebuild.record import record_build
+from mpack.records import dataclass
 from mpack.request import BuildRequest as BuildRequest
 from mpack.resolve import Resolution, resolve, with_bytecode
 from mpack.result import BuildResult, PlatformImage

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
 from mpack.contents import Contents, Source, sha256_bytes
+from mpack.records import dataclass
 
 #: Kinds of layers, in image order: what changes least comes first.
 LAYER_KINDS = ("base", "dependencies", "runtime", "bytecode", "model", "config")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from mpack.artifact.conda_names import NOT_PYTHON, NOT_PYTHON_PREFIXES, OTHER_NAMES, SAME_NAMES
@@ -12,6 +11,7 @@ from mpack.artifact.plain import normal_name
 from mpack.artifact.requirements import WINDOWS_ONLY, parse_requirements
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
+from mpack.records import dataclass
 from mpack.spec import Requirement
 
 _SPEC = re.compile(r"(?:[\w./:-]+::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<rest>.*)$")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from mpack.artifact.conda import parse_conda
@@ -26,6 +26,7 @@ from mpack.artifact.skops import is_skops, read_skops
 from mpack.artifact.torch import scan_torch
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
+from mpack.records import dataclass
 from mpack.signature import Column, Signature
 from mpack.spec import Requirement
 

@@ -14,7 +14,6 @@ mpack.toml.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mpack.artifact.conda import CondaEnv, parse_conda
@@ -27,6 +26,7 @@ from mpack.artifact.triton_layout import CONFIG, Files, below, is_number, kinds_
 from mpack.artifact.triton_model import Model, read_model, read_seed, read_versions
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
+from mpack.records import dataclass
 from mpack.spec import Requirement
 
 MAX_MODELS = 1000

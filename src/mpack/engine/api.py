@@ -11,10 +11,11 @@ import json
 import os
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
+
+from mpack.records import dataclass
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 _SCHEME = "unix://"

@@ -18,13 +18,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mpack.engine.clients import probe, programs
 from mpack.engine.process import Drain, end, follow, last_lines, redact
 from mpack.errors import EnvironmentFault
+from mpack.records import dataclass
 
 #: Label of every container that mpack starts: leftovers of a killed mpack are found by it.
 RUN_LABEL = "dev.mpack.run"

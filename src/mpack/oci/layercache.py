@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mpack.oci.blobs import Blobs, sha256_digest
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.layer import Layer
 from mpack.pruning import Prunable
+from mpack.records import dataclass
 
 #: Kinds of layers that outlive the images that have them; a "wheel" is a piece of layers.
 KEPT = ("dependencies", "runtime", "bytecode", "wheel")

@@ -19,7 +19,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from mpack.oci.image import OciImage, canonical_json, make_manifest
 from mpack.oci.imageindex import INDEX, AnyImage, ImageIndex, load_any, put_index
 from mpack.oci.layer import Directory, Entry, Layer, write_layer
 from mpack.oci.layercache import LayerCache
+from mpack.records import dataclass
 
 _ID = "dev.mpack.image.id"
 _ADDED = "dev.mpack.image.added"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BufferedReader
 from itertools import islice, takewhile
 
@@ -14,6 +13,7 @@ from mpack.errors import EnvironmentFault, InternalError
 from mpack.oci.archive import Pieces, docker_archive
 from mpack.oci.image import OciImage
 from mpack.oci.store import Store, with_tag
+from mpack.records import dataclass
 
 #: Images of the store that are looked through for layers that the engine may have.
 _RECENT = 16
