@@ -61,7 +61,7 @@ def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
     # One lease: what was found to be there is there when it is written.
     with Store.default().lease():
         try:
-            record = json.loads(_path(request).read_bytes())
+            record = _read(_path(request))
             if record["schema"] != _SCHEMA or not _same(record, request, progress):
                 return None
             image = BuiltImage(**{**record["image"], "layers": ()})
@@ -116,7 +116,21 @@ def remember(
         }
         path = _path(request)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(record).encode())
+        data = json.dumps(record).encode()
+        write_whole(path, _check(data) + b"\n" + data, lasting=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record. Raises OSError, and ValueError for one that is not whole."""
+    check, _, data = path.read_bytes().partition(b"\n")
+    if check != _check(data):
+        raise ValueError(f"{path} is damaged")
+    record: dict[str, Any] = json.loads(data)
+    return record
+
+
+def _check(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def prune(older_than: float) -> None:

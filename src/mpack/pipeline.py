@@ -232,7 +232,8 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
                 entries.append(resolution.entry)
             if len(made) > 1:
                 image = as_index(workshop.store, made)
-            lock = write_lock(request, *entries)
+            fresh = request.update_lock or any(item.fresh for item in resolutions)
+            lock = write_lock(request, *entries) if fresh else request.lock or lock_path(request.location)
             outputs = write_outputs(targets, image, name, workshop, progress)
     for one in made:
         warn_of_relaxed(one.plan, one.verification, progress)

@@ -11,7 +11,6 @@ of scikit-learn's releases. A line is a module and its names.
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
 
 FILES = ("base.txt", "sklearn.txt")
 
@@ -19,6 +18,8 @@ FILES = ("base.txt", "sklearn.txt")
 @cache
 def pairs() -> frozenset[tuple[str, str]]:
     """All listed pairs."""
+    from importlib import resources
+
     found: set[tuple[str, str]] = set()
     for file in FILES:
         text = resources.files("mpack.artifact").joinpath("allowlists", file).read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from xml.parsers import expat
 
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.triton_schema import schema_near, version_near
@@ -71,6 +70,8 @@ def is_ir(tree: Tree, path: str) -> bool:
 
 def read_ir(tree: Tree, path: str, weights: str) -> Network:
     """Reads an IR. Raises InputError artifact-corrupt, -truncated, -unsafe (a document type), or -invalid (weights)."""
+    from xml.parsers import expat
+
     if tree[path].size > _MAX_SIZE:
         raise InputError(
             "artifact-too-large",

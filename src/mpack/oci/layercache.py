@@ -54,7 +54,8 @@ class LayerCache:
         data = json.dumps(value).encode()
         with disk_faults("Writing to the layer cache", self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(key), sha256_digest(data).encode() + b"\n" + data)
+            # Each entry has its own check, so one that a power cut took half away is a missing one.
+            write_whole(self._path(key), sha256_digest(data).encode() + b"\n" + data, lasting=False)
 
     def digests(self) -> set[str]:
         """The blobs that the cache keeps alive; a base and a model's files go with the last image that has them."""
