@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpack.artifact.beside import find_beside
 from mpack.artifact.download import is_url
@@ -34,6 +34,9 @@ from mpack.paths import cache_dir
 from mpack.progress import Progress
 from mpack.records import dataclass
 from mpack.request import BuildRequest
+
+if TYPE_CHECKING:
+    from mpack.engine.local import Hail
 
 _SCHEMA = 1
 #: Outputs that need nothing but the image in the store.
@@ -51,8 +54,8 @@ class Repeated:
         return {**self.result, "outputs": list(self.outputs)}
 
 
-def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
-    """The outputs of a build that would change nothing; None where it must be made.
+def build_again(request: BuildRequest, progress: Progress, hail: Hail | None = None) -> Repeated | None:
+    """The outputs of a build that would change nothing; None where it must be made. `hail`: as for a build.
 
     Raises what the targets and finding an engine raise.
     """
@@ -69,7 +72,7 @@ def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
             result = dict(record["result"])
         except (OSError, ValueError, KeyError, TypeError, MpackError):
             return None
-        return _write(request, image, asked, result, record["warnings"], progress)
+        return _write(request, image, asked, result, record["warnings"], progress, hail)
 
 
 def state_of(request: BuildRequest) -> dict[str, Any]:
@@ -250,6 +253,7 @@ def _write(
     result: dict[str, Any],
     warnings: Iterable[str],
     progress: Progress,
+    hail: Hail | None,
 ) -> Repeated:
     from mpack.engine import Docker
     from mpack.targets import default_outputs, parse_output
@@ -261,7 +265,7 @@ def _write(
     name = name or image_name(asked["template"], name=asked["model"], version=asked["version"], unique=random_uuid())
     store, docker = Store.default(), None
     if request.outputs != ("store",):
-        docker = Docker.find() if "docker" in request.outputs else Docker.answering()
+        docker = Docker.find(hail) if "docker" in request.outputs else Docker.answering(hail)
     targets = [parse_output(text) for text in request.outputs] or default_outputs(docker)
     outputs = []
     for target in targets:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -54,10 +53,10 @@ class EntryPoint:
 
 @lru_cache(maxsize=4)
 def entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """The entry points of a group among the distributions on `path`, which is `sys.path`."""
+    """The entry points of a group, one of mpack's, among the distributions on `path`, which is `sys.path`."""
     folders = _folders(path)
     if folders is not None:
-        return tuple(point for folder in folders for point in _points(folder, group))
+        return tuple(point for section, point in _points(folders) if section == group)
     from importlib import metadata
 
     return tuple(
@@ -122,18 +121,24 @@ def _key(folder: str) -> str:
     return stem.partition("-")[0].lower().replace(".", "_")
 
 
-def _points(folder: str, group: str) -> Iterator[EntryPoint]:
-    try:
-        text = Path(folder, "entry_points.txt").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return
-    section = ""
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("[") and line.endswith("]"):
-            section = line[1:-1]
-        elif section == group and line and not line.startswith("#"):
-            name, _, value = line.partition("=")
-            yield EntryPoint(name.strip(), value.strip(), folder)
+@lru_cache(maxsize=2)
+def _points(folders: tuple[str, ...]) -> tuple[tuple[str, EntryPoint], ...]:
+    """Every group and entry point of mpack's there."""
+    found: list[tuple[str, EntryPoint]] = []
+    for folder in folders:
+        try:
+            with open(f"{folder}/entry_points.txt", encoding="utf-8") as stream:  # noqa: PTH123
+                text = stream.read()
+        except (OSError, UnicodeDecodeError):
+            continue
+        section = ""
+        for line in map(str.strip, text.splitlines() if "[mpack." in text else ()):
+            if line.startswith("[") and line.endswith("]"):
+                section = line[1:-1]
+            elif line and not line.startswith("#"):
+                name, _, value = line.partition("=")
+                found.append((section, EntryPoint(name.strip(), value.strip(), folder)))
+    return tuple(found)
 
 
 def _head(folder: Path) -> dict[str, list[str]]:

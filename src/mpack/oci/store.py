@@ -314,8 +314,9 @@ class Store(Blobs):
             sync_directory(self.directory)
             if not (self.root / "oci-layout").exists():
                 write_whole(self.root / "oci-layout", LAYOUT)
-            index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
-            write_whole(self.root / "index.json", json.dumps(index, indent=1).encode())
+            lines = ",\n".join(map(json.dumps, entries))
+            text = f'{{"schemaVersion": 2, "mediaType": "{INDEX}", "manifests": [\n{lines}\n]}}\n'
+            write_whole(self.root / "index.json", text.encode())
 
 
 def with_tag(name: str) -> str:

@@ -73,7 +73,13 @@ def _held(docker: Docker, store: Store, image: OciImage) -> int:
     the best of these by id, before it is asked for all that it has.
     """
     wanted = _chain(image)
-    near = [(_shared(wanted, chain), identifier) for identifier, chain in _recent(store, image)]
+    near: list[tuple[int, str]] = []
+    for identifier, chain in _recent(store, image):
+        shared = _shared(wanted, chain)
+        # Hardly another can share more.
+        if shared >= len(wanted) - 1 > 0 and docker.exists(identifier):
+            return shared
+        near.append((shared, identifier))
     for shared, identifier in sorted(near, key=lambda item: -item[0]):
         if shared > 0 and docker.exists(identifier):
             return shared
