@@ -7,7 +7,7 @@ A plugin is a class made without arguments, whose `name` is its entry point's.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import TYPE_CHECKING, Any
 
 from mpack.errors import MpackError, UsageError
@@ -26,9 +26,9 @@ _MEMBERS = {
 }
 
 
-def load_formats() -> tuple[dict[str, Format], list[MpackError]]:
-    """Every format by name, and what is wrong with those that cannot be used."""
-    return _load_all(FORMATS)
+def load_formats(without: Set[str] = frozenset()) -> tuple[dict[str, Format], list[MpackError]]:
+    """Every format by name, and what is wrong with those that cannot be used; `without` some of mpack's own."""
+    return _load_all(FORMATS, without)
 
 
 def load_packagers() -> tuple[dict[str, Packager], list[MpackError]]:
@@ -49,10 +49,12 @@ def load_packager(name: str) -> Packager:
     return packager
 
 
-def _load_all(group: str) -> tuple[dict[str, Any], list[MpackError]]:
+def _load_all(group: str, without: Set[str] = frozenset()) -> tuple[dict[str, Any], list[MpackError]]:
     plugins: dict[str, Any] = {}
     faults: list[MpackError] = []
     for name, points in _by_name(group).items():
+        if name in without and all(point.module.startswith("mpack.") for point in points):
+            continue
         try:
             plugins[name] = _load(group, name, points)
         except UsageError as error:

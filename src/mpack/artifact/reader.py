@@ -28,6 +28,8 @@ _LOADER_OPTIONS = {
     "lightgbm": ("class",),
     "odahu": ("entrypoint", "workdir"),
 }
+#: Formats of single files. Where the whole artifact is one model, its files are parts of it, whatever they look like.
+_OF_FILES = frozenset({"onnx", "sklearn", "xgboost", "lightgbm", "torchscript", "openvino"})
 _SHOWN = 10
 
 
@@ -51,8 +53,11 @@ def _read(location: str, limits: Limits, trust: Trust, work: Path) -> Artifact:
     tree = open_tree(location, limits, work)
     shown = public_url(location) if is_url(location) else location
     overrides = _merged(beside, tree)
-    formats, faults = load_formats()
+    formats, faults = load_formats(without=_OF_FILES)
     found, broken = detect(tree, formats)
+    if all(candidate.root for _, candidate in found):
+        formats, faults = load_formats()
+        found, broken = detect(tree, formats)
     faults += broken
     name, candidate = choose(tree, found, [*formats, *(fault.message for fault in faults)], shown)
     description = formats[name].read(tree, candidate, trust)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -64,14 +64,14 @@ def parse_requirements(text: str, source: str, tree: Tree | None, root: str) -> 
     return requirements, reader.findings
 
 
-@dataclass
 class _Reader:
-    tree: Tree | None
-    root: str
-    requirements: dict[str, Requirement] = field(default_factory=dict)
-    constraints: dict[str, str] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    visited: set[str] = field(default_factory=set)
+    def __init__(self, tree: Tree | None, root: str) -> None:
+        self.tree = tree
+        self.root = root
+        self.requirements: dict[str, Requirement] = {}
+        self.constraints: dict[str, str] = {}
+        self.findings: list[Finding] = []
+        self.visited: set[str] = set()
 
     def read(self, text: str, source: str, folder: str, constraint: bool = False) -> None:
         for number, line in _lines(text):

@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from mpack.artifact.lightgbm import pickle_needs_pandas, pickle_release
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.native import add_missing, cpu_only, numpy_lines, sklearn_lines, wants_pandas
 from mpack.artifact.pickle_machine import JOBLIB_ARRAY
 from mpack.artifact.pickle_values import Blob, Global
 from mpack.artifact.pickles import PickleScan, judge, root_of, scan_pickle
 from mpack.artifact.skops import is_skops, read_skops
-from mpack.artifact.xgboost import bounds
 from mpack.errors import InputError
 from mpack.spec import Requirement
 
@@ -39,6 +37,8 @@ class SklearnFormat:
         return [Candidate(self.name, path) for path in tree if is_skops(tree, path) or is_model_pickle(tree, path)]
 
     def read(self, tree: Tree, candidate: Candidate, trust: Trust) -> Description:
+        from mpack.artifact.lightgbm import pickle_needs_pandas
+
         path = candidate.root
         if is_skops(tree, path):
             return _read_skops(self.name, tree, path, trust)
@@ -89,8 +89,12 @@ def pickle_requirements(scan: PickleScan) -> tuple[Requirement, ...]:
         lines += sklearn_lines(newest, scan.globals)
     if "xgboost" in modules:
         version = xgboost_version(scan)
+        from mpack.artifact.xgboost import bounds
+
         lines += [f"xgboost=={version}", *bounds(version, "XGBModel")] if version else ["xgboost"]
     if "lightgbm" in modules:
+        from mpack.artifact.lightgbm import pickle_release
+
         lines.append(pickle_release(scan))
     if modules & {"sklearn", "xgboost", "lightgbm"}:  # the wrappers of the other two stand on scikit-learn
         lines.append("scikit-learn")
