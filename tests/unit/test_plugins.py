@@ -107,6 +107,14 @@ def test_duplicate(site: Path) -> None:
         load_packager("echo")
 
 
+def test_own_formats_may_be_left_out(site: Path) -> None:
+    """Of mpack's own formats those named are not loaded; one of a third party is, and two of one name are told."""
+    install(site, "mpack-good", "[mpack.formats]\ntoy = good_toy:Format\nonnx = good_toy:Format\n", good_toy=GOOD)
+    formats, faults = load_formats(without={"onnx", "sklearn", "toy"})
+    assert {"mlflow", "sklearn", "toy"} & set(formats) == {"mlflow", "toy"}
+    assert [fault.code for fault in faults] == ["plugin-duplicate"]
+
+
 def test_unknown() -> None:
     """A packager that is not there: the ones that are, are listed."""
     with pytest.raises(UsageError, match="No packager named nope") as caught:
