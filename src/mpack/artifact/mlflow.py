@@ -19,8 +19,6 @@ from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, 
 from mpack.artifact.native import MLFLOW, add_missing, cpu_only, numpy_lines, sklearn_lines, thin, wants_pandas
 from mpack.artifact.pickles import judge, looks_like_pickle, root_of, scan_pickle, show_pickles
 from mpack.artifact.requirements import decode, parse_requirements, requirement_name
-from mpack.artifact.sklearn import skops_options, skops_wants_pandas
-from mpack.artifact.skops import is_skops, read_skops
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
 from mpack.records import dataclass
@@ -230,6 +228,9 @@ def _read_flavor(model: Model) -> Reading:
 
 
 def _sklearn(model: Model) -> Reading:
+    from mpack.artifact.sklearn import skops_options, skops_wants_pandas
+    from mpack.artifact.skops import is_skops, read_skops
+
     conf = model.flavors["sklearn"]
     path = (
         model.file("sklearn", "pickled_model")
@@ -281,6 +282,9 @@ def _xgboost(model: Model) -> Reading:
 
 
 def _lightgbm(model: Model) -> Reading:
+    from mpack.artifact.sklearn import skops_options
+    from mpack.artifact.skops import is_skops, read_skops
+
     conf = model.flavors["lightgbm"]
     path = model.file("lightgbm", "data")
     version = _text(conf.get("lgb_version"))
