@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,8 +231,9 @@ def _changed(place: str) -> int:
         return 0
 
 
+@cache
 def _files(folder: str) -> str:
-    """A hash over name, size and mtime of every file below a folder but byte code."""
+    """A hash over name, size and mtime of every file below a folder but byte code, as this process first saw them."""
     lines: list[str] = []
     pending = [folder]
     while pending:

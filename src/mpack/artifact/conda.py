@@ -14,9 +14,9 @@ from mpack.errors import InputError
 from mpack.records import dataclass
 from mpack.spec import Requirement
 
-_SPEC = re.compile(r"(?:[\w./:-]+::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<rest>.*)$")
-_BRACKET = re.compile(r"\[\s*version\s*=\s*['\"]?([^'\"\]]+)['\"]?\s*\]$")
-_CLAUSE = re.compile(r"(?P<operator>===?|~=|!=|<=|>=|<|>|=)?\s*(?P<version>[\w.!+-]+(\.\*|\*)?)$")
+_SPEC = r"(?:[\w./:-]+::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<rest>.*)$"
+_BRACKET = r"\[\s*version\s*=\s*['\"]?([^'\"\]]+)['\"]?\s*\]$"
+_CLAUSE = r"(?P<operator>===?|~=|!=|<=|>=|<|>|=)?\s*(?P<version>[\w.!+-]+(\.\*|\*)?)$"
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ def _dependencies(text: str, source: str) -> list[Any]:
 
 
 def _split(entry: str, source: str) -> tuple[str, str]:
-    match = _SPEC.match(entry.strip())
+    match = re.match(_SPEC, entry.strip())
     if not match:
         raise _invalid(source, f"{entry!r} is no conda package")
     rest = match["rest"].strip()
-    bracket = _BRACKET.match(rest)
+    bracket = re.match(_BRACKET, rest) if rest.startswith("[") else None
     return match["name"].lower(), bracket[1] if bracket else rest
 
 
@@ -125,7 +125,7 @@ def _specifier(version: str, entry: str, source: str) -> str:
 
 
 def _clause(part: str, entry: str, source: str) -> str:
-    match = _CLAUSE.fullmatch(part)
+    match = re.fullmatch(_CLAUSE, part)
     if not match:
         raise _invalid(source, f"the version of {entry!r} cannot be written for a Python index")
     operator, version = match["operator"], match["version"]

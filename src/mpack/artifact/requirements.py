@@ -48,10 +48,13 @@ WINDOWS_ONLY = frozenset(
 )
 #: Parsing takes time with the square of the length, and stack with the nesting of a marker.
 _MAX_LINE = 2000
-_COMMENT = re.compile(r"(^|\s)#.*$")
-_TRAILING_OPTION = re.compile(r"\s--?(hash|global-option|install-option|config-settings?|build-option)\b.*$")
-_OPTION = re.compile(r"(--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+|(?<=^-[a-z]))?(.*)$", re.S)
-_VCS = re.compile(r"(git|hg|svn|bzr)\+[a-z+]+://|git@", re.I)
+# Compiled when they are first used: most files need none of them.
+_COMMENT = r"(^|\s)#.*$"
+_TRAILING_OPTION = r"\s--?(hash|global-option|install-option|config-settings?|build-option)\b.*$"
+_OPTION = r"(--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+|(?<=^-[a-z]))?(.*)$"
+_VCS = r"(?i:(git|hg|svn|bzr)\+[a-z+]+://|git@)"
+#: How a requirement ends that is a file.
+_FILES = (".whl", ".tar.gz", ".zip")
 _PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 
 
@@ -81,7 +84,7 @@ class _Reader:
         if line.startswith("-"):
             self._option(line, where, folder, constraint)
             return
-        line, dropped = _TRAILING_OPTION.subn("", line)
+        line, dropped = re.subn(_TRAILING_OPTION, "", line) if "-" in line else (line, 0)
         if len(line) > _MAX_LINE:
             raise _invalid(where, f"the line has {len(line)} letters", "Write one requirement a line.")
         if dropped:
@@ -95,7 +98,7 @@ class _Reader:
             self.requirements.setdefault(found.line, found)
 
     def _option(self, line: str, where: str, folder: str, constraint: bool) -> None:
-        match = _OPTION.match(line)
+        match = re.match(_OPTION, line, re.S)
         name, value = (match[1], match[2].strip()) if match else (line, "")
         if name in ("-r", "--requirement", "-c", "--constraint"):
             self._include(value, where, folder, constraint or name in ("-c", "--constraint"))
@@ -129,13 +132,13 @@ class _Reader:
         return None
 
     def _requirement(self, line: str, where: str, folder: str) -> Requirement | None:
-        if _VCS.match(line) or (re.match(r"[a-z]+://", line, re.I) and not line.startswith("file:")):
+        plain = None if line.endswith(_FILES) else plain_line(line)
+        if plain is not None and plain_name(line) not in WINDOWS_ONLY:
+            return Requirement(plain, "model", where)
+        if re.match(_VCS, line) or (re.match(r"[a-z]+://", line, re.I) and not line.startswith("file:")):
             return Requirement(_named_url(line, where), "model", where)
         if _looks_like_path(line):
             return Requirement(self._wheel(line, where, folder), "model", where)
-        plain = plain_line(line)
-        if plain is not None and plain_name(line) not in WINDOWS_ONLY:
-            return Requirement(plain, "model", where)
         try:
             parsed = parse(line)
         except ValueError as error:
@@ -234,9 +237,9 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     """(number of the first line, logical line) without comments and empty lines, continuation lines joined."""
     pending, start = "", 0
     for number, raw in enumerate(text.splitlines(), 1):
-        line = _COMMENT.sub("", raw).rstrip()
+        line = (re.sub(_COMMENT, "", raw) if "#" in raw else raw).rstrip()
         start = start or number
-        if raw.rstrip().endswith("\\") and not _COMMENT.search(raw):
+        if raw.rstrip().endswith("\\") and not re.search(_COMMENT, raw):
             pending += line[:-1] + " "
             continue
         logical = (pending + line).strip()
@@ -252,7 +255,7 @@ def _looks_like_path(line: str) -> bool:
         return False
     target = line.partition(" @ ")[2].strip() if re.match(r"[\w.-]+(\[[^\]]*\])? @ \.", line) else line
     first = target.partition(";")[0].strip()
-    return first.endswith((".whl", ".tar.gz", ".zip")) or first.startswith((".", "/", "~", "file:")) or "\\" in first
+    return first.endswith(_FILES) or first.startswith((".", "/", "~", "file:")) or "\\" in first
 
 
 def _possible(parsed: Pep508) -> bool:
@@ -287,7 +290,7 @@ def _named_url(line: str, where: str) -> str:
     file = posixpath.basename(urlsplit(base).path)
     if not name and file.endswith(".whl"):
         name = file.partition("-")[0]
-    if not name and _VCS.match(base):
+    if not name and re.match(_VCS, base):
         name = file.partition("@")[0].removesuffix(".git")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(\[[\w., -]+\])?", name):
         raise _invalid(where, f"the URL {_no_secret(base)} does not tell the package's name", "Write name @ URL.")
