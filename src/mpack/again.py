@@ -17,9 +17,10 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpack.artifact.beside import find_beside
 from mpack.artifact.download import is_url
@@ -32,7 +33,11 @@ from mpack.oci.files import write_whole
 from mpack.oci.store import Store
 from mpack.paths import cache_dir
 from mpack.progress import Progress
+from mpack.records import dataclass
 from mpack.request import BuildRequest
+
+if TYPE_CHECKING:
+    from mpack.engine.local import Hail
 
 _SCHEMA = 1
 #: Outputs that need nothing but the image in the store.
@@ -50,8 +55,8 @@ class Repeated:
         return {**self.result, "outputs": list(self.outputs)}
 
 
-def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
-    """The outputs of a build that would change nothing; None where it must be made.
+def build_again(request: BuildRequest, progress: Progress, hail: Hail | None = None) -> Repeated | None:
+    """The outputs of a build that would change nothing; None where it must be made. `hail`: as for a build.
 
     Raises what the targets and finding an engine raise.
     """
@@ -60,7 +65,7 @@ def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
     # One lease: what was found to be there is there when it is written.
     with Store.default().lease():
         try:
-            record = json.loads(_path(request).read_bytes())
+            record = _read(_path(request))
             if record["schema"] != _SCHEMA or not _same(record, request, progress):
                 return None
             image = BuiltImage(**{**record["image"], "layers": ()})
@@ -68,7 +73,7 @@ def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
             result = dict(record["result"])
         except (OSError, ValueError, KeyError, TypeError, MpackError):
             return None
-        return _write(request, image, asked, result, record["warnings"], progress)
+        return _write(request, image, asked, result, record["warnings"], progress, hail)
 
 
 def state_of(request: BuildRequest) -> dict[str, Any]:
@@ -115,7 +120,21 @@ def remember(
         }
         path = _path(request)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(record).encode())
+        data = json.dumps(record).encode()
+        write_whole(path, _check(data) + b"\n" + data, lasting=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record. Raises OSError, and ValueError for one that is not whole."""
+    check, _, data = path.read_bytes().partition(b"\n")
+    if check != _check(data):
+        raise ValueError(f"{path} is damaged")
+    record: dict[str, Any] = json.loads(data)
+    return record
+
+
+def _check(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def prune(older_than: float) -> None:
@@ -227,8 +246,9 @@ def _changed(place: str) -> int:
         return 0
 
 
+@cache
 def _files(folder: str) -> str:
-    """A hash over name, size and mtime of every file below a folder but byte code."""
+    """A hash over name, size and mtime of every file below a folder but byte code, as this process first saw them."""
     lines: list[str] = []
     pending = [folder]
     while pending:
@@ -250,6 +270,7 @@ def _write(
     result: dict[str, Any],
     warnings: Iterable[str],
     progress: Progress,
+    hail: Hail | None,
 ) -> Repeated:
     from mpack.engine import Docker
     from mpack.targets import default_outputs, parse_output
@@ -261,7 +282,7 @@ def _write(
     name = name or image_name(asked["template"], name=asked["model"], version=asked["version"], unique=random_uuid())
     store, docker = Store.default(), None
     if request.outputs != ("store",):
-        docker = Docker.find() if "docker" in request.outputs else Docker.answering()
+        docker = Docker.find(hail) if "docker" in request.outputs else Docker.answering(hail)
     targets = [parse_output(text) for text in request.outputs] or default_outputs(docker)
     outputs = []
     for target in targets:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from mpack.records import dataclass
 from mpack.spec import FileTree, ImageConfig
 
 PLAN_SCHEMA = 1

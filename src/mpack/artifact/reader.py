@@ -30,6 +30,8 @@ _LOADER_OPTIONS = {
     "lightgbm": ("class",),
     "odahu": ("entrypoint", "workdir"),
 }
+#: Formats of single files. Where the whole artifact is one model, its files are parts of it, whatever they look like.
+_OF_FILES = frozenset({"onnx", "sklearn", "xgboost", "lightgbm", "torchscript", "openvino"})
 _SHOWN = 10
 Meanwhile = Callable[[Artifact, Standing], None]
 
@@ -72,8 +74,11 @@ def _read(
     tree = open_tree(location, limits, work, hashing if meanwhile else None)
     shown = public_url(location) if is_url(location) else location
     overrides = _merged(beside, tree)
-    formats, faults = load_formats()
+    formats, faults = load_formats(without=_OF_FILES)
     found, broken = detect(tree, formats)
+    if all(candidate.root for _, candidate in found):
+        formats, faults = load_formats()
+        found, broken = detect(tree, formats)
     faults += broken
     name, candidate = choose(tree, found, [*formats, *(fault.message for fault in faults)], shown)
     description = formats[name].read(tree, candidate, trust)

@@ -6,38 +6,27 @@ that are zips themselves (skops, PyTorch) stay whole.
 
 from __future__ import annotations
 
-import bz2
 import functools
-import gzip
 import hashlib
-import lzma
 import os
 import re
 import shutil
 import stat
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mpack.artifact.archive import Readable, is_junk, safe_path, shown, unpack, unsafe
+from mpack.artifact.archive import is_junk, safe_path, shown, unsafe
 from mpack.artifact.download import download, file_name, is_url, public_url
 from mpack.artifact.limits import Limits, Meter
 from mpack.artifact.model import ArtifactFile, Tree
-from mpack.artifact.tar import RECORD, is_header, tar_members, truncated
-from mpack.artifact.zip import open_zip, zip_members
 from mpack.contents import LARGE, Hashing, Pending, hash_file
 from mpack.errors import InputError
 
-_COMPRESSIONS = ((b"\x1f\x8b\x08", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
-_FOREIGN = ((b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!\x1a\x07", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
 _SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z][A-Za-z0-9]*$")
-#: xz -9 takes 65 MiB to unpack; a header may ask for 4 GiB.
-_XZ_MEMORY = 128 << 20
 
 
 def open_tree(location: str, limits: Limits, scratch: Path, hashing: Hashing | None = None) -> Tree:
@@ -113,6 +102,8 @@ def _open_path(path: Path, name: str, limits: Limits, target: Path, in_place: _I
         return _tree(_directory_files(path, in_place), name if name not in ("", ".", "..") else path.name)
     if not stat.S_ISREG(mode):
         raise unsafe(f"It is {_kind(mode)}.", "An artifact is a regular file or a directory.")
+    from mpack.artifact.packed import archive_files
+
     title = _SUFFIX.sub("", name) or name
     with steady(path) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -120,7 +111,7 @@ def _open_path(path: Path, name: str, limits: Limits, target: Path, in_place: _I
             raise InputError("artifact-empty", "It is empty (0 bytes).", "Copy or download the artifact again.")
         if size > limits.total:
             Meter(limits).data(size)
-        files = _archive_files(stream, size, limits, target)
+        files = archive_files(stream, size, limits, target)
         if files is None:
             return _tree({(key := safe_path(name)): in_place.file(path, key)}, title)
     return _tree(files, title)
@@ -188,121 +179,6 @@ class _InPlace:
             if left:
                 raise _changed(source)
             return sha256
-
-
-# Archives
-
-
-def _archive_files(stream: BinaryIO, size: int, limits: Limits, target: Path) -> dict[str, ArtifactFile] | None:
-    """The unpacked files, or None if the file is not an archive but a model itself."""
-    head = stream.read(RECORD)
-    stream.seek(0)
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        with open_zip(stream, limits) as archive:
-            if _is_model(archive):
-                return None
-            return unpack(zip_members(archive, Meter(limits, size)), target, Meter(limits))
-    for magic, compression in _COMPRESSIONS:
-        if head.startswith(magic):
-            return _compressed_files(stream, compression, size, limits, target)
-    for magic, kind in _FOREIGN:
-        if head.startswith(magic):
-            raise InputError("artifact-unknown", f"It is a {kind} archive.", "Make it a zip, tar or tar.gz.")
-    if is_header(head):
-        return unpack(tar_members(Metered(stream, Meter(limits))), target, Meter(limits))
-    return None
-
-
-def _is_model(archive: zipfile.ZipFile) -> bool:
-    """True for zips that are one model's file: skops has schema.json, PyTorch data.pkl and version in one folder."""
-    names = set(archive.namelist())
-    if any(name.endswith("/data.pkl") and name.count("/") == 1 for name in names):
-        return any(name.endswith("/version") and name.count("/") == 1 for name in names)
-    if "schema.json" not in names:
-        return False
-    info = archive.getinfo("schema.json")
-    if info.file_size > 64 << 20:
-        return False
-    try:
-        return b'"__loader__"' in archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError):
-        return False
-
-
-def _compressed_files(
-    stream: BinaryIO, compression: str, size: int, limits: Limits, target: Path
-) -> dict[str, ArtifactFile] | None:
-    plain = Plain(stream, compression)
-    head = b""
-    while len(head) < RECORD and (block := plain.read(RECORD - len(head))):
-        head += block
-    stream.seek(0)
-    if head[:1] == b"\x80" and head[1:2] <= b"\x05":
-        # joblib compresses a pickle as a whole.
-        return None
-    if not is_header(head):
-        raise InputError(
-            "artifact-unknown",
-            f"It is a single file compressed with {compression}, not a tar archive.",
-            "Decompress it first, or make it a tar.gz or zip.",
-        )
-    return unpack(tar_members(Metered(Plain(stream, compression), Meter(limits, size))), target, Meter(limits))
-
-
-class Metered:
-    """A stream whose bytes are counted."""
-
-    def __init__(self, stream: Readable, meter: Meter) -> None:
-        self._stream = stream
-        self._meter = meter
-
-    def read(self, size: int, /) -> bytes:
-        block = self._stream.read(size)
-        self._meter.data(len(block))
-        return block
-
-
-class Plain:
-    """A compressed stream's content. Raises InputError artifact-truncated or artifact-corrupt."""
-
-    def __init__(self, stream: BinaryIO, compression: str) -> None:
-        self._compression = compression
-        self._stream: Readable
-        if compression == "gzip":
-            self._stream = gzip.GzipFile(fileobj=stream, mode="rb")
-        elif compression == "bzip2":
-            self._stream = bz2.BZ2File(stream)
-        else:
-            self._stream = Xz(stream)
-
-    def read(self, size: int, /) -> bytes:
-        try:
-            return self._stream.read(size)
-        except EOFError as error:
-            raise truncated() from error
-        except (OSError, zlib.error, lzma.LZMAError, ValueError) as error:
-            raise InputError(
-                "artifact-corrupt",
-                f"The {self._compression} stream is damaged: {error}.",
-                "Copy or download the artifact again.",
-            ) from error
-
-
-class Xz:
-    """An xz stream's content, unpacked in bounded memory."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
-
-    def read(self, size: int, /) -> bytes:
-        while not self._decoder.eof:
-            packed = self._stream.read(1 << 16) if self._decoder.needs_input else b""
-            if self._decoder.needs_input and not packed:
-                raise EOFError
-            if block := self._decoder.decompress(packed, size):
-                return block
-        return b""
 
 
 # Directories

@@ -46,7 +46,10 @@ def sha256_digest(data: bytes) -> str:
 
 
 class Blobs:
-    """The blobs below `root`; unfinished files stand in `root/tmp`."""
+    """The blobs below `root`; unfinished files stand in `root/tmp`.
+
+    A blob's content is synced before it has its name; whoever lists blobs syncs the names, all at once.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -115,7 +118,7 @@ class Blobs:
                 raise EnvironmentFault(
                     "store-corrupt", f"The content is {blob.digest} and not {expected} as it was announced."
                 )
-            file.become(self.path(blob.digest))
+            file.become_whole(self.path(blob.digest))
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,6 +16,7 @@ from mpack.errors import InputError, InternalError
 from mpack.oci import tar
 from mpack.oci.blobs import BlobWriter
 from mpack.oci.compression import ENCODER, PROBE, GzipWriter, Sink, shrunk
+from mpack.records import dataclass
 
 if TYPE_CHECKING:
     from mpack.spec import FileTree
