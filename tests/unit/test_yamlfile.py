@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from mpack.artifact import fullyaml
-from mpack.artifact.yamlfile import load_yaml, yaml_dir
+from mpack.artifact import fullyaml, yamlfile
+from mpack.artifact.yamlfile import load_yaml
+from mpack.paths import cache_dir
 from mpack.supply.jsonfiles import prune
 
 PLAIN = "name: wine\nversion: 1.0\nflags: [true, null, 2, 2.5, '3']\n"
@@ -20,6 +21,7 @@ PLAIN = "name: wine\nversion: 1.0\nflags: [true, null, 2, 2.5, '3']\n"
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that PyYAML has read."""
     monkeypatch.setenv("MPACK_HOME", str(tmp_path))
+    monkeypatch.setattr(yamlfile, "yaml_dir", lambda: cache_dir() / "yaml")
     texts: list[str] = []
     parse = fullyaml.parse_yaml
 
@@ -45,7 +47,7 @@ def test_read_once(read: list[str]) -> None:
 def test_what_json_would_change_is_read_each_time(text: str, read: list[str]) -> None:
     """Dates, keys that are no text, numbers that JSON has not."""
     assert repr(load_yaml(text)) == repr(load_yaml(text))
-    assert read == [text, text] and not list(yaml_dir().glob("*"))
+    assert read == [text, text] and not list(yamlfile.yaml_dir().glob("*"))
     assert load_yaml("day: 2026-01-01")["day"] == date(2026, 1, 1)
 
 
@@ -53,7 +55,7 @@ def test_what_json_would_change_is_read_each_time(text: str, read: list[str]) ->
 def test_a_damaged_entry_is_made_again(content: bytes, read: list[str]) -> None:
     """What a crash left is not believed."""
     whole = load_yaml(PLAIN)
-    (entry,) = yaml_dir().iterdir()
+    (entry,) = yamlfile.yaml_dir().iterdir()
     entry.write_bytes(content)
     assert load_yaml(PLAIN) == load_yaml(PLAIN) == whole and read == [PLAIN] * 2
 
@@ -69,11 +71,11 @@ def test_what_is_not_yaml_is_told_each_time(read: list[str]) -> None:
 def test_unused_entries_go(read: list[str]) -> None:
     """By age, as other caches."""
     load_yaml(PLAIN)
-    prune(yaml_dir(), 3600)
-    assert len(list(yaml_dir().iterdir())) == 1
+    prune(yamlfile.yaml_dir(), 3600)
+    assert len(list(yamlfile.yaml_dir().iterdir())) == 1
     time.sleep(0.01)
-    prune(yaml_dir(), 0)
-    assert not list(yaml_dir().iterdir())
+    prune(yamlfile.yaml_dir(), 0)
+    assert not list(yamlfile.yaml_dir().iterdir())
 
 
 def test_without_a_home(read: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
