@@ -161,7 +161,7 @@ class Check:
     def __init__(self, sha256: str | Pending, stream: BinaryIO) -> None:
         self._sha256 = sha256
         self._descriptor = None if isinstance(stream, io.BytesIO) else stream.fileno()
-        self._state = None if self._descriptor is None else _state(self._descriptor)
+        self._state = None if self._descriptor is None else file_state(self._descriptor)
         self._by_crc = isinstance(sha256, Pending) or self._known()[0] == sha256
         self._crc = 0
         self._hash = Sha256()
@@ -185,19 +185,20 @@ class Check:
             return self._hash.hexdigest() == self._sha256
         assert self._descriptor is not None
         sha256 = self._sha256.sha256() if isinstance(self._sha256, Pending) else self._sha256
-        return self._known() == (sha256, self._crc) and _state(self._descriptor) == self._state
+        return self._known() == (sha256, self._crc) and file_state(self._descriptor) == self._state
 
 
-_State = tuple[int, int, int, int, int]
+FileState = tuple[int, int, int, int, int]
 #: What a file was like when this process hashed it -> its SHA-256 and CRC-32.
-_hashed: dict[_State, tuple[str, int]] = {}
+_hashed: dict[FileState, tuple[str, int]] = {}
 #: Bytes hashed at a time: between two blocks a thread may wait for the interpreter.
 _BLOCK = 4 << 20
 #: Nanoseconds since its last change after which a file is taken to be at rest.
 _SETTLED = 1_000_000_000
 
 
-def _state(descriptor: int) -> _State:
+def file_state(descriptor: int) -> FileState:
+    """What changes of an open file when its content does: device, inode, size in bytes, times in nanoseconds."""
     found = os.fstat(descriptor)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
@@ -208,7 +209,7 @@ def hash_file(stream: BinaryIO, counted: Callable[[int], None] = lambda size: No
     A file at rest is read once by a process, however often it is asked for.
     """
     stream.seek(0)
-    before = _state(stream.fileno())
+    before = file_state(stream.fileno())
     if (hashed := _hashed.get(before)) is not None:
         counted(before[2])
         return before[2], hashed[0]
@@ -223,7 +224,7 @@ def hash_file(stream: BinaryIO, counted: Callable[[int], None] = lambda size: No
     sha256 = digest.hexdigest()
     # A clock's tick could hide a change of a file that was written just now.
     settled = time.time_ns() - max(before[3:]) > _SETTLED
-    if settled and _state(stream.fileno()) == before:
+    if settled and file_state(stream.fileno()) == before:
         _hashed[before] = sha256, crc
     return size, sha256
 

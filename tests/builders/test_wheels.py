@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mpack.builders import wheels
+from mpack.builders.sources import Sources
 from mpack.builders.wheels import Dependencies, WheelLayers
 from mpack.contents import Contents, sha256_file
 from mpack.env.index import IndexSettings
@@ -20,7 +21,7 @@ from mpack.errors import InputError
 from mpack.oci.compression import open_gzip
 from mpack.oci.layer import Layer
 from mpack.oci.store import Store
-from mpack.plan import ImagePlan, LockedPackage
+from mpack.plan import Bytecode, ImagePlan, LockedPackage
 from mpack.testing.tiny import tiny_base, tiny_plan
 from mpack.testing.wheels import make_wheel
 
@@ -67,6 +68,16 @@ class Shop:
     def files(self, layers: Sequence[Layer]) -> dict[str, bytes]:
         """The files of the layers, a later one over an earlier."""
         return {member.name: data for layer in layers for member, data in self.entries(layer) if member.isfile()}
+
+
+def sources_of(shop: Shop, files: Mapping[str, Mapping[str, str]], path: str) -> dict[str, bytes]:
+    """One source of an environment whose wheels are laid out now."""
+    plan, contents = shop.planned(files)
+    plan = replace(plan, trees=(), bytecode=Bytecode("3.11.2", (path,)))
+    layers = WheelLayers(shop.store, IndexSettings(no_index=True))
+    layers.layers(plan, contents)
+    base = shop.store.image(plan.base.digest)
+    return Sources(shop.store, layers, plan, base, (path,), contents).read([path])
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -201,3 +212,12 @@ def test_what_was_pruned_is_made_again(shop: Shop) -> None:
         if b'"key": "wheel' in path.read_bytes():
             path.unlink()
     assert made.hashes(plan, contents) == before and f"/{SITE}/one/__init__.py" in before
+
+
+@pytest.mark.parametrize("late", ["aaa", "bbb"])
+def test_the_source_is_the_one_that_wins(shop: Shop, late: str) -> None:
+    """Of two wheels with one path the last by name has it, whichever is laid out last; byte code is made of that."""
+    files = {"aaa": {"shared/__init__.py": "a = 1"}, "bbb": {"shared/__init__.py": "b = 2"}}
+    files[late]["large.txt"] = "y" * 3000
+    path = f"/{SITE}/shared/__init__.py"
+    assert sources_of(shop, files, path) == {path: b"b = 2"}

@@ -82,6 +82,7 @@ def test_two_orders_give_the_same_bytes(tmp_path: Path) -> None:
 
 #: Two classes whose constant sets have the same strings, names among them; and a class in a class.
 SETS = """
+LETTER = "é"
 class One:
     allowed = choose({"constant", "adaptive", "optimal"})
 class Two:
@@ -94,6 +95,8 @@ import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 from mpack_runtime.compile import compile_source
 kept = []
+if sys.argv[2] == "used":
+    compile("é = 1", "letters.py", "exec")
 for path in sys.argv[3:]:
     if sys.argv[2] == "used":
         import decimal, http.client, pickle, sqlite3, unittest, xml.dom.minidom

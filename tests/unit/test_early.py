@@ -120,6 +120,37 @@ def test_changed_between(store: Store, weights: Path) -> None:
     assert left(store) == []
 
 
+def test_one_that_is_not_wanted_ends_at_once(store: Store, weights: Path) -> None:
+    """Its bytes go, and collecting is possible, while the build goes on."""
+    with early(store, weights, Pending(partial(hashed, weights))) as layer:
+        assert layer.take("model", [entry(weights)]) is None
+        assert not layer._thread.is_alive() and left(store) == [] and store.gc() == 0
+
+
+def test_an_unknown_error_makes_no_layer(store: Store, weights: Path) -> None:
+    """Whatever hashing runs into, the layer is not there, and the build asks for the hash again."""
+
+    def broken(counted: Callable[[int], None]) -> str:
+        raise RuntimeError("x")
+
+    with early(store, weights, Pending(broken)) as layer:
+        assert layer.take("model", [entry(weights)]) is None
+    assert left(store) == []
+
+
+def test_without_room_for_two_nothing_is_begun(
+    store: Store, weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A layer that perhaps nobody wants takes no room from what is written for sure."""
+    usage = shutil.disk_usage(tmp_path)._replace(free=len(DATA) + (1 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    stands = f"{1:064x}"
+    with early_model(store, "auto") as begin:
+        assert begin is not None
+        begin(spec_of(weights, stands), {stands: Pending(partial(hashed, weights))})
+        assert store.early is None
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, InputError], ids=["Ctrl-C", "error"])
 def test_given_up(store: Store, weights: Path, error: type[BaseException]) -> None:
     """Whatever ends the block ends hashing and writing; nothing is left, and nobody waits for the rest."""
@@ -206,26 +237,47 @@ def test_changed_while_hashed(model: Path, tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.glob("read-*"))
 
 
+def test_replaced_before_it_is_hashed(model: Path, tmp_path: Path) -> None:
+    """Another file of the same size, put there when the formats have read of the first, is not taken for that one."""
+    weights = model / "odahuflow_model" / "weights.bin"
+    other = tmp_path / "other"
+    other.write_bytes(os.urandom(weights.stat().st_size))
+    wait_for_rest(other)
+    hashing = Hashing()
+    held: list[list[Pending]] = []
+    hashing.start = held.append  # type: ignore[method-assign]
+    tree = source.open_tree(str(model), Limits(), tmp_path, hashing)
+    other.replace(weights)
+    with Hashing() as late:
+        late.start(held[0])
+        with pytest.raises(InputError, match=r"weights\.bin changed while it was being read"):
+            _ = tree["odahuflow_model/weights.bin"].sha256
+
+
 def big(stream: object) -> bool:
     """True for the weights."""
     return str(getattr(stream, "name", "")).endswith("weights.bin")
 
 
-def test_a_build_takes_it(store: Store, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The layer that is begun from the spec is the one that the store is asked for; its files are not read again."""
-    pending, stands = Pending(partial(hashed, weights)), f"{1:064x}"
-    files = (FileEntry("weights", len(DATA), stands),)
-    spec = ImageSpec(
+def spec_of(weights: Path, stands: str) -> ImageSpec:
+    """What a packager says of a model of the one file, whose digest is not known yet."""
+    return ImageSpec(
         packager="x",
         model_name="m",
         model_version="1",
         python=None,
         requirements=(),
         base=BaseWish(),
-        trees=(FileTree("model", "/m", files),),
+        trees=(FileTree("model", "/m", (FileEntry("weights", len(DATA), stands),)),),
         config=ImageConfig(),
         contents=Contents({stands: weights}),
     )
+
+
+def test_a_build_takes_it(store: Store, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layer that is begun from the spec is the one that the store is asked for; its files are not read again."""
+    pending, stands = Pending(partial(hashed, weights)), f"{1:064x}"
+    spec = spec_of(weights, stands)
     with early_model(store, "auto") as begin, Hashing() as hashing:
         hashing.start([pending])
         assert begin is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mpack.oci.archive import write_oci_directory
 from mpack.oci.image import OciImage
 from mpack.oci.layer import bytes_entries
 from mpack.oci.store import Store
@@ -61,6 +62,28 @@ def test_a_name_that_is_there_costs_nothing(tmp_path: Path, steps: list[tuple[st
     assert not steps
     store.add_image(image, ["model:2"])
     assert ("named", str(store.root / "index.json")) in steps
+
+
+def test_a_listed_blob_that_is_made_again_lasts(tmp_path: Path, steps: list[tuple[str, str]]) -> None:
+    """An index that stays as it is is not written; the name of the blob is synced all the same."""
+    store = Store(tmp_path / "store")
+    image = build(store, "a")
+    store.add_image(image, ["model:1"])
+    data = store.read(image.layers[0].digest)
+    store.path(image.layers[0].digest).unlink()
+    steps.clear()
+    store.add(data)
+    store.add_image(image, ["model:1"])
+    assert steps[-1] == ("synced", str(store.directory))
+
+
+def test_a_layout_of_its_own(tmp_path: Path, steps: list[tuple[str, str]]) -> None:
+    """A directory that is written for others: the blobs' names before the index that lists them."""
+    image = build(Store(tmp_path / "store"), "a")
+    steps.clear()
+    write_oci_directory(image, tmp_path / "out", "a:1")
+    blobs, index = ("synced", str(tmp_path / "out/blobs/sha256")), ("named", str(tmp_path / "out/index.json"))
+    assert steps.index(blobs) < steps.index(index)
 
 
 HARM: dict[str, Callable[[bytes], bytes]] = {

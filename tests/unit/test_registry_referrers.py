@@ -16,7 +16,7 @@ from mpack.oci.blobs import sha256_digest
 from mpack.oci.image import OciImage
 from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
-from mpack.registry import Reference, parse_reference
+from mpack.registry import Reference, parse_reference, referrers
 from mpack.registry.push import push
 from mpack.registry.referrers import fetch, tag_of
 from mpack.testing.fakeregistry import FakeRegistry, Fault
@@ -55,7 +55,8 @@ def test_attached_and_found(fake: FakeRegistry, pushed: tuple[OciImage, Store, R
         push(image, reference, store, documents=lambda _: [SBOM, NOTE])
     for document in (SBOM, NOTE):
         parts = [data for _, data in document.parts]
-        assert list(fetch(reference, image.digest, document.media_type)) == [[document.data, *parts]]
+        assert list(fetch(reference, image.digest, document.media_type, "text/plain")) == [[document.data, *parts]]
+        assert list(fetch(reference, image.digest, document.media_type, "text/html")) == [[document.data]]
     assert list(fetch(reference, image.digest, "text/plain")) == []
     tag = ("team/wine", tag_of(image.digest))
     assert (tag in fake.manifests) is not api
@@ -82,8 +83,11 @@ def test_what_others_attached_stays(fake: FakeRegistry, pushed: tuple[OciImage, 
     assert list(fetch(reference, other, SBOM.media_type)) == []
 
 
-def test_listed_and_gone(fake: FakeRegistry, pushed: tuple[OciImage, Store, Reference]) -> None:
-    """A referrer whose manifest or document is gone hides no other, nor does the API what is listed by the tag."""
+def test_listed_and_gone(
+    fake: FakeRegistry, pushed: tuple[OciImage, Store, Reference], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A referrer whose manifest or document is gone, or too large, hides no other, nor does the API what is listed by
+    the tag."""
     image, store, reference = pushed
     gone, broken = (Attachment("sbom", SBOM.media_type, text) for text in (b"1", b"2"))
     push(image, reference, store, documents=lambda _: [gone, SBOM, broken])
@@ -100,6 +104,8 @@ def test_listed_and_gone(fake: FakeRegistry, pushed: tuple[OciImage, Store, Refe
     later = Attachment("sbom", SBOM.media_type, b"3")
     push(image, reference, store, documents=lambda _: [later])
     assert sorted(fetch(reference, image.digest, SBOM.media_type)) == sorted([[SBOM.data], [later.data]])
+    monkeypatch.setattr(referrers, "DOCUMENT_LIMIT", len(SBOM.data) - 1)
+    assert list(fetch(reference, image.digest, SBOM.media_type)) == [[later.data]]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from mpack.cli.main import mpack
 from mpack.env.lockfile import LockEntry
 from mpack.errors import InputError, UsageError
 from mpack.images import stored_image
+from mpack.oci.blobs import sha256_digest
 from mpack.oci.compose import append_layers
 from mpack.oci.image import OciImage
 from mpack.oci.layer import bytes_entries
@@ -267,6 +268,10 @@ def test_provenance_round_trip(built: tuple[OciImage, Provenance]) -> None:
     assert whole.parts == () and len(split.data) + len(lock) > len(data)
     for digests in ([image.digest], [image.id]):
         assert read_statement(data, digests) == read_statement(split.data, digests, [b"{}", lock]) == provenance
+    deep = b"[" * 100_000
+    forged = split.data.replace(sha256_digest(lock).encode(), sha256_digest(deep).encode())
+    with pytest.raises(InputError, match="not one that mpack"):
+        read_statement(forged, [image.id], [deep])
     with pytest.raises(InputError, match="lock is not beside it"):
         read_statement(split.data, [image.id], [lock + b" "])
     assert provenance.model_files() == model_files(image)

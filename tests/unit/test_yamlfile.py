@@ -51,6 +51,13 @@ def test_what_json_would_change_is_read_each_time(text: str, read: list[str]) ->
     assert load_yaml("day: 2026-01-01")["day"] == date(2026, 1, 1)
 
 
+def test_aliases_are_not_written_out(read: list[str]) -> None:
+    """A text of some kilobytes that says a long string many times is not kept: as JSON it would be of any size."""
+    text = f"a: &x '{'q' * 5000}'\nb: [{', '.join(['*x'] * 500)}]\n"
+    assert len(load_yaml(text)["b"]) == 500
+    assert not yamlfile.yaml_dir().exists() and load_yaml(text) and len(read) == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff" * 9])
 def test_a_damaged_entry_is_made_again(content: bytes, read: list[str]) -> None:
     """What a crash left is not believed."""

@@ -9,8 +9,8 @@ does not compile.
 they are a third of the byte code, and much of what importing these packages takes is formatting them.
 
 What `marshal` writes depends on how often each string is in use in the process, and on which are interned already: both
-are made the same for every file (`_code_of`), so that files can be compiled one after another. Each package has a
-process of its own: none has a say in what is compiled of another. Standard library only.
+are made the same for every file (`_dumped`), so that files can be compiled one after another. Each directory of
+a site directory has a process of its own: none has a say in what is compiled of another. Standard library only.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ SHORT_DOCSTRINGS = "--short-docstrings"
 _FILLED_IN = re.compile(r"%[-#+.\d]*[(%A-Za-z]")
 #: Processes at a time.
 PARALLEL = max(2, os.cpu_count() or 1)
+#: Strings of one letter are one object a process: interned from the start, whether a source has such a name or not.
+_LETTERS = [sys.intern(chr(code)) for code in range(256)]
 
 
 def main() -> int:
@@ -107,7 +109,7 @@ def _side_by_side(packages: Mapping[str, Mapping[str, bytes]], shortened: Sequen
 
 def _package(path: str) -> str:
     """The top-level package of a source below a site directory; "" elsewhere."""
-    return re.split("/(?:site|dist)-packages/", path)[-1].partition("/")[0]
+    return re.split("/(?:site|dist)-packages/", path, maxsplit=1)[-1].partition("/")[0]
 
 
 def _fork(sources: Mapping[str, bytes], shorten: bool) -> tuple[int, int]:
@@ -118,6 +120,7 @@ def _fork(sources: Mapping[str, bytes], shorten: bool) -> tuple[int, int]:
         os.close(writer)
         return child, reader
     status = 1
+    os.close(reader)
     try:
         try:
             codes = [compile_source(path, source, shorten) for path, source in sources.items()]

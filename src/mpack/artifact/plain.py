@@ -21,7 +21,11 @@ def plain_name(line: str) -> str | None:
 def plain_line(line: str) -> str | None:
     """Such a requirement as `packaging` writes it, clauses sorted; None for any other."""
     match = _REQUIREMENT.fullmatch(line)
-    return match and match[1] + ",".join(sorted(set((match[2] or "").split(","))))
+    clauses = (match[2] or "").split(",") if match else []
+    # Of two that are alike but for zeros at their end, one is left over: which, packaging knows.
+    if match is None or len({clause.strip("0123456789.") for clause in clauses}) < len(clauses):
+        return None
+    return match[1] + ",".join(sorted(clauses))
 
 
 def plain_extra(line: str) -> tuple[str, str] | None:

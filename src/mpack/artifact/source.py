@@ -23,7 +23,7 @@ from mpack.artifact.archive import is_junk, safe_path, shown, unsafe
 from mpack.artifact.download import download, file_name, is_url, public_url
 from mpack.artifact.limits import Limits, Meter
 from mpack.artifact.model import ArtifactFile, Tree
-from mpack.contents import LARGE, Hashing, Pending, hash_file
+from mpack.contents import LARGE, FileState, Hashing, Pending, file_state, hash_file
 from mpack.errors import InputError
 
 _SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z][A-Za-z0-9]*$")
@@ -155,28 +155,22 @@ class _InPlace:
     def file(self, source: Path, path: str) -> ArtifactFile:
         """The file that stands at `path` in the artifact. Raises InputError."""
         with steady(source) as stream:
-            found = os.fstat(stream.fileno())
+            found, state = os.fstat(stream.fileno()), file_state(stream.fileno())
             size, executable = found.st_size, bool(found.st_mode & 0o100)
             if not self._later or size < LARGE:
                 size, sha256 = hash_file(stream, self.meter.data)
                 return ArtifactFile(path, size, sha256, source, executable)
         self.meter.data(size)
-        later = Pending(functools.partial(self._hashed, source, size))
+        later = Pending(functools.partial(self._hashed, source, state))
         return ArtifactFile(path, size, later, source, executable)
 
-    def _hashed(self, source: Path, size: int, counted: Callable[[int], None]) -> str:
-        left = size
-
-        def count(read: int) -> None:
-            nonlocal left
-            left -= read
-            if left < 0:
-                raise _changed(source)
-            counted(read)
-
+    def _hashed(self, source: Path, state: FileState, counted: Callable[[int], None]) -> str:
+        """The hash of the file that was there when the artifact was opened, and that others have read parts of."""
         with _told(self._name), steady(source) as stream:
-            sha256 = hash_file(stream, count)[1]
-            if left:
+            if file_state(stream.fileno()) != state:
+                raise _changed(source)
+            size, sha256 = hash_file(stream, counted)
+            if size != state[2] or file_state(stream.fileno()) != state:
                 raise _changed(source)
             return sha256
 

@@ -43,7 +43,8 @@ def yaml_dir() -> Path:
 
 
 def _place(text: str) -> Path | None:
-    if len(text) > _KEPT:
+    # What is said once by its name (`&x`, `*x`) JSON writes out each time, which may be without end.
+    if len(text) > _KEPT or ("&" in text and "*" in text):
         return None
     name = hashlib.sha256(_READER + text.encode("utf-8", "surrogatepass")).hexdigest()
     try:

@@ -34,11 +34,24 @@ def early_model(store: Store, builder: str) -> Iterator[Begin | None]:
             for tree in spec.trees:
                 if tree.kind != "model" or all(file.sha256 not in standing for file in tree.files):
                     continue
+                if not _roomy(store, sum(file.size for file in tree.files)):
+                    return
                 entries = [_pending(entry, standing) for entry in tree_entries(tree, spec.contents)]
                 store.early = stack.enter_context(EarlyLayer(store, tree.kind, entries))
                 return
 
         yield begin
+
+
+def _roomy(store: Store, size: int) -> bool:
+    """True where a layer of so many bytes leaves as many for what else is written."""
+    import shutil
+
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(store.root).free > 2 * size
+    except OSError:
+        return False
 
 
 def _pending(entry: Entry, standing: Standing) -> Entry:

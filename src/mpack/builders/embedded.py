@@ -118,6 +118,8 @@ class EmbeddedBuilder:
         name = f"{kind} {ENCODER} {hashlib.sha256(canonical_json(key)).hexdigest()}"
         found = self._store.cache.get(name)
         if found is not None:
+            if kind == "model" and self._store.early is not None:
+                self._store.early.give_up()
             return _Made(found, True)
         layer = write()
         self._store.cache.put(name, layer)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from mpack.errors import EnvironmentFault
 from mpack.oci import tar
 from mpack.oci.blobs import Blobs
-from mpack.oci.files import alone_in, disk_faults, write_whole
+from mpack.oci.files import alone_in, disk_faults, sync_directory, write_whole
 from mpack.oci.image import OciImage
 from mpack.oci.imageindex import INDEX, AnyImage, blobs_of, member_entry
 
@@ -72,6 +72,7 @@ def write_oci_directory(image: AnyImage, directory: Path, name: str = "") -> Non
                 with image.blobs.open(digest) as stream, target.writing(expected=digest) as blob:
                     while data := stream.read(_CHUNK):
                         blob.write(data)
+        sync_directory(target.directory)
         write_whole(directory / "oci-layout", LAYOUT)
         write_whole(directory / "index.json", _index([*entries, index_entry(image, name)]))
         with suppress(OSError):

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -53,6 +53,8 @@ class Blobs:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        #: Whether a blob has got its name since somebody synced the names.
+        self.named = False
         self.directory = root / "blobs" / "sha256"
         self.unfinished = root / "tmp"
 
@@ -119,6 +121,7 @@ class Blobs:
                     "store-corrupt", f"The content is {blob.digest} and not {expected} as it was announced."
                 )
             file.become_whole(self.path(blob.digest))
+            self.named = True
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -160,7 +163,9 @@ class BlobWriter:
         if self.size - self._sent >= _PIECE:
             # The disk begins with what is written already, so that the sync in the end has little to wait for: no page
             # of it is clean yet, which are all that this call gives up.
-            os.posix_fadvise(self._stream.fileno(), self._sent, self.size - self._sent, os.POSIX_FADV_DONTNEED)
+            if hasattr(os, "posix_fadvise"):
+                with suppress(OSError):
+                    os.posix_fadvise(self._stream.fileno(), self._sent, self.size - self._sent, os.POSIX_FADV_DONTNEED)
             self._sent = self.size
         return written
 

@@ -9,7 +9,6 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from mpack.errors import MpackError
 from mpack.oci.layer import Entry, Layer, write_layer
 
 if TYPE_CHECKING:
@@ -36,7 +35,10 @@ class EarlyLayer:
 
     def take(self, kind: str, entries: Sequence[Entry]) -> Layer | None:
         """The layer, whole and synced, if it has this kind and these entries; else None."""
-        if self._decided.is_set() or kind != self._kind or self._hashed() != list(entries):
+        if self._decided.is_set() or kind != self._kind:
+            return None
+        if self._hashed() != list(entries):
+            self.give_up()
             return None
         self._wanted = True
         self._decided.set()
@@ -50,6 +52,10 @@ class EarlyLayer:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Stops, and leaves nothing of the layer, unless it was taken."""
         self._decided.set()
         if self._blob is not None:
             self._blob.stop()
@@ -62,11 +68,11 @@ class EarlyLayer:
                 replace(entry, sha256=entry.pending.sha256(), pending=None) if entry.pending else entry
                 for entry in self._entries
             ]
-        except (MpackError, OSError):
+        except Exception:
             return None
 
     def _work(self) -> None:
-        with suppress(MpackError, OSError):
+        with suppress(Exception):
             self._layer = self._written()
 
     def _written(self) -> Layer:

@@ -317,10 +317,12 @@ class Store(Blobs):
             known = [*entries]
             yield entries
             entries.sort(key=lambda item: (_name(item), item["digest"]))
+            if self.named or entries != known:
+                # What the index names lasts as long as the index.
+                sync_directory(self.directory)
+                self.named = False
             if entries == known:
                 return
-            # What the index names lasts as long as the index.
-            sync_directory(self.directory)
             if not (self.root / "oci-layout").exists():
                 write_whole(self.root / "oci-layout", LAYOUT)
             lines = ",\n".join(map(json.dumps, entries))

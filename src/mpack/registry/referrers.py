@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 #: Bytes: a larger document is not fetched.
 DOCUMENT_LIMIT = 64 << 20
-#: A referrer with more layers is none of mpack's.
-PARTS_LIMIT = 4
 
 
 def blobs_of(documents: Sequence[Attachment]) -> list[Blob]:
@@ -58,12 +56,13 @@ def fetch(
     reference: Reference,
     digest: str,
     media_type: str,
+    part_type: str = "",
     *,
     config_dir: Path | None = None,
     http: httpx.Client | None = None,
 ) -> Iterator[list[bytes]]:
     """The documents of a type that are attached to the manifest `digest` in the reference's repository, each with its
-    parts; one that is listed and gone is passed over.
+    part of the other type, if it has one; what is listed and gone, or too large, is passed over.
 
     Raises EnvironmentFault registry-failed for an answer that cannot be used.
     """
@@ -75,10 +74,10 @@ def fetch(
             continue
         place = Reference(reference.registry, reference.repository, None, str(item["digest"]))
         with RegistryClient(place, config_dir=config_dir, http=http) as client, suppress(Missing):
-            layers = _layers(client.manifest(), digest, media_type)
+            layers = _layers(client.manifest(), digest, (media_type, part_type))
             documents = [client.read(layer, DOCUMENT_LIMIT) for layer in layers]
-            if documents and None not in documents:
-                yield [document for document in documents if document is not None]
+            if documents:
+                yield documents
 
 
 def tag_of(digest: str) -> str:
@@ -86,14 +85,15 @@ def tag_of(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def _layers(manifest: dict[str, Any], subject: str, media_type: str) -> list[Descriptor]:
-    """The one document in a referrer of `subject`, and its parts; [] for what is none."""
+def _layers(manifest: dict[str, Any], subject: str, types: tuple[str, str]) -> list[Descriptor]:
+    """The document in a referrer of `subject`, by its type, and the part of the other type; [] for what is none."""
     try:
-        layers = manifest["layers"]
-        own = [item["mediaType"] == media_type for item in layers]
-        if manifest["subject"]["digest"] != subject or own[:1] != [True] or True in own[1:] or len(own) > PARTS_LIMIT:
+        if manifest["subject"]["digest"] != subject:
             return []
-        return [Descriptor.from_json(layer) for layer in layers]
+        document, *parts = [item for item in manifest["layers"] if item["mediaType"] in types]
+        found = [Descriptor.from_json(item) for item in (document, *parts)]
+        fitting = [item["mediaType"] for item in (document, *parts)] in ([types[0]], list(types))
+        return found if fitting and all(item.size <= DOCUMENT_LIMIT for item in found) else []
     except (KeyError, TypeError, ValueError):
         return []
 

@@ -14,7 +14,7 @@ from mpack.registry.reference import names_registry, parse_reference
 from mpack.registry.referrers import fetch
 from mpack.supply.attachments import Kept, facts_dir, kept, read_beside, sbom_of
 from mpack.supply.facts import read_facts
-from mpack.supply.provenance import IN_TOTO, read_statement
+from mpack.supply.provenance import IN_TOTO, LOCK, read_statement
 
 
 def find_sbom(reference: str, image: OciImage, store: Store) -> Attachment:
@@ -62,4 +62,4 @@ def _documents(reference: str, digest: str | None) -> Iterator[list[bytes]]:
         if data is not None:
             yield [data]
     elif digest is not None and names_registry(reference):
-        yield from fetch(parse_reference(reference), digest, IN_TOTO)
+        yield from fetch(parse_reference(reference), digest, IN_TOTO, LOCK)

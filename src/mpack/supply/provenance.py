@@ -120,7 +120,7 @@ class Provenance:
                 versions,
                 tuple(dict(item) for item in definition["resolvedDependencies"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             why = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
             raise InputError(
                 "provenance-invalid",
