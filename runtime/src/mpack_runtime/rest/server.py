@@ -40,6 +40,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.service: Service | None = None
         self.deadlines = Deadlines(settings.timeout)
         self.metrics = Metrics(slots=settings.workers + 1)
+        self.deadlines.late.append(self.metrics.late)
         self._loaded = mmap.mmap(-1, settings.workers + 1)
         self._reason = mmap.mmap(-1, _REASON_BYTES)
         self._slot = 0
@@ -78,6 +79,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             service = self.service or Service.load(self.config)
             app = RestApp(service, self.settings, self.metrics, self.deadlines)
             app.answer = selfcheck.ask_sample(service, connect(service))
+            service.observe = self.metrics.predicted
         except RuntimeFault as error:
             self._fail(error.message)
         except Exception as error:

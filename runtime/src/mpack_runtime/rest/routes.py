@@ -1,0 +1,83 @@
+"""The paths that metrics count by, and what each of them is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+#: Path, group. `*` stands for one segment. Roads to the model are groups of their own; the first path that fits counts.
+ROUTES: tuple[tuple[str, str], ...] = (
+    ("/api/model/invoke", "odahu"),
+    ("/v2/models/*/infer", "v2"),
+    ("/v2/models/*/versions/*/infer", "v2"),
+    ("/v1/models/*:predict", "v1"),
+    ("/invocations", "mlflow"),
+    ("/api/model/feedback", "feedback"),
+    ("/feedback/model/", "feedback"),
+    ("/healthcheck", "health"),
+    ("/livez", "health"),
+    ("/readyz", "health"),
+    ("/health", "health"),
+    ("/ping", "health"),
+    ("/v2/health/live", "health"),
+    ("/v2/health/ready", "health"),
+    ("/v2/models/*/ready", "health"),
+    ("/v2/models/*/versions/*/ready", "health"),
+    ("/metrics", "metrics"),
+    ("/api/model/info", "documents"),
+    ("/openapi.json", "documents"),
+    ("/v2", "documents"),
+    ("/v2/models/*", "documents"),
+    ("/v2/models/*/versions/*", "documents"),
+    ("/v2/repository/index", "documents"),
+    ("/v1/models", "documents"),
+    ("/v1/models/*", "documents"),
+    ("/version", "documents"),
+    ("/", "documents"),
+)
+#: The groups that ask the model.
+ROADS = ("odahu", "v2", "v1", "mlflow")
+OTHER = "other"
+#: Every group, in the order of the table, and the one of all other paths.
+GROUPS: tuple[str, ...] = (*dict.fromkeys(group for _, group in ROUTES), OTHER)
+
+_EXACT = {path: number for number, (path, _) in enumerate(ROUTES) if "*" not in path}
+_PATTERNS = tuple(
+    (re.compile(re.escape(path).replace(r"\*", "[^/]+")), number)
+    for number, (path, _) in enumerate(ROUTES)
+    if "*" in path
+)
+#: With a first segment that no pattern has, a path is not looked for among them.
+_FIRST = frozenset(path.split("/")[1] for path, _ in ROUTES if "*" in path)
+
+
+def find(path: str) -> int:
+    """The number of the row of ROUTES that `path` belongs to; len(ROUTES): none."""
+    number = _EXACT.get(path)
+    if number is not None:
+        return number
+    if path[1:].partition("/")[0] in _FIRST:
+        return _match(path)
+    return len(ROUTES)
+
+
+def group(path: str) -> str:
+    """The group that `path` belongs to."""
+    return group_of(find(path))
+
+
+def group_of(number: int) -> str:
+    """The group of a row of ROUTES; of any other number "other"."""
+    return ROUTES[number][1] if number < len(ROUTES) else OTHER
+
+
+def labels() -> Iterable[tuple[str, str]]:
+    """Path and group of every number that `find` gives, in order."""
+    return (*ROUTES, (OTHER, OTHER))
+
+
+def _match(path: str) -> int:
+    for pattern, number in _PATTERNS:
+        if pattern.fullmatch(path):
+            return number
+    return len(ROUTES)
