@@ -14,6 +14,7 @@ ROUTES: tuple[tuple[str, str], ...] = (
     ("/invocations", "mlflow"),
     ("/api/model/feedback", "feedback"),
     ("/feedback/model/", "feedback"),
+    ("/feedback/model", "feedback"),
     ("/healthcheck", "health"),
     ("/livez", "health"),
     ("/readyz", "health"),
