@@ -194,7 +194,7 @@ def test_a_disk_that_fails_costs_no_prediction(tmp_path: Path, model_json: Path,
     assert feedback(server, {"right": True}, Request_Id="a").status_code == 200
     assert len(records(logs, "feedback")) == 1
     metrics = server.client.get("/metrics").text
-    assert re.search(r'mpack_requests_total\{.*group="feedback",route="/feedback/model/",status="502"\} 1', metrics)
+    assert re.search(r'mpack_requests_total\{.*group="feedback",route="/feedback/model",status="502"\} 1', metrics)
 
 
 def test_bad_feedback_is_refused(tmp_path: Path, model_json: Path, start: Start) -> None:

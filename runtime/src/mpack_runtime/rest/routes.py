@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-#: Path, group. `*` stands for one segment. Roads to the model are groups of their own; the first path that fits counts.
+#: Path, group. What is in braces stands for one segment. Each road to the model is a group of its own.
 ROUTES: tuple[tuple[str, str], ...] = (
     ("/api/model/invoke", "odahu"),
-    ("/v2/models/*/infer", "v2"),
-    ("/v2/models/*/versions/*/infer", "v2"),
-    ("/v1/models/*:predict", "v1"),
+    ("/v2/models/{name}/infer", "v2"),
+    ("/v2/models/{name}/versions/{version}/infer", "v2"),
+    ("/v1/models/{name}:predict", "v1"),
     ("/invocations", "mlflow"),
     ("/api/model/feedback", "feedback"),
-    ("/feedback/model/", "feedback"),
     ("/feedback/model", "feedback"),
     ("/healthcheck", "health"),
     ("/livez", "health"),
@@ -22,17 +21,17 @@ ROUTES: tuple[tuple[str, str], ...] = (
     ("/ping", "health"),
     ("/v2/health/live", "health"),
     ("/v2/health/ready", "health"),
-    ("/v2/models/*/ready", "health"),
-    ("/v2/models/*/versions/*/ready", "health"),
+    ("/v2/models/{name}/ready", "health"),
+    ("/v2/models/{name}/versions/{version}/ready", "health"),
     ("/metrics", "metrics"),
     ("/api/model/info", "documents"),
     ("/openapi.json", "documents"),
     ("/v2", "documents"),
-    ("/v2/models/*", "documents"),
-    ("/v2/models/*/versions/*", "documents"),
+    ("/v2/models/{name}", "documents"),
+    ("/v2/models/{name}/versions/{version}", "documents"),
     ("/v2/repository/index", "documents"),
     ("/v1/models", "documents"),
-    ("/v1/models/*", "documents"),
+    ("/v1/models/{name}", "documents"),
     ("/version", "documents"),
     ("/", "documents"),
 )
@@ -42,24 +41,18 @@ OTHER = "other"
 #: Every group, in the order of the table, and the one of all other paths.
 GROUPS: tuple[str, ...] = (*dict.fromkeys(group for _, group in ROUTES), OTHER)
 
-_EXACT = {path: number for number, (path, _) in enumerate(ROUTES) if "*" not in path}
+_EXACT = {path: number for number, (path, _) in enumerate(ROUTES) if "{" not in path}
 _PATTERNS = tuple(
-    (re.compile(re.escape(path).replace(r"\*", "[^/]+")), number)
+    (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), number)
     for number, (path, _) in enumerate(ROUTES)
-    if "*" in path
+    if "{" in path
 )
-#: With a first segment that no pattern has, a path is not looked for among them.
-_FIRST = frozenset(path.split("/")[1] for path, _ in ROUTES if "*" in path)
 
 
 def find(path: str) -> int:
-    """The number of the row of ROUTES that `path` belongs to; len(ROUTES): none."""
+    """The number of the row of ROUTES that `path` belongs to, with a final slash or without; len(ROUTES): none."""
     number = _EXACT.get(path)
-    if number is not None:
-        return number
-    if path[1:].partition("/")[0] in _FIRST:
-        return _match(path)
-    return len(ROUTES)
+    return number if number is not None else _match(path.rstrip("/"))
 
 
 def group(path: str) -> str:
@@ -78,7 +71,5 @@ def labels() -> Iterable[tuple[str, str]]:
 
 
 def _match(path: str) -> int:
-    for pattern, number in _PATTERNS:
-        if pattern.fullmatch(path):
-            return number
-    return len(ROUTES)
+    fits = (number for pattern, number in _PATTERNS if pattern.fullmatch(path))
+    return _EXACT[path] if path in _EXACT else next(fits, len(ROUTES))
