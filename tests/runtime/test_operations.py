@@ -64,7 +64,7 @@ def test_predictions_and_feedback_are_kept_with_the_references_fields(
     for number, place in enumerate(PLACES):
         given = {"Request_Id": f"id-{number}", "X_Model_Name": "wine", "X_Model_Version": "1.2"}
         answer = feedback(server, {"truthful": number}, place, **given)
-        assert answer.status_code == 200
+        assert (answer.status_code, answer.headers["Request-Id"]) == (200, f"id-{number}")
         assert answer.json() == {
             "message": {
                 "RequestID": f"id-{number}",
@@ -311,3 +311,10 @@ def test_wrong_settings_end_the_container(
     """Exit code 2 and a sentence, in which no token stands."""
     ran = command(model_json, "serve", **settings)
     assert ran.code == 2 and words in ran.err and "a b" not in ran.err
+
+
+def test_what_operators_switch_on_has_byte_code(model_json: Path, command: Callable[..., Any]) -> None:
+    """The self-check names its sources among the modules to be compiled."""
+    modules = json.loads(command(model_json, "self-check", "--modules").out)["modules"]
+    names = {Path(path).name for path in modules if "/mpack_runtime/rest/" in path}
+    assert {"recorder.py", "journal.py", "redact.py", "guard.py", "exposition.py", "processes.py"} <= names

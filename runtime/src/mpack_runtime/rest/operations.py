@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -57,3 +58,9 @@ class Operations:
         """Writes what waits, for `timeout` seconds at most."""
         if self._journal is not None:
             self._journal.close(timeout)
+
+
+def preload() -> None:
+    """Imports what the settings may want and what /metrics imports, so that the self-check can tell their sources."""
+    for module in ("exposition", "guard", "recorder"):
+        importlib.import_module(f"mpack_runtime.rest.{module}")

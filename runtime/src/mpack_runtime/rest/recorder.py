@@ -96,6 +96,8 @@ class Recorder:
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         if status == 405:
             headers.append(("Allow", "POST"))
+        if _PLAIN.fullmatch(given := _header(environ, "REQUEST_ID", "X_REQUEST_ID")):
+            headers.append(("Request-Id", given))
         start_response(_STATUS[status], headers)
         self._metrics.end(path, status, time.perf_counter() - begun)
         return [body]

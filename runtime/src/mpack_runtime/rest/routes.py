@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 #: Path, group. What is in braces stands for one segment. Each road to the model is a group of its own.
 ROUTES: tuple[tuple[str, str], ...] = (
@@ -42,11 +43,6 @@ OTHER = "other"
 GROUPS: tuple[str, ...] = (*dict.fromkeys(group for _, group in ROUTES), OTHER)
 
 _EXACT = {path: number for number, (path, _) in enumerate(ROUTES) if "{" not in path}
-_PATTERNS = tuple(
-    (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), number)
-    for number, (path, _) in enumerate(ROUTES)
-    if "{" in path
-)
 
 
 def find(path: str) -> int:
@@ -71,5 +67,15 @@ def labels() -> Iterable[tuple[str, str]]:
 
 
 def _match(path: str) -> int:
-    fits = (number for pattern, number in _PATTERNS if pattern.fullmatch(path))
+    fits = (number for pattern, number in _patterns() if pattern.fullmatch(path))
     return _EXACT[path] if path in _EXACT else next(fits, len(ROUTES))
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], int], ...]:
+    # Compiled for the first path that needs them: the start of a service does not wait for it.
+    return tuple(
+        (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), number)
+        for number, (path, _) in enumerate(ROUTES)
+        if "{" in path
+    )
