@@ -149,10 +149,11 @@ def test_redact_sample_and_odd_bodies(tmp_path: Path, model_json: Path, start: S
     server.client.post("/api/model/invoke", content="alcohol,grape,year\n1,secret grape,x\n", headers=CSV)
     feedback(server, {"grape": "secret grape", "right": True}, Request_Id="a")
     server.stop()
-    assert len(records(logs, "request_response")) == 3
+    kept = [record["request_content"] for record in records(logs, "request_response")]
+    assert len(kept) == 3 and kept[2] is None, "a refused request may hold anything anywhere"
     assert [record["payload"] for record in records(logs, "feedback")] == [{"json": {"grape": "***", "right": True}}]
     assert not [path for path in logs.rglob("*.json") if b"secret" in path.read_bytes()]
-    assert '"***",1999' in str(records(logs, "request_response")[1]["request_content"])
+    assert '"***",1999' in kept[0] and '"***",1999' in kept[1]
 
     plain = tmp_path / "plain"
     server = start(model_json, log_dir=plain)

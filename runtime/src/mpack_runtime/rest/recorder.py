@@ -10,7 +10,9 @@ import random
 import re
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 from typing import Any, Callable
 from urllib.parse import parse_qsl
 
@@ -28,8 +30,6 @@ from mpack_runtime.rest.routes import ROADS, group
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 _WAIT = 5.0
-_STATUS = {200: "200 OK", 400: "400 Bad Request", 405: "405 Method Not Allowed", 408: "408 Request Timeout"}
-_STATUS.update({413: "413 Content Too Large", 415: "415 Unsupported Media Type", 502: "502 Bad Gateway"})
 
 
 class Recorder:
@@ -91,6 +91,9 @@ class Recorder:
             status, answer = 200, self._keep(environ)
         except BadRequest as error:
             status, answer = error.status, {"error": error.message}
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            status, answer = 500, {"error": "The service failed on this request; its log has the reason."}
         self._deadlines.enter(WRITING)
         body = orjson.dumps(answer)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -98,7 +101,7 @@ class Recorder:
             headers.append(("Allow", "POST"))
         if _PLAIN.fullmatch(given := _header(environ, "REQUEST_ID", "X_REQUEST_ID")):
             headers.append(("Request-Id", given))
-        start_response(_STATUS[status], headers)
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
         self._metrics.end(path, status, time.perf_counter() - begun)
         return [body]
 

@@ -52,7 +52,8 @@ def exchange_lines(exchange: Exchange, name: str, version: str, redactor: Redact
     common = {"request_id": answered.get("request-id"), **model, "time": moment(exchange.when)}
     request, whole = _unpacked(exchange, environ)
     body, plain = _text(request)
-    kept = redactor.request(body, environ.get("CONTENT_TYPE", "")) if plain and whole else _unless(redactor, body)
+    sure = plain and whole and exchange.status == 200
+    kept = redactor.request(body, environ.get("CONTENT_TYPE", "")) if sure else _unless(redactor, body)
     record = {
         **common,
         "request_host": environ.get("HTTP_HOST"),
@@ -68,7 +69,8 @@ def exchange_lines(exchange: Exchange, name: str, version: str, redactor: Redact
     yield REQUESTS, version, exchange.when, orjson.dumps({**record, **_marks("request", plain, whole, kept)})
     body, plain = _text(exchange.answer)
     whole = exchange.answer_whole
-    kept = redactor.answer(body, exchange.status) if plain and whole else _unless(redactor, body)
+    sure = plain and whole and exchange.status == 200
+    kept = redactor.answer(body) if sure else _unless(redactor, body)
     record = {**common, "response_content": kept, **_marks("response", plain, whole, kept)}
     yield ANSWERS, version, exchange.when, orjson.dumps(record)
 
@@ -126,7 +128,7 @@ def _text(body: bytes) -> tuple[str, bool]:
 
 
 def _unless(redactor: Redactor, body: str) -> str | None:
-    """What no column can be taken out of is kept only where none must be."""
+    """What no column can be taken out of is kept only where none must be; so are refusals and what was refused."""
     return None if redactor.active else body
 
 

@@ -35,11 +35,9 @@ class Redactor:
             return self._csv(body)
         return self._json(body, self._inputs, unknown=True)
 
-    def answer(self, body: str, status: int) -> str | None:
-        """An answer's body without the columns; None for what is not 200, for refusals quote what was wrong."""
-        if not self._names:
-            return body
-        return self._json(body, self._outputs, unknown=False) if status == 200 else None
+    def answer(self, body: str) -> str | None:
+        """An answer's body without the columns; None: it cannot be told where they are."""
+        return self._json(body, self._outputs, unknown=False) if self._names else body
 
     def value(self, value: Any) -> Any:
         """JSON without what stands under the names as keys, at any depth."""
