@@ -17,6 +17,8 @@ from mpack_runtime.rest.journal_files import Files
 #: A line for a stream of a model's: stream, model version, seconds since the epoch, JSON without a line end.
 Line = tuple[str, str, float, bytes]
 _QUIET = 60.0
+#: Seconds that records may wait for others: a thread that wakes for each takes turns away from those that predict.
+_GATHER = 0.1
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Journal:
         self._waiting: deque[_Entry] = deque()
         self._bytes = 0
         self._closing = False
+        self._hurry = False
         self._complained = -_QUIET
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -69,26 +72,36 @@ class Journal:
             if fits:
                 self._waiting.append(entry)
                 self._bytes += entry.size
-                self._changed.notify()
+                self._hurry = self._hurry or entry.written is not None
+                if len(self._waiting) == 1 or self._urgent():
+                    self._changed.notify()
         if not fits:
             self._count("dropped")
         return fits
 
+    def _urgent(self) -> bool:
+        return self._closing or self._hurry or self._bytes > self._capacity / 2
+
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closing:
-                    self._changed.wait()
-                if not self._waiting:
-                    break
-                entry = self._waiting.popleft()
-            entry.well = self._write(entry)
-            self._count("written" if entry.well else "failed")
-            if entry.written is not None:
-                entry.written.set()
-            with self._changed:
-                self._bytes -= entry.size
+        while batch := self._gather():
+            for entry in batch:
+                entry.well = self._write(entry)
+                self._count("written" if entry.well else "failed")
+                if entry.written is not None:
+                    entry.written.set()
+                with self._changed:
+                    self._bytes -= entry.size
         self._files.close()
+
+    def _gather(self) -> list[_Entry]:
+        """What waits, soon after there is something; nothing: the journal is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            self._changed.wait_for(self._urgent, _GATHER)
+            batch = list(self._waiting)
+            self._waiting.clear()
+            self._hurry = False
+            return batch
 
     def _write(self, entry: _Entry) -> bool:
         try:

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mpack_runtime.errors import SettingsError
@@ -87,6 +88,7 @@ class Files:
         return self._open[key]
 
 
+@lru_cache(maxsize=64)
 def _segment(text: str) -> str:
     """Text as the name of a directory: other characters than letters, digits and ._+- become -, 128 of them at most."""
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", text)[:128]
