@@ -12,8 +12,9 @@ import os
 import threading
 from bisect import bisect_left
 
-from mpack_runtime.rest.routes import GROUPS, ROADS, ROUTES, find, group_of
+from mpack_runtime.rest.routes import GROUPS, ROADS, TABLE, find, group_of
 
+ROUTES = tuple(path for path, _ in TABLE)
 STATUSES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504)
 #: Upper bounds of the histograms in seconds.
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 
 #: Path, group. What is in braces stands for one segment. Each road to the model is a group of its own.
-ROUTES: tuple[tuple[str, str], ...] = (
+TABLE: tuple[tuple[str, str], ...] = (
     ("/api/model/invoke", "odahu"),
     ("/v2/models/{name}/infer", "v2"),
     ("/v2/models/{name}/versions/{version}/infer", "v2"),
@@ -40,13 +40,13 @@ ROUTES: tuple[tuple[str, str], ...] = (
 ROADS = ("odahu", "v2", "v1", "mlflow")
 OTHER = "other"
 #: Every group, in the order of the table, and the one of all other paths.
-GROUPS: tuple[str, ...] = (*dict.fromkeys(group for _, group in ROUTES), OTHER)
+GROUPS: tuple[str, ...] = (*dict.fromkeys(group for _, group in TABLE), OTHER)
 
-_EXACT = {path: number for number, (path, _) in enumerate(ROUTES) if "{" not in path}
+_EXACT = {path: number for number, (path, _) in enumerate(TABLE) if "{" not in path}
 
 
 def find(path: str) -> int:
-    """The number of the row of ROUTES that `path` belongs to, with a final slash or without; len(ROUTES): none."""
+    """The number of the row of TABLE that `path` belongs to, with a final slash or without; len(TABLE): none."""
     number = _EXACT.get(path)
     return number if number is not None else _match(path.rstrip("/"))
 
@@ -57,18 +57,18 @@ def group(path: str) -> str:
 
 
 def group_of(number: int) -> str:
-    """The group of a row of ROUTES; of any other number "other"."""
-    return ROUTES[number][1] if number < len(ROUTES) else OTHER
+    """The group of a row of TABLE; of any other number "other"."""
+    return TABLE[number][1] if number < len(TABLE) else OTHER
 
 
 def labels() -> Iterable[tuple[str, str]]:
     """Path and group of every number that `find` gives, in order."""
-    return (*ROUTES, (OTHER, OTHER))
+    return (*TABLE, (OTHER, OTHER))
 
 
 def _match(path: str) -> int:
     fits = (number for pattern, number in _patterns() if pattern.fullmatch(path))
-    return _EXACT[path] if path in _EXACT else next(fits, len(ROUTES))
+    return _EXACT[path] if path in _EXACT else next(fits, len(TABLE))
 
 
 @cache
@@ -76,6 +76,6 @@ def _patterns() -> tuple[tuple[re.Pattern[str], int], ...]:
     # Compiled for the first path that needs them: the start of a service does not wait for it.
     return tuple(
         (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), number)
-        for number, (path, _) in enumerate(ROUTES)
+        for number, (path, _) in enumerate(TABLE)
         if "{" in path
     )
