@@ -29,6 +29,7 @@ from mpack_runtime.rest.routes import ROADS, group
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
+#: Seconds for the disk to take feedback.
 _WAIT = 5.0
 
 
@@ -125,7 +126,9 @@ class Recorder:
             line = records.feedback_line(request_id, self._name, version, payload, time.time())
         except TypeError as error:  # nested more deeply than JSON is written
             raise BadRequest(f"Cannot parse data: {error}.") from error
-        if not self._journal.deliver(lambda: [line], len(line[3]), _WAIT):
+        # Whoever works for longer than the timeout is taken for a model that hangs.
+        wait = min(_WAIT, self._deadlines.timeout / 2)
+        if not self._journal.deliver(lambda: [line], len(line[3]), wait):
             raise BadRequest("Cannot deliver message: it could not be written; the service's log has the reason.", 502)
         message = {"RequestID": request_id, "ModelVersion": version, "ModelName": self._name, "Payload": payload}
         return {"message": message, "error": False, "registered": True}
