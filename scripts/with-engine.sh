@@ -20,6 +20,7 @@ if [ "$more" = --browser ]; then
   need podman podman
   need openssl openssl
   need faketime faketime
+  need prometheus prometheus
   for tool in skopeo umoci podman buildah containerd; do need "$tool" "$tool"; done
 fi
 if [ ${#packages[@]} -gt 0 ]; then

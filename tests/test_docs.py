@@ -55,6 +55,14 @@ def test_links(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_setting_of_the_rest_image_is_in_the_table() -> None:
+    """docs/reference/settings.md has a row for each variable that the runtime's configuration reads, and no other."""
+    source = (ROOT / "runtime/src/mpack_runtime/config.py").read_text("utf-8")
+    read = set(re.findall(r"env(?:iron)?(?:\.get\(|, |\[)\"(MPACK_[A-Z_]+)\"", source))
+    text = (ROOT / "docs/reference/settings.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `(MPACK_[A-Z_]+)` \|", text, re.MULTILINE)) == read
+
+
 def test_every_code_is_raised_somewhere() -> None:
     """No error code is listed that nothing raises."""
     text = "\n".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py") if path.name != "errors.py")

@@ -18,7 +18,6 @@ from mpack_runtime.config import ModelConfig, Settings
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.rest.app import RestApp
 from mpack_runtime.rest.body import read_body
-from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.service import Service
 from werkzeug.test import Client, TestResponse
 
@@ -220,32 +219,18 @@ def test_metrics_count_requests_rows_and_time(client: Client) -> None:
     post(client, b"{")
     client.get("/nope")
     text = client.get("/metrics").text
-    assert 'mpack_requests_total{route="/api/model/invoke",status="200"} 1\n' in text
-    assert 'mpack_requests_total{route="/api/model/invoke",status="400"} 1\n' in text
-    assert 'mpack_requests_total{route="other",status="404"} 1\n' in text
-    assert "mpack_rows_total 2\n" in text
-    assert "mpack_requests_in_flight 1\n" in text
-    assert 'mpack_invoke_seconds_bucket{le="+Inf"} 2\n' in text and "mpack_invoke_seconds_count 2\n" in text
-    assert 'mpack_model_info{name="wine",version="1.2"} 1\n' in text
-
-
-def test_metrics_add_up_over_workers_and_restarts() -> None:
-    """Slots are summed; a slot handed on keeps its counts and forgets what was in flight."""
-    metrics = Metrics(slots=2)
-    first = metrics.reserve()
-    metrics.take(first)
-    metrics.start()
-    metrics.end("/livez", 200, 0.1)
-    metrics.start()
-    metrics.release(first)
-    again = metrics.reserve()
-    metrics.take(again)
-    metrics.start()
-    metrics.end("/livez", 200, 0.1)
-    text = metrics.render('a"b\n', "1")
-    assert again == first
-    assert 'route="/livez",status="200"} 2\n' in text and "in_flight 0\n" in text
-    assert 'name="a\\"b\\n"' in text
+    model = 'model="wine",version="1.2"'
+    for group, route, status in (
+        ("odahu", "/api/model/invoke", 200),
+        ("odahu", "/api/model/invoke", 400),
+        ("other", "other", 404),
+    ):
+        assert f'mpack_requests_total{{{model},group="{group}",route="{route}",status="{status}"}} 1\n' in text
+    assert f"mpack_rows_total{{{model}}} 2\n" in text
+    assert f"mpack_requests_in_flight{{{model}}} 1\n" in text
+    assert f'mpack_request_seconds_bucket{{{model},group="odahu",le="+Inf"}} 2\n' in text
+    assert f'mpack_request_seconds_count{{{model},group="odahu"}} 2\n' in text
+    assert f"mpack_model_info{{{model}}} 1\n" in text
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

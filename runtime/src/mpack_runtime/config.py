@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,8 +97,29 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class LogSettings:
+    """What of requests and feedback is kept, below `directory`: that share of the predictions (0 to 1), without the
+    columns of `redact`, in files of about `rotate` bytes."""
+
+    directory: str
+    sample: float = 1.0
+    redact: frozenset[str] = frozenset()
+    rotate: int = 100 << 20
+
+
+@dataclass(frozen=True)
+class AuthSettings:
+    """Who may ask: whoever has the token. `health` and `metrics`: they need it too."""
+
+    token: str = field(repr=False)
+    health: bool = False
+    metrics: bool = True
+
+
+@dataclass(frozen=True)
 class Settings:
-    """How to serve. `timeout` is seconds, `max_body` bytes; `threads_per_worker` None: from the CPU limit."""
+    """How to serve. `timeout` is seconds, `max_body` bytes; `threads_per_worker` None: from the CPU limit; `log` None:
+    nothing is kept; `auth` None: whoever reaches the port may ask."""
 
     host: str = "0.0.0.0"  # noqa: S104 - a server in a container listens on all of its interfaces
     port: int = 5000
@@ -106,6 +128,8 @@ class Settings:
     timeout: int = 60
     max_body: int = 100 << 20
     threads_per_worker: int | None = None
+    log: LogSettings | None = None
+    auth: AuthSettings | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -123,7 +147,48 @@ class Settings:
             timeout=_whole(env, "MPACK_TIMEOUT", cls.timeout, 1, 86400),
             max_body=_whole(env, "MPACK_MAX_BODY", cls.max_body, 1, 1 << 40),
             threads_per_worker=threads or None,
+            log=_log(env),
+            auth=_auth(env),
         )
+
+
+def _log(env: Mapping[str, str]) -> LogSettings | None:
+    share = env.get("MPACK_LOG_SAMPLE", "").strip() or "1"
+    if not re.fullmatch(r"0|1|1\.0*|0?\.[0-9]+", share, re.ASCII):
+        raise SettingsError(f"MPACK_LOG_SAMPLE is {share!r}; it must be a number from 0 to 1.")
+    rotate = _whole(env, "MPACK_LOG_ROTATE", LogSettings.rotate, 1 << 10, 1 << 40)
+    names = frozenset(name for part in env.get("MPACK_LOG_REDACT", "").split(",") if (name := part.strip()))
+    directory = env.get("MPACK_LOG_DIR", "")
+    if "://" in directory:
+        raise SettingsError(f"MPACK_LOG_DIR is {directory!r}; it must be a directory, a mounted one for instance.")
+    return LogSettings(directory, float(share), names, rotate) if directory else None
+
+
+def _auth(env: Mapping[str, str]) -> AuthSettings | None:
+    health, metrics = _flag(env, "MPACK_AUTH_HEALTH", False), _flag(env, "MPACK_AUTH_METRICS", True)
+    token, path = env.get("MPACK_AUTH_TOKEN", ""), env.get("MPACK_AUTH_TOKEN_FILE", "")
+    if token and path:
+        raise SettingsError("MPACK_AUTH_TOKEN and MPACK_AUTH_TOKEN_FILE are both set; give one of them.")
+    if path:
+        try:
+            token = Path(path).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise SettingsError(f"The file of MPACK_AUTH_TOKEN_FILE, {path}, cannot be read: {reason}.") from None
+    name = "The file of MPACK_AUTH_TOKEN_FILE" if path else "MPACK_AUTH_TOKEN"
+    if path and not token:
+        raise SettingsError(f"{name}, {path}, is empty; it must hold the token.")
+    if token and not re.fullmatch(r"[\x21-\x7e]{1,4096}", token):
+        # The token itself is never shown: the log is no place for it.
+        raise SettingsError(f"{name} holds no token: it must be printable ASCII without blanks.")
+    return AuthSettings(token, health, metrics) if token else None
+
+
+def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
+    text = env.get(name, "").strip().lower()
+    if text not in ("", "true", "false", "1", "0"):
+        raise SettingsError(f"{name} is {env[name]!r}; it must be true or false.")
+    return text in ("true", "1") if text else default
 
 
 def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mpack_runtime import loaders, render, wire
@@ -24,6 +25,8 @@ class Service:
         self.signature = merge(config.signature, model.signature)
         sample = config.sample or model.sample
         self.sample: Sample | None = pickled.resolve(sample, config.root) if sample else None
+        #: Is told of every prediction: the seconds that the model took, and whether it raised.
+        self.observe: Callable[[float, bool], None] | None = None
 
     @classmethod
     def load(cls, config: ModelConfig) -> Service:
@@ -55,13 +58,22 @@ class Service:
     def predict(self, inputs: Inputs) -> Prediction:
         """The model's answer. Raises ModelFailure; the traceback goes to stderr."""
         try:
-            raw = self.model.predict(inputs)
-            return render.render(raw, self.signature.output_names)
+            return render.render(self._ask(inputs), self.signature.output_names)
         except RuntimeFault:
             raise
         except (Exception, SystemExit) as error:  # whatever the model's own code raises
             traceback.print_exc(file=sys.stderr)
             raise ModelFailure(f"Exception during prediction: {str(error) or type(error).__name__}") from error
+
+    def _ask(self, inputs: Inputs) -> Any:
+        started, failed = time.perf_counter(), True
+        try:
+            raw = self.model.predict(inputs)
+            failed = False
+            return raw
+        finally:
+            if self.observe is not None:
+                self.observe(time.perf_counter() - started, failed)
 
     def encode(self, prediction: Prediction) -> bytes:
         """The answer's JSON: {"prediction": …, "columns": […]}."""

@@ -16,6 +16,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, RuntimeFault
+from mpack_runtime.rest import prefix
 from mpack_runtime.rest.body import read_body
 from mpack_runtime.rest.deadline import READING, WORKING, WRITING, Deadlines
 from mpack_runtime.rest.metrics import Metrics
@@ -29,7 +30,6 @@ EMPTY = (
     '{"columns": [...], "data": [[...]]} with Content-Type: application/json.'
 )
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_PREFIX = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+/?")
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -110,7 +110,7 @@ class RestApp:
                 service.signature,
                 service.example(),
                 self.answer,
-                prefix=_forwarded_prefix(),
+                prefix=prefix.prefix(request.environ),
             )
         )
 
@@ -131,9 +131,9 @@ class RestApp:
 
     def page(self) -> Response:
         """The page to read the API and try it."""
-        config, prefix = self.service.config, _forwarded_prefix()
-        url = f"{request.headers.get('X-Forwarded-Proto', request.scheme)}://{request.host}{prefix}"
-        html = page(config.name, config.version, self.service.signature, self.service.example(), url=url, prefix=prefix)
+        config, before = self.service.config, prefix.prefix(request.environ)
+        url = f"{request.headers.get('X-Forwarded-Proto', request.scheme)}://{request.host}{before}"
+        html = page(config.name, config.version, self.service.signature, self.service.example(), url=url, prefix=before)
         return Response(html, content_type="text/html; charset=utf-8", headers=SECURITY_HEADERS)
 
     def _body(self) -> bytes:
@@ -200,21 +200,8 @@ class _StripPrefix:
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        prefix = _clean_prefix(environ.get("HTTP_X_FORWARDED_PREFIX", ""))
-        path = environ.get("PATH_INFO", "")
-        if prefix and (path == prefix or path.startswith(prefix + "/")):
-            environ["PATH_INFO"] = path[len(prefix) :] or "/"
+        environ["PATH_INFO"] = prefix.path(environ)
         return self._app(environ, start_response)
-
-
-def _forwarded_prefix() -> str:
-    return _clean_prefix(request.headers.get("X-Forwarded-Prefix", ""))
-
-
-def _clean_prefix(value: str) -> str:
-    """The prefix without a final slash; "" unless it is a plain absolute path."""
-    value = value.split(",")[0].strip()
-    return value.rstrip("/") if _PREFIX.fullmatch(value) else ""
 
 
 def _json(value: Any, status: int = 200) -> Response:

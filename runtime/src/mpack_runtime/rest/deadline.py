@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 READING, WORKING, WRITING = "reading", "working", "writing"
@@ -31,6 +32,8 @@ class Deadlines:
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
+        #: Called, each for a moment at most, before a worker process ends for a model that did not answer.
+        self.late: list[Callable[[], None]] = []
         self._requests: dict[int, _Request] = {}
         self._watcher: threading.Thread | None = None
 
@@ -80,6 +83,8 @@ class Deadlines:
         except OSError:
             pass
         print(f"{message} Its worker process is replaced.", file=sys.stderr, flush=True)
+        for call in self.late:
+            call()
         os._exit(1)
 
 

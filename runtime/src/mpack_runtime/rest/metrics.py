@@ -1,4 +1,4 @@
-"""Request metrics in Prometheus' text format, merged over worker processes.
+"""What is counted of requests and predictions, merged over worker processes.
 
 The numbers live in one anonymous memory map that the master makes before it forks, so nothing needs a writable file
 system. Each worker writes a slot of its own (no lock between processes: an aligned eight-byte store is atomic); whoever
@@ -8,31 +8,49 @@ is asked adds the slots up. A slot is handed on when its worker ends, so counter
 from __future__ import annotations
 
 import mmap
+import os
 import threading
+from bisect import bisect_left
 
-ROUTES = ("/api/model/invoke", "/api/model/info", "/healthcheck", "/livez", "/readyz", "/metrics", "/openapi.json", "/")
-STATUSES = (200, 400, 404, 405, 408, 413, 415, 500, 503)
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-OTHER = "other"
+from mpack_runtime.rest.routes import GROUPS, ROADS, TABLE, find, group_of
 
-_ROUTE_INDEX = {route: index for index, route in enumerate((*ROUTES, OTHER))}
-_STATUS_INDEX = {status: index for index, status in enumerate(STATUSES)}
-_COUNTS = len(_ROUTE_INDEX) * (len(STATUSES) + 1)
-_HISTOGRAM = _COUNTS
-_SECONDS = _HISTOGRAM + len(BUCKETS) + 1
-_ROWS = _SECONDS + 1
+ROUTES = tuple(path for path, _ in TABLE)
+STATUSES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504)
+#: Upper bounds of the histograms in seconds.
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+#: request: the client's fault · auth: no valid token · model: it raised · service: any other 5xx · timeout: the model
+#: did not answer in time · lost: in flight in a worker that died.
+ERRORS = ("request", "auth", "model", "service", "timeout", "lost")
+#: written: in a file · dropped: the queue was full · failed: the file could not be written.
+OUTCOMES = ("written", "dropped", "failed")
+
+_ROUTE = len(STATUSES) + 1
+#: Seconds' sum and a count a bucket.
+_HISTOGRAM = len(BUCKETS) + 2
+_TIMES = (len(ROUTES) + 1) * _ROUTE
+_PREDICT = _TIMES + len(GROUPS) * _HISTOGRAM
+_ERRORS = _PREDICT + _HISTOGRAM
+_LOG = _ERRORS + len(ERRORS)
+_ROWS = _LOG + len(OUTCOMES)
 _IN_FLIGHT = _ROWS + 1
-_WIDTH = _IN_FLIGHT + 1
+_PID = _IN_FLIGHT + 1
+_WIDTH = _PID + 1
+_STATUS_INDEX = {status: index for index, status in enumerate(STATUSES)}
+_GROUP_INDEX = {group: index for index, group in enumerate(GROUPS)}
+#: Their refusals are answers: a service that is not ready yet makes no error of a probe.
+_FAULTLESS = ("health",)
 
 
 class Metrics:
-    """Counters of every route, a latency histogram of invoke, rows predicted, requests in flight."""
+    """Slot 0 is the master's, who answers nothing; its errors are what dead workers leave."""
 
     def __init__(self, slots: int = 1) -> None:
+        self.slots = slots
         self._memory = mmap.mmap(-1, slots * _WIDTH * 8)
         self._cells = memoryview(self._memory).cast("d")
-        self._free = list(range(slots))
-        self.take(self.reserve())
+        self._free = list(range(1, slots))
+        self._local = threading.local()
+        self.take(0)
 
     def reserve(self) -> int:
         """In the master: a free slot's number for a worker about to be forked. Slot 0 is shared when none is free."""
@@ -40,67 +58,107 @@ class Metrics:
 
     def release(self, slot: int) -> None:
         """In the master: the slot's worker has ended."""
-        if slot not in self._free:
-            self._free.insert(0, slot)
+        if not slot or slot in self._free:
+            return
+        self._free.insert(0, slot)
+        base = slot * _WIDTH
+        self._cells[_ERRORS + ERRORS.index("lost")] += self._cells[base + _IN_FLIGHT]
+        self._cells[base + _IN_FLIGHT] = self._cells[base + _PID] = 0.0
 
     def take(self, slot: int) -> None:
         """In the worker: writes to `slot` from now on."""
         self._base = slot * _WIDTH
         self._lock = threading.Lock()
         self._cells[self._base + _IN_FLIGHT] = 0.0
+        self._cells[self._base + _PID] = os.getpid()
 
     def start(self) -> None:
         """A request begins."""
         with self._lock:
             self._cells[self._base + _IN_FLIGHT] += 1
+        self._local.failed = False
 
-    def end(self, route: str, status: int, seconds: float, rows: int = 0) -> None:
-        """A request ends. `route` is one of ROUTES, else counted as "other"; likewise `status`."""
-        index = _ROUTE_INDEX.get(route, _ROUTE_INDEX[OTHER])
-        cell = index * (len(STATUSES) + 1) + _STATUS_INDEX.get(status, len(STATUSES))
+    def end(self, path: str, status: int, seconds: float, rows: int = 0) -> None:
+        """A request ends, in the thread that it began in. Paths and statuses that are not listed count as "other"."""
+        route = find(path)
+        group = group_of(route)
+        cell = route * _ROUTE + _STATUS_INDEX.get(status, len(STATUSES))
+        kind = self._kind(status) if status >= 400 and group not in _FAULTLESS else ""
         with self._lock:
             cells, base = self._cells, self._base
             cells[base + cell] += 1
             cells[base + _IN_FLIGHT] -= 1
-            if index == 0:
-                bucket = sum(1 for bound in BUCKETS if seconds > bound)
-                cells[base + _HISTOGRAM + bucket] += 1
-                cells[base + _SECONDS] += seconds
+            self._time(_TIMES + _GROUP_INDEX[group] * _HISTOGRAM, seconds)
+            if rows and group in ROADS:
                 cells[base + _ROWS] += rows
+            if kind:
+                cells[base + _ERRORS + ERRORS.index(kind)] += 1
+
+    def predicted(self, seconds: float, failed: bool) -> None:
+        """The model was asked, whatever the road; it answered, or raised."""
+        with self._lock:
+            self._time(_PREDICT, seconds)
+        self._local.failed = failed
+
+    def late(self) -> None:
+        """A request's model did not answer in time: it is answered 504, and the worker is about to end."""
+        with self._lock:
+            cells, base = self._cells, self._base
+            cells[base + len(ROUTES) * _ROUTE + _STATUS_INDEX[504]] += 1
+            cells[base + _ERRORS + ERRORS.index("timeout")] += 1
+            cells[base + _IN_FLIGHT] -= 1
+
+    def logged(self, outcome: str, records: int = 1) -> None:
+        """Records of the logs came to `outcome`, one of OUTCOMES."""
+        with self._lock:
+            self._cells[self._base + _LOG + OUTCOMES.index(outcome)] += records
 
     def render(self, name: str, version: str) -> str:
         """Prometheus' text format 0.0.4, with a final newline."""
-        cells = [sum(self._cells[column::_WIDTH]) for column in range(_WIDTH)]
-        lines = [
-            "# HELP mpack_model_info The model that this service serves.",
-            "# TYPE mpack_model_info gauge",
-            f'mpack_model_info{{name="{_escape(name)}",version="{_escape(version)}"}} 1',
-            "# HELP mpack_requests_total Requests answered.",
-            "# TYPE mpack_requests_total counter",
-        ]
-        statuses = (*map(str, STATUSES), OTHER)
-        for route, index in _ROUTE_INDEX.items():
-            for position, status in enumerate(statuses):
-                count = cells[index * len(statuses) + position]
-                if count:
-                    lines.append(f'mpack_requests_total{{route="{route}",status="{status}"}} {count:.0f}')
-        lines += [
-            "# HELP mpack_requests_in_flight Requests being answered now.",
-            "# TYPE mpack_requests_in_flight gauge",
-            f"mpack_requests_in_flight {cells[_IN_FLIGHT]:.0f}",
-            "# HELP mpack_rows_total Rows predicted.",
-            "# TYPE mpack_rows_total counter",
-            f"mpack_rows_total {cells[_ROWS]:.0f}",
-            "# HELP mpack_invoke_seconds Time to answer a prediction request.",
-            "# TYPE mpack_invoke_seconds histogram",
-        ]
-        total = 0.0
-        for position, bound in enumerate((*map(str, BUCKETS), "+Inf")):
-            total += cells[_HISTOGRAM + position]
-            lines.append(f'mpack_invoke_seconds_bucket{{le="{bound}"}} {total:.0f}')
-        lines += [f"mpack_invoke_seconds_sum {cells[_SECONDS]:.6f}", f"mpack_invoke_seconds_count {total:.0f}"]
-        return "\n".join(lines) + "\n"
+        from mpack_runtime.rest.exposition import text
+
+        return text(self, name, version)
+
+    def snapshot(self) -> Snapshot:
+        """The sums over all workers, now."""
+        return Snapshot([sum(self._cells[column::_WIDTH]) for column in range(_WIDTH)])
+
+    def pids(self) -> list[tuple[str, int]]:
+        """The processes that are there: "master" or the slot's number, and the process' id."""
+        pids = [int(self._cells[slot * _WIDTH + _PID]) for slot in range(self.slots)]
+        return [(str(slot) if slot else "master", pid) for slot, pid in enumerate(pids) if pid]
+
+    def _kind(self, status: int) -> str:
+        if status in (401, 403):
+            return "auth"
+        if status < 500:
+            return "request"
+        return "model" if getattr(self._local, "failed", False) else "service"
+
+    def _time(self, start: int, seconds: float) -> None:
+        base = self._base + start
+        self._cells[base] += seconds
+        self._cells[base + 1 + bisect_left(BUCKETS, seconds)] += 1
 
 
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+class Snapshot:
+    """The numbers of one moment. A histogram is the sum of seconds, then the counts of its buckets."""
+
+    def __init__(self, cells: list[float]) -> None:
+        self._cells = cells
+        self.rows = cells[_ROWS]
+        self.in_flight = cells[_IN_FLIGHT]
+        self.predict = self._histogram(_PREDICT)
+        self.errors = dict(zip(ERRORS, cells[_ERRORS:]))
+        self.log = dict(zip(OUTCOMES, cells[_LOG:]))
+
+    def requests(self, route: int) -> list[float]:
+        """The counts of a row of `routes.labels()` by status, the last for all that STATUSES does not list."""
+        return self._cells[route * _ROUTE : (route + 1) * _ROUTE]
+
+    def times(self, group: str) -> list[float]:
+        """The histogram of a group of paths."""
+        return self._histogram(_TIMES + _GROUP_INDEX[group] * _HISTOGRAM)
+
+    def _histogram(self, start: int) -> list[float]:
+        return self._cells[start : start + _HISTOGRAM]

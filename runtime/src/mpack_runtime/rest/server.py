@@ -7,7 +7,7 @@ import mmap
 import os
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -22,9 +22,14 @@ from mpack_runtime.rest.gunicorn_worker import JsonAccessLog, Worker, adapt
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.service import Service
 
+if TYPE_CHECKING:
+    from mpack_runtime.rest.operations import Operations
+
 __all__ = ["Server", "connect", "serve"]
 
 _REASON_BYTES = 4096
+#: Seconds that a worker may take at its end to write what it keeps of requests; docker stop gives ten for everything.
+_FLUSH = 5.0
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -40,9 +45,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.service: Service | None = None
         self.deadlines = Deadlines(settings.timeout)
         self.metrics = Metrics(slots=settings.workers + 1)
+        self.deadlines.late.append(self.metrics.late)
         self._loaded = mmap.mmap(-1, settings.workers + 1)
         self._reason = mmap.mmap(-1, _REASON_BYTES)
         self._slot = 0
+        self._operations: Operations | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -62,6 +69,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "pre_fork": self._pre_fork,
             "post_fork": self._post_fork,
+            "worker_exit": self._worker_exit,
             "child_exit": self._child_exit,
             "on_exit": self._on_exit,
         }
@@ -78,6 +86,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             service = self.service or Service.load(self.config)
             app = RestApp(service, self.settings, self.metrics, self.deadlines)
             app.answer = selfcheck.ask_sample(service, connect(service))
+            service.observe = self.metrics.predicted
+            wsgi = self._around(app.flask(), service)
         except RuntimeFault as error:
             self._fail(error.message)
         except Exception as error:
@@ -88,7 +98,16 @@ class Server(BaseApplication):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, handler)
         settings, model = self.settings, self.config
         print(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
-        return app.flask()
+        return wsgi
+
+    def _around(self, app: Any, service: Service) -> Any:
+        """The application with the guard and the recorder that the settings want."""
+        if self.settings.log is None and self.settings.auth is None:
+            return app
+        from mpack_runtime.rest.operations import Operations
+
+        self._operations = Operations(service, self.settings, self.metrics, self.deadlines)
+        return self._operations.around(app)
 
     def _fail(self, reason: str) -> NoReturn:
         text = " ".join(reason.split()).encode()[: _REASON_BYTES - 1]
@@ -102,6 +121,10 @@ class Server(BaseApplication):  # type: ignore[misc]
     def _post_fork(self, server: Arbiter, worker: Any) -> None:
         self._slot = worker.slot
         self.metrics.take(worker.slot)
+
+    def _worker_exit(self, server: Arbiter, worker: Any) -> None:
+        if self._operations is not None:
+            self._operations.close(_FLUSH)
 
     def _child_exit(self, server: Arbiter, worker: Any) -> None:
         self.metrics.release(worker.slot)

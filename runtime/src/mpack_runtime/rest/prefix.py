@@ -1,0 +1,23 @@
+"""The path prefix that a proxy names in X-Forwarded-Prefix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+/?")
+
+
+def prefix(environ: Mapping[str, Any]) -> str:
+    """The prefix without a final slash; "" unless it is a plain absolute path."""
+    value = str(environ.get("HTTP_X_FORWARDED_PREFIX", "")).split(",")[0].strip()
+    return value.rstrip("/") if _PREFIX.fullmatch(value) else ""
+
+
+def path(environ: Mapping[str, Any]) -> str:
+    """The request's path without the prefix, whether the proxy left it there or not."""
+    before, whole = prefix(environ), str(environ.get("PATH_INFO", ""))
+    if before and (whole == before or whole.startswith(before + "/")):
+        return whole[len(before) :] or "/"
+    return whole
