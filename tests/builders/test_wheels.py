@@ -221,3 +221,12 @@ def test_the_source_is_the_one_that_wins(shop: Shop, late: str) -> None:
     files[late]["large.txt"] = "y" * 3000
     path = f"/{SITE}/shared/__init__.py"
     assert sources_of(shop, files, path) == {path: b"b = 2"}
+
+
+def test_sources_of_wheels_that_are_there(shop: Shop) -> None:
+    """Laid out by an earlier build, a source comes out of its layer; an empty one too."""
+    files = {"aaa": {"a/__init__.py": "", "a/b.py": "b = 2"}}
+    for _ in range(2):
+        for name, data in (("__init__", b""), ("b", b"b = 2")):
+            path = f"/{SITE}/a/{name}.py"
+            assert sources_of(shop, files, path) == {path: data}

@@ -21,6 +21,7 @@ PLAIN = "name: wine\nversion: 1.0\nflags: [true, null, 2, 2.5, '3']\n"
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that PyYAML has read."""
     monkeypatch.setenv("MPACK_HOME", str(tmp_path))
+    (tmp_path / "cache").mkdir()
     monkeypatch.setattr(yamlfile, "yaml_dir", lambda: cache_dir() / "yaml")
     texts: list[str] = []
     parse = fullyaml.parse_yaml
@@ -83,6 +84,12 @@ def test_unused_entries_go(read: list[str]) -> None:
     time.sleep(0.01)
     prune(yamlfile.yaml_dir(), 0)
     assert not list(yamlfile.yaml_dir().iterdir())
+
+
+def test_no_cache_is_begun(read: list[str], tmp_path: Path) -> None:
+    """Only looking at an artifact makes no directory."""
+    (tmp_path / "cache").rmdir()
+    assert load_yaml(PLAIN) == load_yaml(PLAIN) and len(read) == 2 and not list(tmp_path.iterdir())
 
 
 def test_without_a_home(read: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -61,10 +61,12 @@ def _parsed(text: str) -> Any:
 
 def _keep(place: Path, document: Any) -> None:
     """Writes a document that JSON says whole: no date, no key that is no text."""
+    if not cache_dir().is_dir():  # who only looks at an artifact gets no directory for it
+        return
     data = json.dumps({"document": document}, allow_nan=False)
     if json.loads(data)["document"] != document:
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
+    place.parent.mkdir(exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=place.parent, suffix=".new", delete=False) as stream:
         try:
             stream.write(data)

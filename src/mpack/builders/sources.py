@@ -58,7 +58,7 @@ class Sources:
             if path in self._trees:
                 with self._contents.open(self.hashes[path]) as stream:
                     found[path] = stream.read()
-            elif sha256_bytes(self._kept.get(path, b"")) == self.hashes[path]:
+            elif path in self._kept and sha256_bytes(self._kept[path]) == self.hashes[path]:
                 # Another wheel's file of that path may have been the last to be kept.
                 found[path] = self._kept[path]
             elif path in self._wheels:
