@@ -31,9 +31,10 @@ from mpack_runtime.errors import BadRequest, ModelFailure, RuntimeFault
 from mpack_runtime.frame import Array, Inputs
 from mpack_runtime.service import Service
 from mpack_runtime.signature import Signature
-from mpack_runtime.triton import batches, inputs, numpy2, outputs
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import output_specs
+from mpack_runtime.triton import batches, numpy2
+from mpack_runtime.v2 import inputs, outputs
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import output_specs
 
 #: Names a file: each process of the model writes the sources it has imported there, for the self-check.
 MODULES_FILE = "MPACK_MODULES_FILE"

@@ -15,8 +15,8 @@ import numpy as np
 
 from mpack_runtime.errors import ModelFailure
 from mpack_runtime.frame import Array, Prediction
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import DATATYPES, Unfit, cast, fit, objects, plain_array
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import DATATYPES, Unfit, cast, fit, objects, plain_array
 from mpack_runtime.wire_columns import quote, sentence
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array, Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Signature, Tensor
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import (
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import (
     DATATYPES,
     Unfit,
     cast,

@@ -5,7 +5,7 @@
  2. Columns without names: one tensor [-1, n] of the widest type (BOOL < INT32 < INT64 < FP32 < FP64 < BYTES; whole
     numbers beside floats: FP64).
  3. Tensors: their own name, type and shape; [-1] is shown as [-1, 1], a scalar as [1].
- 4. Nothing known: one input FP64 [-1, -1]; outputs are told by an answer (`mpack_runtime.triton.outputs`).
+ 4. Nothing known: one input FP64 [-1, -1]; outputs are told by an answer (`mpack_runtime.v2.outputs`).
 
 What has no name is `input-0`, `input-1`, … and `output-0`, …; a single output is `predict`.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from mpack_runtime.frame import Array
 from mpack_runtime.signature import Column, Field, Signature, Tensor
-from mpack_runtime.triton.spec import Spec
+from mpack_runtime.v2.spec import Spec
 
 _NUMBERS = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
