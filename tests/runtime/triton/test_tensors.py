@@ -10,9 +10,10 @@ import pytest
 from mpack_runtime.errors import BadRequest, ModelFailure
 from mpack_runtime.frame import Frame, Prediction, Tensors
 from mpack_runtime.signature import Column, Signature, Tensor
-from mpack_runtime.triton import batches, inputs, outputs
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import Unfit, cast, input_specs, output_specs
+from mpack_runtime.triton import batches
+from mpack_runtime.v2 import inputs, outputs
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import Unfit, cast, input_specs, output_specs
 
 TYPES = {
     "boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import sys
 from typing import TextIO
 
 from mpack_runtime import selfcheck
@@ -15,7 +16,7 @@ from mpack_runtime.service import Service
 
 def check(config: ModelConfig, out: TextIO, *, modules: bool = False) -> int:
     """Prints the report as one JSON line; exit code 0 passed, 4 failed."""
-    report = selfcheck.run(config, _connect, modules=modules)
+    report = selfcheck.run(config, _connect_all if modules else _connect, modules=modules)
     print(report.line(), file=out)
     return report.exit_code
 
@@ -28,6 +29,16 @@ def _connect(service: Service) -> selfcheck.Ask:
 
         return connect(service)
     return lambda body: _predict(service, body)
+
+
+def _connect_all(service: Service) -> selfcheck.Ask:
+    """The same, with what other protocols import at their first request: it gets byte code too."""
+    ask = _connect(service)
+    if "mpack_runtime.rest.roads" in sys.modules:
+        from mpack_runtime.rest.roads import preload
+
+        preload()
+    return ask
 
 
 def _predict(service: Service, body: bytes) -> tuple[int, bytes]:

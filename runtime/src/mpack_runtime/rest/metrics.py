@@ -10,7 +10,16 @@ from __future__ import annotations
 import mmap
 import threading
 
-ROUTES = ("/api/model/invoke", "/api/model/info", "/healthcheck", "/livez", "/readyz", "/metrics", "/openapi.json", "/")
+from mpack_runtime.rest import roads
+
+ROUTES = (
+    *("/api/model/invoke", "/api/model/info", "/healthcheck", "/livez", "/readyz", "/metrics", "/openapi.json", "/"),
+    *roads.ROUTES,
+)
+#: Routes that ask the model: their seconds and rows are counted.
+PREDICTIONS = frozenset(
+    {"/api/model/invoke", "/invocations"} | {route for route in ROUTES if route.endswith(("/infer", ":predict"))}
+)
 STATUSES = (200, 400, 404, 405, 408, 413, 415, 500, 503)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OTHER = "other"
@@ -26,7 +35,7 @@ _WIDTH = _IN_FLIGHT + 1
 
 
 class Metrics:
-    """Counters of every route, a latency histogram of invoke, rows predicted, requests in flight."""
+    """Counters of every route, a latency histogram of predictions, rows predicted, requests in flight."""
 
     def __init__(self, slots: int = 1) -> None:
         self._memory = mmap.mmap(-1, slots * _WIDTH * 8)
@@ -62,7 +71,7 @@ class Metrics:
             cells, base = self._cells, self._base
             cells[base + cell] += 1
             cells[base + _IN_FLIGHT] -= 1
-            if index == 0:
+            if route in PREDICTIONS:
                 bucket = sum(1 for bound in BUCKETS if seconds > bound)
                 cells[base + _HISTOGRAM + bucket] += 1
                 cells[base + _SECONDS] += seconds
