@@ -2,8 +2,8 @@
 
 A binary body is JSON, of as many bytes as the header Inference-Header-Content-Length says, and the raw tensors one
 after another (row-major, little-endian; BYTES with a length of 32 bits before each), each of the size that the
-parameter `binary_data_size` of its input or output says. An answer's output is raw if its own parameter `binary_data`, else the
-request's `binary_data_output`, asks so.
+parameter `binary_data_size` of its input or output says. An answer's output is raw if its own parameter
+`binary_data`, else the request's `binary_data_output`, asks so.
 """
 
 from __future__ import annotations
