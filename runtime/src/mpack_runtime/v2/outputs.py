@@ -72,8 +72,11 @@ def _listed(names: Any) -> str:
 
 
 def _typed(value: Any, datatype: str, what: str, exact: bool, gaps: bool) -> Array:
-    array = plain_array(value)
-    if array.dtype == object and any(isinstance(item, list) for item in array.ravel().tolist()):
+    try:
+        array = plain_array(value)
+    except ValueError as error:  # NumPy's, of lists that differ in depth
+        raise Unfit(f"{what} is ragged: lists of one level must have one length") from error
+    if array.dtype == object and any(isinstance(item, (list, np.ndarray)) for item in array.ravel().tolist()):
         raise Unfit(f"{what} is ragged: lists of one level must have one length")
     if datatype != "BYTES":
         return cast(array, datatype, what, exact=exact)

@@ -117,8 +117,11 @@ def _in_range(array: Array, target: Any) -> Any:
     """Where a type holds the values at all: casting integers wraps around, and floats out of range do anything."""
     if target.kind == "b":
         return (array == 0) | (array == 1)
-    if target.kind == "f":  # back from a float, the largest integers would be out of range
-        return array <= np.iinfo(array.dtype).max - 1023 if array.dtype.kind in "iu" else True
+    if target.kind == "f":  # back from a float, the largest integers may be out of range
+        if array.dtype.kind not in "iu":
+            return True
+        back = array.astype(target).astype(np.float64)
+        return np.isfinite(back) & (back < float(int(np.iinfo(array.dtype).max) + 1))
     limits = np.iinfo(target)
     if array.dtype.kind == "f":
         return (array >= float(limits.min)) & (array < float(limits.max) + (0.0 if limits.max > 2**53 else 1.0))
