@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,12 @@ def test_a_table_is_records_in_mlflows_answers_alone(
     assert client.post(PREDICT, json={"instances": [[1, "x"]]}).json == {"predictions": v1}
 
 
+def test_what_was_ignored_is_told(client: Client) -> None:
+    """As ODAHU's route tells it."""
+    answer = client.post(INVOCATIONS, json={"dataframe_records": [{"a": 1, "z": 2}]})
+    assert answer.status_code == 200 and '"z" was ignored' in answer.headers["Mpack-Warning"]
+
+
 def test_mlflows_other_addresses(client: Client) -> None:
     """CSV in; a line break for health; the version as plain text."""
     answer = client.post(INVOCATIONS, data="a,b\n1.5,x\n", content_type="text/csv; charset=utf-8")
@@ -137,6 +145,19 @@ def test_a_bug_of_ours_tells_nothing(client: Client, monkeypatch: pytest.MonkeyP
     answer = client.post(PREDICT, json={"instances": [[1, "x"]]})
     assert answer.status_code == 500 and "secret" not in answer.text
     assert "secret detail" in capsys.readouterr().err
+
+
+def test_their_modules_get_byte_code(model_json: Path, command: Callable[..., Any]) -> None:
+    """The self-check tells what the first request of each protocol imports."""
+    modules = json.loads(command(model_json, "self-check", "--modules").out)["modules"]
+    for name in ("rest/v2.py", "rest/v1.py", "rest/mlflow.py", "v2/decode.py", "v2/answers.py"):
+        assert any(path.endswith(f"/mpack_runtime/{name}") for path in modules), name
+
+
+def test_the_version_is_the_distributions() -> None:
+    """What runs in images has no metadata to read it from."""
+    project = Path(__file__).parents[2] / "runtime" / "pyproject.toml"
+    assert f'\nversion = "{__version__}"\n' in project.read_text("utf-8")
 
 
 def test_the_table_of_routes_is_whole() -> None:

@@ -170,6 +170,14 @@ def test_nothing_is_ready_before_the_sample_is_answered(serve: Callable[..., Cli
     assert states == ([] if body else ["UNAVAILABLE"])
 
 
+def test_null_stands_for_what_is_left_out(client: Client) -> None:
+    """As clients write it that know every field."""
+    whole = {"id": None, "parameters": None, "outputs": None, "inputs": [x(parameters=None)]}
+    answer = client.post(INFER, json=whole)
+    assert answer.status_code == 200 and "id" not in answer.json
+    assert client.post(INFER, json={"inputs": [x(None)]}).status_code == 400
+
+
 @pytest.mark.parametrize("body", [b"[]", b'{"ready": 1}', b"{", b"\xff"])
 def test_a_bad_question_for_the_index(client: Client, body: bytes) -> None:
     """400 with words."""

@@ -160,14 +160,16 @@ class RestApp:
 
     def _other_roads(self) -> Response | None:
         """The answer of another protocol, where the address is one of its."""
-        headers = request.headers
-        reply = self.roads.answer(
-            Call(request.method, request.path, lambda name: headers.get(name, ""), self._body, self.ready)
-        )
+        given = request.headers
+        call = Call(request.method, request.path, lambda name: given.get(name, ""), self._body, self.ready)
+        reply = self.roads.answer(call)
         if reply is None:
             return None
         g.rows, g.route = reply.rows, reply.route
-        return Response(reply.body, reply.status, {**self._headers, **reply.headers}, content_type=reply.content_type)
+        headers = {**self._headers, **reply.headers}
+        if reply.warnings:
+            headers["Mpack-Warning"] = _header("; ".join(reply.warnings))
+        return Response(reply.body, reply.status, headers, content_type=reply.content_type)
 
     def _end(self, response: Response) -> Response:
         self.deadlines.enter(WRITING)

@@ -30,7 +30,8 @@ class Protocol:
     def invocations(self, call: Call) -> Reply:
         """A prediction."""
         inputs = self._service.decode(call.body(), call.content_type, FORMS)
-        return Reply(to_bytes({"predictions": _records(self._service.predict(inputs))}), rows=inputs.rows)
+        answer = to_bytes({"predictions": _records(self._service.predict(inputs))})
+        return Reply(answer, rows=inputs.rows, warnings=inputs.warnings)
 
 
 def _records(prediction: Prediction) -> Any:

@@ -41,7 +41,7 @@ ROUTES: dict[str, tuple[str, str, str]] = {
 
 @dataclass
 class Reply:
-    """An answer. `route` is one of ROUTES or "", `rows` how many the model was asked for."""
+    """An answer. `route` is one of ROUTES or "", `rows` those the model was asked for, `warnings` what was ignored."""
 
     body: bytes
     status: int = 200
@@ -49,6 +49,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     route: str = ""
     rows: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,4 +28,4 @@ class Protocol:
         """A prediction; whatever its content type says, the body is JSON."""
         inputs = self._service.decode(call.body(), forms=FORMS)
         prediction: Prediction = self._service.predict(inputs)
-        return Reply(to_bytes({"predictions": prediction.value}), rows=inputs.rows)
+        return Reply(to_bytes({"predictions": prediction.value}), rows=inputs.rows, warnings=inputs.warnings)

@@ -164,7 +164,7 @@ def _tensor(item: Mapping[str, Any], rest: _Rest) -> V2Tensor:
     check_datatype(datatype, what)
     shape = check_shape(item.get("shape"), what)
     size = (item.get("parameters") or {}).get("binary_data_size")
-    if (size is None) == ("data" not in item):
+    if (size is None) == (item.get("data") is None):
         raise BadRequest(f"{sentence(what)} must have either data or the parameter binary_data_size.")
     if size is None:
         return V2Tensor(name, datatype, from_json(item["data"], datatype, shape, what))

@@ -92,7 +92,7 @@ def _whole_table(given: Given, signature: Signature, declared: bool) -> V2Tensor
     if not names or (not declared and not set(given) & set(names)):
         expected = given.get(ONE) if declared else tensor
         if len(given) > 1 or expected is None:
-            listed = ", ".join(map(quote, given))
+            listed = ", ".join(map(quote, list(given)[:20]))
             raise BadRequest(f"The model takes one input, {quote(ONE)}, with all columns; the request has {listed}.")
         return expected
     return tensor if len(given) == 1 and name == ONE and name not in names and len(types) == 1 else None
