@@ -252,6 +252,18 @@ def test_columns_of_one_type_are_one_tensor_too(serve: Serve, names: tuple[Any, 
     assert [spec["name"] for spec in shown] == ([*names] if names[0] else ["input-0"])
 
 
+def test_columns_of_text_are_one_tensor_of_text(serve: Serve) -> None:
+    """Missing values included; numbers are refused."""
+    seen = Seen()
+    client = serve(seen, Signature((Column("a", "string"), Column("b", "string", required=False))))
+    assert ask(client, item("input-0", "BYTES", ["x", None], [1, 2])).status_code == 200
+    assert [array.tolist() for array in seen.arrays] == [["x"], [None]]
+    assert ask(client, item("input-0", "FP64", [1, 2], [1, 2])).status_code == 400
+    client = serve(seen, Signature((Column("a", "long"), Column("b", "long", required=False))))
+    assert ask(client, item("input-0", "INT64", [1, None], [1, 2])).status_code == 200
+    assert ask(client, item("input-0", "INT64", [None, 1], [1, 2])).status_code == 400
+
+
 def test_columns_of_several_types_without_names(serve: Serve) -> None:
     """One tensor of the widest type; each column by its values."""
     seen = Seen()

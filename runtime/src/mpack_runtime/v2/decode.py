@@ -222,6 +222,9 @@ def _matrix(tensor: V2Tensor, signature: Signature) -> Frame:
     names = signature.input_names or None
     if len({column.type for column in columns}) > 1:
         return _mixed(V2Tensor(tensor.name, tensor.datatype, array), signature, what)
+    kind = tensor.datatype if columns[0].type == "any" else column_datatype(columns[0].type)
+    if "BYTES" not in (kind, tensor.datatype) and np.can_cast(array.dtype, DTYPES[kind], "safe"):
+        return Frame(names, tuple(np.ascontiguousarray(cast(array, kind, what).T)), array.shape[0])
     data = []
     for index, column in enumerate(columns):
         place = Place(f"column {quote(column.name)}" if column.name is not None else f"column {index + 1}")
