@@ -86,6 +86,17 @@ def mpack_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(kept) if kept else tmp_path_factory.mktemp("mpack-home")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _yaml_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests that read artifacts in this process keep nothing in the user's cache."""
+    from mpack.artifact import yamlfile
+
+    place = tmp_path_factory.mktemp("yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yamlfile, "yaml_dir", lambda: place)
+        yield
+
+
 @pytest.fixture(scope="session")
 def mpack(mpack_home: Path) -> Mpack:
     """The command line."""

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "src" / "mpack"
 #: The words of the table that stand for several parts.
 DATA = {"errors", "paths", "signature", "contents", "spec", "plan"}
+#: What any part may import.
+FREE = {"records"}
 
 
 def read_table() -> dict[str, set[str] | None]:
@@ -25,6 +27,7 @@ def read_table() -> dict[str, set[str] | None]:
         if len(cells) != 3 or not cells[0].startswith("`"):
             continue
         allowed = set(re.findall(r"`(\w+)`", cells[2])) | (DATA if re.match(r"data\b", cells[2]) else set())
+        allowed |= FREE
         for part in re.findall(r"`(\w+)/?`", cells[0]):
             assert part not in table, f"{part} has two rows"
             table[part] = None if cells[2] in ("everything", "everything but `cli`") else allowed

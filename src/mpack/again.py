@@ -17,14 +17,15 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpack.artifact.beside import find_beside
 from mpack.artifact.download import is_url
 from mpack.builders import BuiltImage
-from mpack.contents import hash_file, sha256_file
+from mpack.contents import LARGE, hash_file, sha256_file
 from mpack.env.lockpath import lock_path
 from mpack.errors import MpackError
 from mpack.naming import image_name, legal_reference, random_uuid
@@ -32,7 +33,11 @@ from mpack.oci.files import write_whole
 from mpack.oci.store import Store
 from mpack.paths import cache_dir
 from mpack.progress import Progress
+from mpack.records import dataclass
 from mpack.request import BuildRequest
+
+if TYPE_CHECKING:
+    from mpack.engine.local import Hail
 
 _SCHEMA = 1
 #: Outputs that need nothing but the image in the store.
@@ -50,8 +55,8 @@ class Repeated:
         return {**self.result, "outputs": list(self.outputs)}
 
 
-def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
-    """The outputs of a build that would change nothing; None where it must be made.
+def build_again(request: BuildRequest, progress: Progress, hail: Hail | None = None) -> Repeated | None:
+    """The outputs of a build that would change nothing; None where it must be made. `hail`: as for a build.
 
     Raises what the targets and finding an engine raise.
     """
@@ -60,7 +65,7 @@ def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
     # One lease: what was found to be there is there when it is written.
     with Store.default().lease():
         try:
-            record = json.loads(_path(request).read_bytes())
+            record = _read(_path(request))
             if record["schema"] != _SCHEMA or not _same(record, request, progress):
                 return None
             image = BuiltImage(**{**record["image"], "layers": ()})
@@ -68,7 +73,7 @@ def build_again(request: BuildRequest, progress: Progress) -> Repeated | None:
             result = dict(record["result"])
         except (OSError, ValueError, KeyError, TypeError, MpackError):
             return None
-        return _write(request, image, asked, result, record["warnings"], progress)
+        return _write(request, image, asked, result, record["warnings"], progress, hail)
 
 
 def state_of(request: BuildRequest) -> dict[str, Any]:
@@ -115,7 +120,21 @@ def remember(
         }
         path = _path(request)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(record).encode())
+        data = json.dumps(record).encode()
+        write_whole(path, _check(data) + b"\n" + data, lasting=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record. Raises OSError, and ValueError for one that is not whole."""
+    check, _, data = path.read_bytes().partition(b"\n")
+    if check != _check(data):
+        raise ValueError(f"{path} is damaged")
+    record: dict[str, Any] = json.loads(data)
+    return record
+
+
+def _check(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def prune(older_than: float) -> None:
@@ -156,7 +175,8 @@ def _same(record: Mapping[str, Any], request: BuildRequest, progress: Progress) 
 
 def _inputs(request: BuildRequest, progress: Progress, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What the request's files are; None as soon as it is clear that they are not those of `known`."""
-    found = {**_small_inputs(request), "lock": sha256_file(request.lock or lock_path(request.location))}
+    lock = sha256_file(request.lock or lock_path(request.location))
+    found = {**_small_inputs(request), "lock": lock, "large": _large(request.location)}
     if known is not None and any(known[key] != value for key, value in found.items()):
         return None
     if known is None:
@@ -171,6 +191,20 @@ def _small_inputs(request: BuildRequest) -> dict[str, Any]:
         "beside": None if beside is None else sha256_file(beside),
         "template": None if request.template is None else sha256_file(request.template),
     }
+
+
+def _large(location: str) -> list[list[Any]]:
+    """What the artifact's large files are like, unread. Others than last time are not hashed here to find out whether
+    their bytes are: an ordinary build hashes them while it makes their layer, and knows that layer if they are not."""
+    root = Path(location)
+    paths = [root] if root.is_file() else [Path(top, name) for top, _, names in os.walk(root) for name in names]
+    found = []
+    for path in sorted(paths):
+        with suppress(OSError):
+            seen = path.stat()
+            if stat.S_ISREG(seen.st_mode) and seen.st_size >= LARGE:
+                found.append([str(path), seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns])
+    return found
 
 
 def _artifact(request: BuildRequest) -> str:
@@ -212,8 +246,9 @@ def _changed(place: str) -> int:
         return 0
 
 
+@cache
 def _files(folder: str) -> str:
-    """A hash over name, size and mtime of every file below a folder but byte code."""
+    """A hash over name, size and mtime of every file below a folder but byte code, as this process first saw them."""
     lines: list[str] = []
     pending = [folder]
     while pending:
@@ -235,6 +270,7 @@ def _write(
     result: dict[str, Any],
     warnings: Iterable[str],
     progress: Progress,
+    hail: Hail | None,
 ) -> Repeated:
     from mpack.engine import Docker
     from mpack.targets import default_outputs, parse_output
@@ -246,7 +282,7 @@ def _write(
     name = name or image_name(asked["template"], name=asked["model"], version=asked["version"], unique=random_uuid())
     store, docker = Store.default(), None
     if request.outputs != ("store",):
-        docker = Docker.find() if "docker" in request.outputs else Docker.answering()
+        docker = Docker.find(hail) if "docker" in request.outputs else Docker.answering(hail)
     targets = [parse_output(text) for text in request.outputs] or default_outputs(docker)
     outputs = []
     for target in targets:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +16,7 @@ from mpack.artifact.model import Artifact
 from mpack.artifact.reader import read_artifact
 from mpack.bases import bases_of
 from mpack.builders import Builder, BuiltImage
+from mpack.builders.early import Begin, early_model
 from mpack.engine import Docker
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
 from mpack.errors import InputError, InternalError, MpackError, UsageError, disk_fault
@@ -28,18 +29,20 @@ from mpack.platforms import as_index, require_embedded, require_platforms
 from mpack.plugins import load_packager
 from mpack.progress import Progress
 from mpack.rebuild.record import record_build
+from mpack.records import dataclass
 from mpack.request import BuildRequest as BuildRequest
 from mpack.resolve import Resolution, resolve, with_bytecode
 from mpack.result import BuildResult, PlatformImage
 from mpack.sandbox import Sandbox, pick_sandbox
-from mpack.sandbox.codecache import CodeCache
-from mpack.sandbox.compiler import SandboxCompiler
 from mpack.spec import ImageSpec
 from mpack.targets import Target, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
 
 if TYPE_CHECKING:
     from mpack.bases import Bases
+    from mpack.builders.embedded import Compiler
+    from mpack.contents import Standing
+    from mpack.engine.local import Hail
     from mpack.env.index import IndexSettings
     from mpack.packager import Arguments
 
@@ -81,6 +84,19 @@ class _HostIndex:
 
 
 @dataclass(frozen=True)
+class _LateCompiler:
+    """`SandboxCompiler`, made when there is something to compile: most builds have nothing."""
+
+    sandbox: Sandbox | None
+
+    def compile(self, *what: Any) -> Mapping[str, bytes]:
+        from mpack.sandbox.codecache import CodeCache
+        from mpack.sandbox.compiler import SandboxCompiler
+
+        return SandboxCompiler(self.sandbox, CodeCache.default()).compile(*what)
+
+
+@dataclass(frozen=True)
 class Workshop:
     """What of this machine a build uses: the store, the engine if one answers, the bases, the index."""
 
@@ -94,20 +110,24 @@ class Workshop:
         return cast("IndexSettings", _HostIndex())
 
     @classmethod
-    def of_this_machine(cls, *, need_docker: bool = False) -> Workshop:
+    def of_this_machine(
+        cls, store: Store | None = None, *, need_docker: bool = False, hail: Hail | None = None
+    ) -> Workshop:
         """Raises EnvironmentFault engine-unavailable when an engine is needed and none answers."""
-        store = Store.default()
-        docker = Docker.find() if need_docker else Docker.answering()
+        store = store or Store.default()
+        docker = Docker.find(hail) if need_docker else Docker.answering(hail)
         return cls(store, docker, bases_of(store, docker))
 
 
 @contextmanager
-def described(request: BuildRequest, progress: Progress) -> Iterator[Described]:
-    """Opens the artifact and asks the packager. The artifact's files can be read until the context is left."""
+def described(request: BuildRequest, progress: Progress, begin: Begin | None = None) -> Iterator[Described]:
+    """Opens the artifact and asks the packager. The artifact's files can be read until the context is left. `begin` is
+    told the spec as soon as nothing but large files' hashes is missing."""
+    guess = partial(_guess, request, begin) if begin is not None else None
     with tempfile.TemporaryDirectory(prefix="mpack-artifact-", ignore_cleanup_errors=True) as scratch:
         with progress.phase("open", "reading the artifact"):
             artifact = read_artifact(
-                request.location, limits=request.limits, trust=request.trust, scratch=Path(scratch)
+                request.location, limits=request.limits, trust=request.trust, scratch=Path(scratch), meanwhile=guess
             )
             found = describe(with_tolerance(artifact, request.tolerance), request)
         for finding in artifact.description.findings:
@@ -116,6 +136,10 @@ def described(request: BuildRequest, progress: Progress) -> Iterator[Described]:
         for warning in found.spec.warnings:
             progress.warn(warning)
         yield found
+
+
+def _guess(request: BuildRequest, begin: Begin, artifact: Artifact, standing: Standing) -> None:
+    begin(describe(artifact, request).spec, standing)
 
 
 def with_tolerance(artifact: Artifact, tolerance: float | None) -> Artifact:
@@ -197,13 +221,16 @@ def resolve_request(request: BuildRequest, found: Described, workshop: Workshop,
         )
 
 
-def build(request: BuildRequest, progress: Progress) -> BuildResult:
-    """Builds, verifies, locks and writes. Until the image is verified nothing is tagged or written."""
-    targets, before = request_targets(request), state_of(request)
-    with described(request, progress) as found:
+def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -> BuildResult:
+    """Builds, verifies, locks and writes. Until the image is verified nothing is tagged or written.
+
+    `hail`: the engine was asked already who it is.
+    """
+    targets, before, store = request_targets(request), state_of(request), Store.default()
+    with early_model(store, request.builder) as begin, described(request, progress, begin) as found:
         require_targets(found.packager, targets)
         name = found.name(request.tag)
-        workshop = Workshop.of_this_machine(need_docker=_needs_docker(request))
+        workshop = Workshop.of_this_machine(store, need_docker=_needs_docker(request), hail=hail)
         requests = request.each()
         platforms = [item.options.platform for item in requests]
         if not targets:
@@ -218,20 +245,19 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         prefer_docker = to_docker or builder_name == "docker"
         # What the sandbox gave the engine stays until the outputs are written: the docker target only names it.
         with pick_sandbox(workshop.store, workshop.docker, prefer_docker=prefer_docker) as sandbox:
-            compiler = SandboxCompiler(sandbox, CodeCache.default())
+            compiler = _LateCompiler(sandbox)
             builder = make_builder(builder_name, request, found, workshop, compiler)
             made: list[PlatformImage] = []
             entries: list[LockEntry] = []
             for item in resolutions:
-                image, resolution, verification = build_verified(
-                    request, found, item, builder, sandbox, compiler, progress
-                )
+                image, resolution, verification = build_verified(request, found, item, builder, sandbox, progress)
                 made.append(PlatformImage(image, resolution.plan, verification))
                 record_build(requests[len(entries)], found, resolution, image, workshop.store)
                 entries.append(resolution.entry)
             if len(made) > 1:
                 image = as_index(workshop.store, made)
-            lock = write_lock(request, *entries)
+            fresh = request.update_lock or any(item.fresh for item in resolutions)
+            lock = write_lock(request, *entries) if fresh else request.lock or lock_path(request.location)
             outputs = write_outputs(targets, image, name, workshop, progress)
     for one in made:
         warn_of_relaxed(one.plan, one.verification, progress)
@@ -318,7 +344,6 @@ def build_verified(
     resolution: Resolution,
     builder: Builder,
     sandbox: Sandbox | None,
-    compiler: SandboxCompiler,
     progress: Progress,
 ) -> tuple[BuiltImage, Resolution, Verification]:
     """The image, verified unless that was declined or cannot be done here; a fresh lock learns its byte code here."""
@@ -371,9 +396,7 @@ def choose_builder(request: BuildRequest, found: Described, plan: ImagePlan) -> 
     return "docker"
 
 
-def make_builder(
-    name: str, request: BuildRequest, found: Described, workshop: Workshop, compiler: SandboxCompiler
-) -> Builder:
+def make_builder(name: str, request: BuildRequest, found: Described, workshop: Workshop, compiler: Compiler) -> Builder:
     """The builder of that name."""
     if name == "embedded":
         from mpack.builders.embedded import EmbeddedBuilder

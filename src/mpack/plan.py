@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from mpack.records import dataclass
 from mpack.spec import FileTree, ImageConfig
 
 PLAN_SCHEMA = 1
@@ -17,6 +17,8 @@ VENV = "/opt/mpack/venv"
 RUNTIME = "/opt/mpack/runtime"
 MODEL = "/opt/mpack/model"
 MODEL_JSON = "/opt/mpack/model.json"
+#: What images are built for; `mpack.env.assemble` knows the wheels for each.
+PLATFORMS = ("linux/amd64", "linux/arm64")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ A plugin is a class made without arguments, whose `name` is its entry point's.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable, Set
 from typing import TYPE_CHECKING, Any
 
 from mpack.errors import MpackError, UsageError
+from mpack.installed import EntryPoint, entry_points
 
 if TYPE_CHECKING:
     from mpack.artifact.model import Format
@@ -27,9 +26,9 @@ _MEMBERS = {
 }
 
 
-def load_formats() -> tuple[dict[str, Format], list[MpackError]]:
-    """Every format by name, and what is wrong with those that cannot be used."""
-    return _load_all(FORMATS)
+def load_formats(without: Set[str] = frozenset()) -> tuple[dict[str, Format], list[MpackError]]:
+    """Every format by name, and what is wrong with those that cannot be used; `without` some of mpack's own."""
+    return _load_all(FORMATS, without)
 
 
 def load_packagers() -> tuple[dict[str, Packager], list[MpackError]]:
@@ -50,10 +49,12 @@ def load_packager(name: str) -> Packager:
     return packager
 
 
-def _load_all(group: str) -> tuple[dict[str, Any], list[MpackError]]:
+def _load_all(group: str, without: Set[str] = frozenset()) -> tuple[dict[str, Any], list[MpackError]]:
     plugins: dict[str, Any] = {}
     faults: list[MpackError] = []
     for name, points in _by_name(group).items():
+        if name in without and all(point.module.startswith("mpack.") for point in points):
+            continue
         try:
             plugins[name] = _load(group, name, points)
         except UsageError as error:
@@ -63,28 +64,22 @@ def _load_all(group: str) -> tuple[dict[str, Any], list[MpackError]]:
 
 def _by_name(group: str) -> dict[str, list[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = {}
-    for point in sorted(_installed(group, tuple(sys.path)), key=lambda point: point.name):
+    for point in sorted(entry_points(group, tuple(sys.path)), key=lambda point: point.name):
         found.setdefault(point.name, []).append(point)
     return found
 
 
 def origins() -> set[str]:
     """The top-level packages that packagers and formats come from."""
-    return {point.module.partition(".")[0] for group in _MEMBERS for point in _installed(group, tuple(sys.path))}
-
-
-@lru_cache(maxsize=2)
-def _installed(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """The entry points of a group among the distributions on `path`, which are looked through once."""
-    return tuple(entry_points(group=group))
+    return {point.module.partition(".")[0] for group in _MEMBERS for point in entry_points(group, tuple(sys.path))}
 
 
 def _load(group: str, name: str, points: list[EntryPoint]) -> Any:
     kind = group.removeprefix("mpack.").removesuffix("s")
-    if len(points) > 1 and len({(_distribution(point), point.value) for point in points}) > 1:
+    if len(points) > 1 and len({(point.distribution, point.value) for point in points}) > 1:
         raise UsageError(
             "plugin-duplicate",
-            f"The {kind} {name} is offered by {_listed(_distribution(point) for point in points)}.",
+            f"The {kind} {name} is offered by {_listed(point.distribution for point in points)}.",
             "Uninstall all but one of them.",
         )
     point = points[0]
@@ -99,15 +94,11 @@ def _load(group: str, name: str, points: list[EntryPoint]) -> Any:
     except (Exception, SystemExit) as error:
         raise UsageError(
             "plugin-broken",
-            f"The {kind} {name} of the distribution {_distribution(point)} cannot be loaded: "
+            f"The {kind} {name} of the distribution {point.distribution} cannot be loaded: "
             f"{type(error).__name__}: {error}.",
             "Reinstall or upgrade that distribution, or uninstall it.",
         ) from error
     return plugin
-
-
-def _distribution(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from mpack.artifact.limits import Limits
 from mpack.artifact.model import Trust
+from mpack.records import dataclass
 
 
 @dataclass(frozen=True)

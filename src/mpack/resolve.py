@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpack.env.lockfile import LockEntry, LockFile, LockInputs, requirement_lines
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.layer import ENCODER
 from mpack.plan import BaseImage, Bytecode, Environment, ImagePlan
+from mpack.records import dataclass
 from mpack.request import ResolveOptions as ResolveOptions
 from mpack.spec import ImageSpec
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpack.builders import BuiltImage
 from mpack.plan import ImagePlan
+from mpack.records import dataclass
 from mpack.verify import Verification
 
 

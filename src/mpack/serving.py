@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
-from packaging.requirements import Requirement as Pep508
-
 from mpack.artifact.model import Artifact, Loader, Sample
+from mpack.artifact.plain import plain_extra
+from mpack.artifact.requirements import parse
 from mpack.contents import Contents, Source
+from mpack.installed import requires
 from mpack.plan import MODEL, MODEL_JSON, RUNTIME, VENV
 from mpack.spec import FileEntry, FileTree, ImageConfig, Requirement, json_file, package_tree
 
@@ -26,8 +26,12 @@ ENTRYPOINT = (f"{VENV}/bin/python", "-m", RUNTIME_MODULE)
 def runtime_requirements(extra: str, needs: frozenset[str] = frozenset()) -> tuple[Requirement, ...]:
     """The runtime distribution's requirements under `extra` ("rest", "cli"), and a plain line for each of `needs`."""
     lines: list[str] = []
-    for text in metadata.requires(RUNTIME_DISTRIBUTION) or []:
-        requirement = Pep508(text)
+    for text in requires(RUNTIME_DISTRIBUTION):
+        plain = plain_extra(text)
+        if plain is not None:
+            lines += [plain[0]] if plain[1] == extra else []
+            continue
+        requirement = parse(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
             requirement.marker = None
             lines.append(str(requirement))

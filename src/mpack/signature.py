@@ -11,8 +11,9 @@ where nothing says. Dtypes are NumPy's names (float32, int64, str, bool …). -1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from mpack.records import dataclass
 
 COLUMN_TYPES = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime", "any")
 

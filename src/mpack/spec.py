@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Iterator
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
 from mpack.contents import Contents, Source, sha256_bytes
+from mpack.records import dataclass
 
 #: Kinds of layers, in image order: what changes least comes first.
 LAYER_KINDS = ("base", "dependencies", "runtime", "bytecode", "model", "config")
@@ -251,12 +254,20 @@ def package_tree(module: str, target: str, kind: str = "runtime") -> tuple[FileT
     root = Path(next(iter(found.submodule_search_locations)))
     entries: list[FileEntry] = []
     sources: dict[str, Source] = {}
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if not path.is_file() or "__pycache__" in relative.parts:
-            continue
+    for names in sorted(_files_below(str(root))):
+        path = root.joinpath(*names)
         data = path.read_bytes()
         sha256 = sha256_bytes(data)
-        entries.append(FileEntry(f"{module}/{relative.as_posix()}", len(data), sha256))
+        entries.append(FileEntry("/".join((module, *names)), len(data), sha256))
         sources[sha256] = path
     return FileTree(kind, target, tuple(entries)), Contents(sources)
+
+
+def _files_below(folder: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every file below a folder but byte code, as its names."""
+    with os.scandir(folder) as items:
+        for item in items:
+            if item.is_file():
+                yield (*above, item.name)
+            elif item.name != "__pycache__" and item.is_dir(follow_symlinks=False):
+                yield from _files_below(item.path, (*above, item.name))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from mpack.builders import BuiltImage
 from mpack.errors import VerificationError
 from mpack.plan import RUNTIME, VENV, BaseImage, Bytecode
+from mpack.records import dataclass
 from mpack.sandbox import Box, Sandbox, memory_limit, runs_here, this_platform
 
 SELF_CHECK = "self-check"

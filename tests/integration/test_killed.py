@@ -302,7 +302,9 @@ def assert_store_whole(site: Site) -> None:
     for path in (store.root / "provenance").glob("*.json"):
         assert json.loads(path.read_bytes())
     for path in (site.home / "cache" / "builds").glob("*.json"):
-        assert json.loads(path.read_bytes())["image"]["digest"] in site.digests.values()
+        check, _, data = path.read_bytes().partition(b"\n")
+        assert check == hashlib.sha256(data).hexdigest().encode()
+        assert json.loads(data)["image"]["digest"] in site.digests.values()
     LockFile.read(site.place / "killed.lock")
     code = site.home / "cache" / "bytecode" / "code.sqlite"
     if code.exists():

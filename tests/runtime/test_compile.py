@@ -165,6 +165,11 @@ def filled():
 
     And more.
     '''
+def counted():
+    '''Takes 5% of all.
+
+    And 5 %, more.
+    '''
 class Thing:
     "Thing."
     def act(self):
@@ -189,10 +194,11 @@ def test_short_docstrings(package: str, short: bool, tmp_path: Path) -> None:
     assert whole["__doc__"] == "The module.\n\nMore of it.\n"
     assert whole["Thing"].act.__doc__.strip().endswith("At length.")
     assert shortened["filled"].__doc__ == whole["filled"].__doc__
+    assert (shortened["counted"].__doc__ == "Takes 5% of all.") is short
     assert (shortened["__doc__"], shortened["Thing"].act.__doc__, shortened["Thing"].__doc__) == (
         ("The module.", "Acts.", "Thing.") if short else (whole["__doc__"], whole["Thing"].act.__doc__, "Thing.")
     )
-    assert shortened["bare"]() == 1 and shortened["bare"].__code__.co_firstlineno == 18
+    assert shortened["bare"]() == 1 and shortened["bare"].__code__.co_firstlineno == 23
 
 
 def execute(pyc: bytes) -> dict[str, Any]:

@@ -153,4 +153,6 @@ def test_thread_variables_never_override_the_users() -> None:
     """Pools get the worker's share; what is set stays."""
     env = {"OMP_NUM_THREADS": "7"}
     assert threads.apply(Settings(threads_per_worker=3), env) == 3
-    assert env == {"OMP_NUM_THREADS": "7", "OPENBLAS_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
+    spinning = {"OPENBLAS_THREAD_TIMEOUT": "20"}
+    assert env == {"OMP_NUM_THREADS": "7", "OPENBLAS_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", **spinning}
+    assert threads.apply(Settings(), env := {"OPENBLAS_THREAD_TIMEOUT": "26"}) and "26" in env.values()

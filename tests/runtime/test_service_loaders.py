@@ -21,15 +21,12 @@ from mpack_runtime import loaders
 from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import BadRequest, LoadFailure, ModelFailure
 from mpack_runtime.frame import Frame
-from mpack_runtime.loaders import skops
 from mpack_runtime.service import Service
 from mpack_runtime.signature import Column, Tensor
-from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
-from sklearn.utils import all_estimators
 
 TABLE = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.0, 1.0, 5.0, 2.0]})
 TARGET = [1.0, 3.0, 8.0, 6.0]
@@ -56,21 +53,6 @@ def ask(service: Service, body: Any) -> Any:
 
 
 # --- scikit-learn -----------------------------------------------------------------------------------------------------
-
-
-def test_skops_is_told_of_no_estimator_that_scikit_learn_does_not_list() -> None:
-    """Of what a file names, exactly what `all_estimators` lists; another of its estimators cannot be settled."""
-    listed = {(name, cls) for name, cls in all_estimators() if cls.__module__.startswith("sklearn.")}
-    found = {skops._estimator(cls.__module__, name) for name, cls in listed} - {"?"}
-    assert found <= listed and len(found) > 0.9 * len(listed)
-    unlisted = {cls for _, cls in listed for cls in cls.__mro__ if issubclass(cls, BaseEstimator)}
-    for cls in unlisted - {cls for _, cls in listed}:
-        assert skops._estimator(cls.__module__, cls.__name__) == "?", cls
-    for module, name in [("sklearn.utils._mocking", "CheckingClassifier"), ("sklearn.none", "X"), ("sklearn", "X")]:
-        assert skops._estimator(module, name) == "?"
-    assert skops._estimator("sklearn.tree._tree", "Tree") is None
-    schema = {"__module__": "sklearn.a", "__class__": "B", "content": [{"x": {"__module__": "os", "__class__": "C"}}]}
-    assert set(skops._named([schema])) == {("sklearn.a", "B")}
 
 
 def test_regression_with_names_reorders(tmp_path: Path) -> None:

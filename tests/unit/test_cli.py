@@ -6,6 +6,8 @@ import errno
 import importlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,23 @@ def test_an_unusable_home_is_no_bug(mpack: Any, tmp_path: Path) -> None:
     for home in ("file", "home"):
         done = mpack("images", code=3, MPACK_HOME=str(tmp_path / home))
         assert str(tmp_path / home) in done.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [(["packagers"], 0), (["no-such-verb"], 2)])
+def test_the_end(words: list[str], code: int) -> None:
+    """What is to be done at the end of a process is done, and what was printed is out; the exit code is the verb's."""
+    program = "import atexit; atexit.register(print, 'last'); from mpack.cli.main import run; run()"
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "last")
+
+
+def test_an_end_that_nobody_can_read() -> None:
+    """Where what was printed cannot be written, Python says so, and the exit code does."""
+    program = "import sys; from mpack.cli.main import run; sys.stdout.reconfigure(line_buffering=False); run()"
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", program, "packagers", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0 and "No space left" in done.stderr
 
 
 def test_unlisted_code_is_refused() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mpack.engine import Docker
 from mpack.engine.api import DEFAULT_SOCKET, Api, local_socket
-from mpack.engine.local import LocalDocker
+from mpack.engine.local import Hail, LocalDocker
 from mpack.errors import EnvironmentFault
 
 Serve = Callable[[bytes], LocalDocker]
@@ -124,3 +125,35 @@ def test_no_engine(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match="Cannot connect to the Docker daemon") as caught:
         gone.tag("a", "b:1")
     assert caught.value.code == "engine-unavailable"
+
+
+TOLD = b'{"Version": "20.10.24", "Os": "linux", "Arch": "arm64"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (TOLD, ("20.10.24", "linux/arm64")),
+        (b'{"Version": "20.10.24"}', None),
+        (b"not json", None),
+    ],
+)
+def test_hail(
+    answer: bytes, found: tuple[str, str] | None, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine asked early answers when it is needed; what is no engine's answer is none."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 's'}")
+    (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    serve(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+    docker = Docker.answering(Hail())
+    assert found == (None if docker is None else (docker.server_version, docker.platform))
+
+
+def test_hail_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens, or no program docker is there: no answer, and no fault until an engine is needed."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'none'}")
+    assert Hail().answer() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Hail().api is None and Docker.answering(Hail()) is None

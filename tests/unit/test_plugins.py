@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mpack.errors import UsageError
+from mpack.artifact.limits import Limits
+from mpack.artifact.model import Trust
+from mpack.artifact.reader import read_artifact
+from mpack.errors import InputError, UsageError
 from mpack.plugins import load_formats, load_packager, load_packagers
 
+MODEL = Path(__file__).parents[2] / "fixtures" / "models" / "mlflow-wine" / "model"
 GOOD = """
 class Echo:
     name = "echo"
@@ -105,6 +109,24 @@ def test_duplicate(site: Path) -> None:
     assert [fault.code for fault in faults] == ["plugin-duplicate"]
     with pytest.raises(UsageError, match=r"echo is offered by mpack-one 1\.0 and by mpack-two 1\.0"):
         load_packager("echo")
+
+
+def test_own_formats_may_be_left_out(site: Path) -> None:
+    """Of mpack's own formats those named are not loaded; one of a third party is, and two of one name are told."""
+    install(site, "mpack-good", "[mpack.formats]\ntoy = good_toy:Format\nonnx = good_toy:Format\n", good_toy=GOOD)
+    formats, faults = load_formats(without={"onnx", "sklearn", "toy"})
+    assert {"mlflow", "sklearn", "toy"} & set(formats) == {"mlflow", "toy"}
+    assert [fault.code for fault in faults] == ["plugin-duplicate"]
+
+
+def test_a_third_party_format_is_always_asked(site: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where a format of mpack's has the whole artifact, another one's word still counts."""
+    claims = GOOD.replace("return []", "from mpack.artifact.model import Candidate; return [Candidate('toy', '')]")
+    install(site, "mpack-claims", "[mpack.formats]\ntoy = claiming_toy:Format\n", claiming_toy=claims)
+    scratch = tmp_path_factory.mktemp("scratch")
+    with pytest.raises(InputError, match=r"mlflow.*toy|toy.*mlflow") as caught:
+        read_artifact(str(MODEL), limits=Limits(), trust=Trust(), scratch=scratch)
+    assert caught.value.code == "artifact-ambiguous"
 
 
 def test_unknown() -> None:

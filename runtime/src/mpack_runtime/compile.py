@@ -34,6 +34,8 @@ UNCHECKED_HASH = 1
 #: Packages whose docstrings `--short-docstrings` shortens to their first line.
 SHORTENED = ("joblib", "narwhals", "pandas", "scipy", "sklearn")
 SHORT_DOCSTRINGS = "--short-docstrings"
+#: A field that `%` fills in: "%(name)s", "%s", "%%"; not "95% of all".
+_FILLED_IN = re.compile(r"%[-#+.\d]*[(%A-Za-z]")
 #: Processes at a time.
 PARALLEL = max(2, os.cpu_count() or 1)
 
@@ -192,14 +194,14 @@ def _constants(code: CodeType) -> tuple[list[str], bool]:
 
 
 def _shortened(source: bytes, path: str) -> ast.Module:
-    """The source with the first line of each docstring; all of one with a %, which packages fill in when imported."""
+    """The source with the first line of each docstring; all of one that packages fill in when they are imported."""
     tree = ast.parse(source, path)
     for node in _with_bodies(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
             first = getattr(node.body[0], "value", None)
             if not isinstance(node.body[0], ast.Expr) or not isinstance(first, ast.Constant):
                 continue
-            if isinstance(first.value, str) and "%" not in first.value:
+            if isinstance(first.value, str) and not _FILLED_IN.search(first.value):
                 first.value = first.value.strip().partition("\n")[0].rstrip()
     return tree
 

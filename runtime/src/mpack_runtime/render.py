@@ -14,6 +14,7 @@ import base64
 import datetime
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -100,7 +101,8 @@ def plain(value: Any, numpy: bool = True) -> Any:
 
 
 def _array(array: Array, numpy: bool) -> Any:
-    if isinstance(array, np.ma.MaskedArray):
+    # Where nothing has imported numpy.ma, as `np.ma` would here, there is no masked array.
+    if "numpy.ma" in sys.modules and isinstance(array, np.ma.MaskedArray):
         objects = np.asarray(array.data).astype(object)
         objects[np.ma.getmaskarray(array)] = None
         return plain(objects, False)

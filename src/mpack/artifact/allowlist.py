@@ -11,25 +11,29 @@ of scikit-learn's releases. A line is a module and its names.
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 FILES = ("base.txt", "sklearn.txt")
 
 
-@cache
 def pairs() -> frozenset[tuple[str, str]]:
     """All listed pairs."""
-    found: set[tuple[str, str]] = set()
+    return frozenset((module, name) for module, names in _names().items() for name in names.split())
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Module -> its listed names, as they stand."""
+    found: dict[str, str] = {}
     for file in FILES:
-        text = resources.files("mpack.artifact").joinpath("allowlists", file).read_text(encoding="utf-8")
-        for line in text.splitlines():
-            module, *names = line.partition("#")[0].split() or [""]
-            found.update((module, name) for name in names)
-    return frozenset(found)
+        for line in Path(__file__).with_name("allowlists").joinpath(file).read_text(encoding="utf-8").splitlines():
+            module, _, names = line.partition("#")[0].strip().partition(" ")
+            found[module] = f"{found.get(module, '')} {names}"
+    return found
 
 
 def known(module: str, name: str, *, joblib: bool = False) -> bool:
     """True if the pair is listed. joblib's array wrapper is data only to joblib's own unpickler."""
     if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
         return joblib
-    return (module, name) in pairs()
+    return name in _names().get(module, "").split()

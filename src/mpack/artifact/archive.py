@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 from mpack.artifact.limits import Meter
 from mpack.artifact.model import ArtifactFile
 from mpack.errors import EnvironmentFault, InputError
+from mpack.records import dataclass
 
 BLOCK = 1 << 20
 #: What the image's file systems take: bytes a component, and bytes a path below /opt/mpack/model.

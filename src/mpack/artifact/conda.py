@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
-
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import canonicalize_name
 
 from mpack.artifact.conda_names import NOT_PYTHON, NOT_PYTHON_PREFIXES, OTHER_NAMES, SAME_NAMES
 from mpack.artifact.model import Finding, Tree
+from mpack.artifact.plain import normal_name
 from mpack.artifact.requirements import WINDOWS_ONLY, parse_requirements
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
+from mpack.records import dataclass
 from mpack.spec import Requirement
 
-_SPEC = re.compile(r"(?:[\w./:-]+::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<rest>.*)$")
-_BRACKET = re.compile(r"\[\s*version\s*=\s*['\"]?([^'\"\]]+)['\"]?\s*\]$")
-_CLAUSE = re.compile(r"(?P<operator>===?|~=|!=|<=|>=|<|>|=)?\s*(?P<version>[\w.!+-]+(\.\*|\*)?)$")
+_SPEC = r"(?:[\w./:-]+::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<rest>.*)$"
+_BRACKET = r"\[\s*version\s*=\s*['\"]?([^'\"\]]+)['\"]?\s*\]$"
+_CLAUSE = r"(?P<operator>===?|~=|!=|<=|>=|<|>|=)?\s*(?P<version>[\w.!+-]+(\.\*|\*)?)$"
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,11 @@ def _dependencies(text: str, source: str) -> list[Any]:
 
 
 def _split(entry: str, source: str) -> tuple[str, str]:
-    match = _SPEC.match(entry.strip())
+    match = re.match(_SPEC, entry.strip())
     if not match:
         raise _invalid(source, f"{entry!r} is no conda package")
     rest = match["rest"].strip()
-    bracket = _BRACKET.match(rest)
+    bracket = re.match(_BRACKET, rest) if rest.startswith("[") else None
     return match["name"].lower(), bracket[1] if bracket else rest
 
 
@@ -100,8 +98,8 @@ def _translate(name: str, entry: str, source: str) -> str | None:
         return OTHER_NAMES[name]
     if name in WINDOWS_ONLY:
         return None
-    if canonicalize_name(name) in SAME_NAMES:
-        return str(canonicalize_name(name))
+    if normal_name(name) in SAME_NAMES:
+        return normal_name(name)
     if name in NOT_PYTHON or name.startswith(NOT_PYTHON_PREFIXES):
         return None
     raise InputError(
@@ -127,7 +125,7 @@ def _specifier(version: str, entry: str, source: str) -> str:
 
 
 def _clause(part: str, entry: str, source: str) -> str:
-    match = _CLAUSE.fullmatch(part)
+    match = re.fullmatch(_CLAUSE, part)
     if not match:
         raise _invalid(source, f"the version of {entry!r} cannot be written for a Python index")
     operator, version = match["operator"], match["version"]
@@ -141,6 +139,8 @@ def _clause(part: str, entry: str, source: str) -> str:
 
 
 def _checked(specifier: str, entry: str, source: str) -> str:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
     try:
         return str(SpecifierSet(specifier))
     except InvalidSpecifier:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from mpack.errors import InputError, UsageError
+from mpack.records import dataclass
 
 GB = 1000**3
 MB = 1000**2

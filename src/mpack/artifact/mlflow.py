@@ -10,22 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from mpack.artifact.conda import parse_conda
-from mpack.artifact.lightgbm import pickle_needs_pandas as lightgbm_needs_pandas
 from mpack.artifact.mlflow_signature import parse_signature, read_example
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.native import MLFLOW, add_missing, cpu_only, numpy_lines, sklearn_lines, thin, wants_pandas
-from mpack.artifact.onnx import read_onnx
 from mpack.artifact.pickles import judge, looks_like_pickle, root_of, scan_pickle, show_pickles
 from mpack.artifact.requirements import decode, parse_requirements, requirement_name
-from mpack.artifact.sklearn import skops_options, skops_wants_pandas
-from mpack.artifact.skops import is_skops, read_skops
-from mpack.artifact.torch import scan_torch
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
+from mpack.records import dataclass
 from mpack.signature import Column, Signature
 from mpack.spec import Requirement
 
@@ -232,6 +228,9 @@ def _read_flavor(model: Model) -> Reading:
 
 
 def _sklearn(model: Model) -> Reading:
+    from mpack.artifact.sklearn import skops_options, skops_wants_pandas
+    from mpack.artifact.skops import is_skops, read_skops
+
     conf = model.flavors["sklearn"]
     path = (
         model.file("sklearn", "pickled_model")
@@ -283,6 +282,9 @@ def _xgboost(model: Model) -> Reading:
 
 
 def _lightgbm(model: Model) -> Reading:
+    from mpack.artifact.sklearn import skops_options
+    from mpack.artifact.skops import is_skops, read_skops
+
     conf = model.flavors["lightgbm"]
     path = model.file("lightgbm", "data")
     version = _text(conf.get("lgb_version"))
@@ -300,6 +302,8 @@ def _lightgbm(model: Model) -> Reading:
 
 def _pickled(model: Model, flavor: str, path: str) -> Reading:
     """A pickled wrapper class with scikit-learn's interface."""
+    from mpack.artifact.lightgbm import pickle_needs_pandas as lightgbm_needs_pandas
+
     scan = scan_pickle(model.tree, path, joblib=False)
     pandas = wants_pandas(scan.globals, scan.instances) or lightgbm_needs_pandas(scan)
     return Reading(
@@ -313,6 +317,8 @@ def _pickled(model: Model, flavor: str, path: str) -> Reading:
 
 
 def _onnx(model: Model) -> Reading:
+    from mpack.artifact.onnx import read_onnx
+
     path = model.file("onnx", "data")
     if path not in model.tree:  # a directory: the model with external data beside it
         path = next((name for name in model.below(path) if name.endswith(".onnx")), path)
@@ -329,6 +335,8 @@ def _onnx(model: Model) -> Reading:
 
 def _pytorch(model: Model) -> Reading:
     """A whole pickled module: its classes are torch's and the model's own, so it is refused unless trusted."""
+    from mpack.artifact.torch import scan_torch
+
     if _code(model):
         return _pyfunc(model, "pytorch")
     folder = model.file("pytorch", "model_data")

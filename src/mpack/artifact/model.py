@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from mpack.records import dataclass
+
 if TYPE_CHECKING:
+    from mpack.contents import Pending, Standing
     from mpack.signature import Signature
     from mpack.spec import Requirement
 
@@ -18,9 +21,14 @@ class ArtifactFile:
 
     path: str
     size: int
-    sha256: str
+    content: str | Pending
     source: Path = field(repr=False, compare=False)
     executable: bool = False
+
+    @property
+    def sha256(self) -> str:
+        """Lower-case hex SHA-256; of a large file that is still being hashed, when that is done. Raises InputError."""
+        return self.content if isinstance(self.content, str) else self.content.sha256()
 
 
 class Tree(Mapping[str, ArtifactFile]):
@@ -168,6 +176,17 @@ class Artifact:
     trust: Trust = Trust()
     #: The base image that mpack.toml beside the artifact asks for.
     base: str | None = None
+
+    def provisional(self) -> tuple[Artifact, Standing]:
+        """The artifact with digests that stand for those that are not known yet, and what each stands for."""
+        standing: dict[str, Pending] = {}
+        files: list[ArtifactFile] = []
+        for number, file in enumerate(self.files):
+            if not isinstance(file.content, str):
+                standing[f"{number:064x}"] = file.content
+                file = replace(file, content=f"{number:064x}")
+            files.append(file)
+        return replace(self, files=tuple(files)), standing
 
     @property
     def format(self) -> str:

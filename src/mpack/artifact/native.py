@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-
-from packaging.requirements import Requirement as Pep508
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING
 
 from mpack.artifact.model import Finding, Trust
 from mpack.artifact.pickle_values import Global, Instance
-from mpack.artifact.requirements import requirement_name
+from mpack.artifact.plain import older
+from mpack.artifact.requirements import parse, requirement_name
 from mpack.spec import Requirement
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement as Pep508
 
 MLFLOW = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
 #: The first release of xgboost-cpu.
-XGBOOST_CPU = Version("2.1.1")
+XGBOOST_CPU = "2.1.1"
 #: scikit-learn before this version -> the first NumPy and SciPy that it does not work with.
 _SKLEARN_NUMPY = ("1.4.2", "2")
 _SKLEARN_SCIPY = (
@@ -61,7 +63,7 @@ def cpu_only(requirements: Iterable[Requirement], trust: Trust) -> tuple[tuple[R
     kept: list[Requirement] = []
     findings: list[Finding] = []
     for item in items:
-        parsed = Pep508(item.line) if requirement_name(item) == "xgboost" and ".whl" not in item.line else None
+        parsed = parse(item.line) if requirement_name(item) == "xgboost" and ".whl" not in item.line else None
         if parsed is None or parsed.url or not _exists_for_cpu(parsed):
             kept.append(item)
             continue
@@ -76,9 +78,9 @@ def _exists_for_cpu(parsed: Pep508) -> bool:
     exact = [clause.version for clause in parsed.specifier if clause.operator == "==" and "*" not in clause.version]
     try:
         return (
-            all(Version(version) >= XGBOOST_CPU for version in exact) if exact else parsed.specifier.contains("3.0.0")
+            all(not older(version, XGBOOST_CPU) for version in exact) if exact else parsed.specifier.contains("3.0.0")
         )
-    except InvalidVersion:
+    except ValueError:
         return False
 
 
@@ -97,12 +99,11 @@ def sklearn_lines(version: str | None, names: Iterable[Global]) -> list[str]:
     if not version:
         return ["scikit-learn", *lines]
     try:
-        release = Version(version)
-    except InvalidVersion:
+        if older(version, _SKLEARN_NUMPY[0]) and not lines:
+            lines.append(f"numpy<{_SKLEARN_NUMPY[1]}")
+    except ValueError:
         return ["scikit-learn", *lines]
-    if not lines and release < Version(_SKLEARN_NUMPY[0]):
-        lines.append(f"numpy<{_SKLEARN_NUMPY[1]}")
-    lines += [f"scipy<{bound}" for before, bound in _SKLEARN_SCIPY if release < Version(before)][:1]
+    lines += [f"scipy<{bound}" for before, bound in _SKLEARN_SCIPY if older(version, before)][:1]
     return [f"scikit-learn=={version}", *lines]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import dataclass, field
-from xml.parsers import expat
+from dataclasses import field
 
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.triton_schema import schema_near, version_near
 from mpack.errors import InputError
+from mpack.records import dataclass
 from mpack.signature import Signature, Tensor
 
 #: Element type (of a `data` element), or precision (of a port), in lower case -> NumPy's name.
@@ -71,6 +72,8 @@ def is_ir(tree: Tree, path: str) -> bool:
 
 def read_ir(tree: Tree, path: str, weights: str) -> Network:
     """Reads an IR. Raises InputError artifact-corrupt, -truncated, -unsafe (a document type), or -invalid (weights)."""
+    from xml.parsers import expat
+
     if tree[path].size > _MAX_SIZE:
         raise InputError(
             "artifact-too-large",
@@ -130,7 +133,7 @@ def _no_doctype(*_: object) -> None:
     raise _Unsafe("it declares a document type, which may hold entities")
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Port:
     """One output of a layer: names, precision, dimensions."""
 
@@ -139,7 +142,7 @@ class _Port:
     dims: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Layer:
     """One layer of the network itself (not of a loop's body)."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 from mpack.artifact.pickle_source import Unfollowable
+from mpack.records import dataclass
 
 #: Items of one list or dict that are remembered; more are only counted.
 KEPT_ITEMS = 256
@@ -118,15 +118,15 @@ def check_methods(key: str, value: Any) -> None:
             raise Unfollowable(f"its {key} names what is no method of an estimator")
 
 
-@dataclass(eq=False)
 class Instance:
     """What calling a global gave. `state` is what BUILD set, `entries` what was stored into it as into a dict."""
 
-    of: Global
-    args: tuple[Any, ...] = ()
-    state: Any = None
-    built: bool = False
-    entries: DictValue = field(default_factory=DictValue)
+    def __init__(self, of: Global, args: tuple[Any, ...] = ()) -> None:
+        self.of = of
+        self.args = args
+        self.state: Any = None
+        self.built = False
+        self.entries = DictValue()
 
     def attribute(self, name: str) -> Any:
         """An attribute that the state sets, or None."""

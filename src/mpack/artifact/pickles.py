@@ -10,7 +10,7 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, BinaryIO, cast
 
@@ -20,6 +20,7 @@ from mpack.artifact.pickle_machine import Machine
 from mpack.artifact.pickle_source import Source, Unfollowable, compression_of, decompressed
 from mpack.artifact.pickle_values import Global, Instance
 from mpack.errors import EnvironmentFault, InputError
+from mpack.records import dataclass
 
 #: Names shown in a message; more are counted.
 SHOWN_NAMES = 12

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from mpack.artifact.download import is_url, public_url
 from mpack.artifact.limits import Limits
 from mpack.artifact.model import Artifact, Candidate, Description, Finding, Format, Sample, Tree, Trust
 from mpack.artifact.source import open_tree, tree_digest
+from mpack.contents import Hashing, Standing
 from mpack.errors import InputError, MpackError, UsageError
 from mpack.plugins import load_formats
 from mpack.spec import Requirement
@@ -28,40 +30,64 @@ _LOADER_OPTIONS = {
     "lightgbm": ("class",),
     "odahu": ("entrypoint", "workdir"),
 }
+#: Formats of single files. Where the whole artifact is one model, its files are parts of it, whatever they look like.
+_OF_FILES = frozenset({"onnx", "sklearn", "xgboost", "lightgbm", "torchscript", "openvino"})
 _SHOWN = 10
+Meanwhile = Callable[[Artifact, Standing], None]
 
 
-def read_artifact(location: str, *, limits: Limits, trust: Trust, scratch: Path) -> Artifact:
+def read_artifact(
+    location: str,
+    *,
+    limits: Limits,
+    trust: Trust,
+    scratch: Path,
+    meanwhile: Meanwhile | None = None,
+) -> Artifact:
     """A path or an http(s) URL as an Artifact. `scratch` is the caller's and must last as long as the files are read.
+
+    With `meanwhile` large files are hashed in a thread, and it is called when all else is known, with the artifact and
+    what stands in it for their digests. What it raises is passed over: it is a guess at what is asked again later.
 
     Raises InputError, and EnvironmentFault disk-full or download-failed; nothing new is in `scratch` then.
     """
     work = Path(tempfile.mkdtemp(prefix="read-", dir=scratch))
     try:
-        return _read(location, limits, trust, work)
+        with Hashing() as hashing:
+            return _read(location, limits, trust, work, hashing, meanwhile)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
 
 
-def _read(location: str, limits: Limits, trust: Trust, work: Path) -> Artifact:
+def _read(
+    location: str,
+    limits: Limits,
+    trust: Trust,
+    work: Path,
+    hashing: Hashing,
+    meanwhile: Meanwhile | None,
+) -> Artifact:
     beside = _beside(location)
     if beside is not None:
         trust, limits = beside.widen(trust), beside.limits_over(limits)
-    tree = open_tree(location, limits, work)
+    tree = open_tree(location, limits, work, hashing if meanwhile else None)
     shown = public_url(location) if is_url(location) else location
     overrides = _merged(beside, tree)
-    formats, faults = load_formats()
+    formats, faults = load_formats(without=_OF_FILES)
     found, broken = detect(tree, formats)
+    if all(candidate.root for _, candidate in found):
+        formats, faults = load_formats()
+        found, broken = detect(tree, formats)
     faults += broken
     name, candidate = choose(tree, found, [*formats, *(fault.message for fault in faults)], shown)
     description = formats[name].read(tree, candidate, trust)
     if overrides is not None:
         description = apply(overrides, description, tree)
     findings = [*description.findings, *(Finding("warning", fault.message) for fault in faults), *_granted(beside)]
-    return Artifact(
+    artifact = Artifact(
         location=shown,
-        digest=tree_digest(tree),
+        digest="",
         files=tuple(tree.values()),
         name=description.name or tree.title,
         version=description.version or "0",
@@ -70,6 +96,12 @@ def _read(location: str, limits: Limits, trust: Trust, work: Path) -> Artifact:
         trust=trust,
         base=overrides.base if overrides else None,
     )
+    if meanwhile is not None:
+        provisional, standing = artifact.provisional()
+        with suppress(MpackError, OSError):
+            if standing:
+                meanwhile(provisional, standing)
+    return replace(artifact, digest=tree_digest(tree))
 
 
 def _beside(location: str) -> Overrides | None:

@@ -12,16 +12,17 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from packaging.requirements import InvalidRequirement
-from packaging.requirements import Requirement as Pep508
-from packaging.utils import canonicalize_name, parse_wheel_filename
-
 from mpack.artifact.model import Finding, Tree
+from mpack.artifact.plain import normal_name, plain_line, plain_name
 from mpack.errors import InputError
 from mpack.spec import Requirement
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement as Pep508
 
 #: Options that are left out, and whether a value follows.
 _IGNORED = {
@@ -47,10 +48,13 @@ WINDOWS_ONLY = frozenset(
 )
 #: Parsing takes time with the square of the length, and stack with the nesting of a marker.
 _MAX_LINE = 2000
-_COMMENT = re.compile(r"(^|\s)#.*$")
-_TRAILING_OPTION = re.compile(r"\s--?(hash|global-option|install-option|config-settings?|build-option)\b.*$")
-_OPTION = re.compile(r"(--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+|(?<=^-[a-z]))?(.*)$", re.S)
-_VCS = re.compile(r"(git|hg|svn|bzr)\+[a-z+]+://|git@", re.I)
+# Compiled when they are first used: most files need none of them.
+_COMMENT = r"(^|\s)#.*$"
+_TRAILING_OPTION = r"\s--?(hash|global-option|install-option|config-settings?|build-option)\b.*$"
+_OPTION = r"(--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+|(?<=^-[a-z]))?(.*)$"
+_VCS = r"(?i:(git|hg|svn|bzr)\+[a-z+]+://|git@)"
+#: How a requirement ends that is a file.
+_FILES = (".whl", ".tar.gz", ".zip")
 _PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 
 
@@ -63,14 +67,14 @@ def parse_requirements(text: str, source: str, tree: Tree | None, root: str) -> 
     return requirements, reader.findings
 
 
-@dataclass
 class _Reader:
-    tree: Tree | None
-    root: str
-    requirements: dict[str, Requirement] = field(default_factory=dict)
-    constraints: dict[str, str] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    visited: set[str] = field(default_factory=set)
+    def __init__(self, tree: Tree | None, root: str) -> None:
+        self.tree = tree
+        self.root = root
+        self.requirements: dict[str, Requirement] = {}
+        self.constraints: dict[str, str] = {}
+        self.findings: list[Finding] = []
+        self.visited: set[str] = set()
 
     def read(self, text: str, source: str, folder: str, constraint: bool = False) -> None:
         for number, line in _lines(text):
@@ -80,7 +84,7 @@ class _Reader:
         if line.startswith("-"):
             self._option(line, where, folder, constraint)
             return
-        line, dropped = _TRAILING_OPTION.subn("", line)
+        line, dropped = re.subn(_TRAILING_OPTION, "", line) if "-" in line else (line, 0)
         if len(line) > _MAX_LINE:
             raise _invalid(where, f"the line has {len(line)} letters", "Write one requirement a line.")
         if dropped:
@@ -94,7 +98,7 @@ class _Reader:
             self.requirements.setdefault(found.line, found)
 
     def _option(self, line: str, where: str, folder: str, constraint: bool) -> None:
-        match = _OPTION.match(line)
+        match = re.match(_OPTION, line, re.S)
         name, value = (match[1], match[2].strip()) if match else (line, "")
         if name in ("-r", "--requirement", "-c", "--constraint"):
             self._include(value, where, folder, constraint or name in ("-c", "--constraint"))
@@ -128,13 +132,16 @@ class _Reader:
         return None
 
     def _requirement(self, line: str, where: str, folder: str) -> Requirement | None:
-        if _VCS.match(line) or (re.match(r"[a-z]+://", line, re.I) and not line.startswith("file:")):
+        plain = None if line.endswith(_FILES) else plain_line(line)
+        if plain is not None and plain_name(line) not in WINDOWS_ONLY:
+            return Requirement(plain, "model", where)
+        if re.match(_VCS, line) or (re.match(r"[a-z]+://", line, re.I) and not line.startswith("file:")):
             return Requirement(_named_url(line, where), "model", where)
         if _looks_like_path(line):
             return Requirement(self._wheel(line, where, folder), "model", where)
         try:
-            parsed = Pep508(line)
-        except InvalidRequirement as error:
+            parsed = parse(line)
+        except ValueError as error:
             reason = str(error).splitlines()[0]
             raise _invalid(where, f"{line!r} is no requirement ({reason})", "Write it like name==1.2.3.") from None
         if parsed.url:
@@ -143,7 +150,7 @@ class _Reader:
                 raise _invalid(
                     where, f"{parsed.name} is taken from a path of one machine", "Put the wheel into the artifact."
                 )
-        if canonicalize_name(parsed.name) in WINDOWS_ONLY or not _possible(parsed):
+        if normal_name(parsed.name) in WINDOWS_ONLY or not _possible(parsed):
             self._note(f"{where}: {parsed} is left out: it is not for Linux")
             return None
         return Requirement(str(parsed), "model", where)
@@ -158,6 +165,8 @@ class _Reader:
             )
         if not path.endswith(".whl"):
             raise _invalid(where, f"{value} is no wheel", "Build a wheel of it (pip wheel) and name that.")
+        from packaging.utils import parse_wheel_filename
+
         try:
             parse_wheel_filename(posixpath.basename(path))
         except ValueError as error:
@@ -167,12 +176,12 @@ class _Reader:
 
     def _constrain(self, found: Requirement, where: str) -> None:
         try:
-            parsed = Pep508(found.line)
-        except InvalidRequirement:
+            parsed = parse(found.line)
+        except ValueError:
             raise _invalid(
                 where, "a constraint must be a name with versions", "Move the line to the requirements."
             ) from None
-        name = canonicalize_name(parsed.name)
+        name = normal_name(parsed.name)
         self.constraints[name] = ",".join(filter(None, (self.constraints.get(name, ""), str(parsed.specifier))))
 
     def constrained(self) -> list[Requirement]:
@@ -182,7 +191,7 @@ class _Reader:
             name = requirement_name(item)
             more = self.constraints.pop(name, "")
             if more and ".whl#" not in item.line:
-                parsed = Pep508(item.line)
+                parsed = parse(item.line)
                 if not parsed.url:
                     parsed.specifier &= type(parsed.specifier)(more)
                     item = replace(item, line=str(parsed))
@@ -200,8 +209,17 @@ def requirement_name(requirement: Requirement) -> str:
     """The normalised name of the package that a requirement is about; of a wheel by its file name."""
     path = requirement.line.partition("#")[0]
     if path.endswith(".whl") and " @ " not in path:
+        from packaging.utils import parse_wheel_filename
+
         return str(parse_wheel_filename(posixpath.basename(path))[0])
-    return str(canonicalize_name(Pep508(requirement.line).name))
+    return plain_name(requirement.line) or normal_name(parse(requirement.line).name)
+
+
+def parse(line: str) -> Pep508:
+    """Any requirement. Raises InvalidRequirement, a ValueError."""
+    from packaging.requirements import Requirement as Pep508
+
+    return Pep508(line)
 
 
 def decode(data: bytes, path: str) -> str:
@@ -219,9 +237,9 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     """(number of the first line, logical line) without comments and empty lines, continuation lines joined."""
     pending, start = "", 0
     for number, raw in enumerate(text.splitlines(), 1):
-        line = _COMMENT.sub("", raw).rstrip()
+        line = (re.sub(_COMMENT, "", raw) if "#" in raw else raw).rstrip()
         start = start or number
-        if raw.rstrip().endswith("\\") and not _COMMENT.search(raw):
+        if raw.rstrip().endswith("\\") and not re.search(_COMMENT, raw):
             pending += line[:-1] + " "
             continue
         logical = (pending + line).strip()
@@ -237,7 +255,7 @@ def _looks_like_path(line: str) -> bool:
         return False
     target = line.partition(" @ ")[2].strip() if re.match(r"[\w.-]+(\[[^\]]*\])? @ \.", line) else line
     first = target.partition(";")[0].strip()
-    return first.endswith((".whl", ".tar.gz", ".zip")) or first.startswith((".", "/", "~", "file:")) or "\\" in first
+    return first.endswith(_FILES) or first.startswith((".", "/", "~", "file:")) or "\\" in first
 
 
 def _possible(parsed: Pep508) -> bool:
@@ -272,7 +290,7 @@ def _named_url(line: str, where: str) -> str:
     file = posixpath.basename(urlsplit(base).path)
     if not name and file.endswith(".whl"):
         name = file.partition("-")[0]
-    if not name and _VCS.match(base):
+    if not name and re.match(_VCS, base):
         name = file.partition("@")[0].removesuffix(".git")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(\[[\w., -]+\])?", name):
         raise _invalid(where, f"the URL {_no_secret(base)} does not tell the package's name", "Write name @ URL.")

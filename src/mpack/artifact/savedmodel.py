@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.protobuf import Budget, Message, ProtobufError, ProtobufTruncated
 from mpack.artifact.triton_layout import CONFIG, below
 from mpack.artifact.triton_schema import schema_near, version_near
 from mpack.errors import InputError
+from mpack.records import dataclass
 from mpack.signature import Signature, Tensor
 
 FILE_NAME = "saved_model.pb"

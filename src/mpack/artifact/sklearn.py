@@ -7,20 +7,19 @@ A pickled model of another library with scikit-learn's interface is read here to
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from packaging.version import InvalidVersion, Version
-
-from mpack.artifact.lightgbm import pickle_needs_pandas, pickle_release
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
 from mpack.artifact.native import add_missing, cpu_only, numpy_lines, sklearn_lines, wants_pandas
 from mpack.artifact.pickle_machine import JOBLIB_ARRAY
 from mpack.artifact.pickle_values import Blob, Global
 from mpack.artifact.pickles import PickleScan, judge, root_of, scan_pickle
 from mpack.artifact.skops import is_skops, read_skops
-from mpack.artifact.xgboost import bounds
 from mpack.errors import InputError
 from mpack.spec import Requirement
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 #: Pickles that begin with one of these are data beside a model.
 _DATA = frozenset(
@@ -38,6 +37,8 @@ class SklearnFormat:
         return [Candidate(self.name, path) for path in tree if is_skops(tree, path) or is_model_pickle(tree, path)]
 
     def read(self, tree: Tree, candidate: Candidate, trust: Trust) -> Description:
+        from mpack.artifact.lightgbm import pickle_needs_pandas
+
         path = candidate.root
         if is_skops(tree, path):
             return _read_skops(self.name, tree, path, trust)
@@ -84,11 +85,16 @@ def pickle_requirements(scan: PickleScan) -> tuple[Requirement, ...]:
     versions = [value for value in scan.attributes("_sklearn_version") if isinstance(value, str)]
     lines = []
     if versions:
-        lines += sklearn_lines(max(versions, key=_release), scan.globals)
+        newest = versions[0] if len(set(versions)) == 1 else max(versions, key=_release)
+        lines += sklearn_lines(newest, scan.globals)
     if "xgboost" in modules:
         version = xgboost_version(scan)
-        lines += [f"xgboost=={version}", *bounds(Version(version), "XGBModel")] if version else ["xgboost"]
+        from mpack.artifact.xgboost import bounds
+
+        lines += [f"xgboost=={version}", *bounds(version, "XGBModel")] if version else ["xgboost"]
     if "lightgbm" in modules:
+        from mpack.artifact.lightgbm import pickle_release
+
         lines.append(pickle_release(scan))
     if modules & {"sklearn", "xgboost", "lightgbm"}:  # the wrappers of the other two stand on scikit-learn
         lines.append("scikit-learn")
@@ -99,6 +105,8 @@ def pickle_requirements(scan: PickleScan) -> tuple[Requirement, ...]:
 
 def _release(version: str) -> Version:
     """For comparing; what is no version comes last."""
+    from packaging.version import InvalidVersion, Version
+
     try:
         return Version(version)
     except InvalidVersion:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from mpack.artifact.model import Tree
@@ -14,6 +13,7 @@ from mpack.artifact.pickle_source import Unfollowable
 from mpack.artifact.pickle_values import METHOD_KEYS, NUMBER, Global, check_methods
 from mpack.artifact.pickles import PickleScan
 from mpack.errors import InputError
+from mpack.records import dataclass
 
 #: What NumPy's and SciPy's own files in it may be at most; read by skops without pickle.
 MAX_SCHEMA = 128 << 20

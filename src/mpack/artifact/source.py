@@ -6,56 +6,60 @@ that are zips themselves (skops, PyTorch) stay whole.
 
 from __future__ import annotations
 
-import bz2
-import gzip
+import functools
 import hashlib
-import lzma
 import os
 import re
 import shutil
 import stat
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mpack.artifact.archive import Readable, is_junk, safe_path, shown, unpack, unsafe
+from mpack.artifact.archive import is_junk, safe_path, shown, unsafe
 from mpack.artifact.download import download, file_name, is_url, public_url
 from mpack.artifact.limits import Limits, Meter
 from mpack.artifact.model import ArtifactFile, Tree
-from mpack.artifact.tar import RECORD, is_header, tar_members, truncated
-from mpack.artifact.zip import open_zip, zip_members
-from mpack.contents import hash_file
+from mpack.contents import LARGE, Hashing, Pending, hash_file
 from mpack.errors import InputError
 
-_COMPRESSIONS = ((b"\x1f\x8b\x08", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
-_FOREIGN = ((b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!\x1a\x07", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
 _SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z][A-Za-z0-9]*$")
-#: xz -9 takes 65 MiB to unpack; a header may ask for 4 GiB.
-_XZ_MEMORY = 128 << 20
 
 
-def open_tree(location: str, limits: Limits, scratch: Path) -> Tree:
+def open_tree(location: str, limits: Limits, scratch: Path, hashing: Hashing | None = None) -> Tree:
     """The artifact's files. What has to be unpacked goes to a new directory below `scratch`, which is gone again when
-    this raises. Raises InputError, and EnvironmentFault disk-full or download-failed."""
+    this raises. With `hashing`, large files that are used where they are may still be `Pending`.
+
+    Raises InputError, and EnvironmentFault disk-full or download-failed; so do files that were pending."""
     target = Path(tempfile.mkdtemp(prefix="artifact-", dir=scratch))
     name = public_url(location) if is_url(location) else location
     try:
-        if is_url(location):
-            return _open_path(download(location, target, limits), file_name(location), limits, target)
-        path = _existing(location)
-        return _open_path(path, Path(location).name, limits, target)
-    except BaseException as error:
+        with _told(name):
+            if is_url(location):
+                path, title = download(location, target, limits), file_name(location)
+            else:
+                path, title = _existing(location), Path(location).name
+            tree = _open_path(path, title, limits, target, _InPlace(name, Meter(limits), hashing is not None))
+        if hashing is not None:
+            hashing.start([file.content for file in tree.values() if isinstance(file.content, Pending)])
+        return tree
+    except BaseException:
         shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, InputError):
-            raise InputError(error.code, _about(name, error.message), error.hint) from error
-        if isinstance(error, OSError):
-            raise _unreadable(name, error) from error
         raise
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turns errors into InputErrors that tell which artifact it is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.code, _about(name, error.message), error.hint) from error
+    except OSError as error:
+        raise _unreadable(name, error) from error
 
 
 def tree_digest(tree: Tree) -> str:
@@ -92,12 +96,14 @@ def _existing(location: str) -> Path:
     raise InputError("artifact-missing", f"{location or 'The empty path'} does not exist.", "Check the path.")
 
 
-def _open_path(path: Path, name: str, limits: Limits, target: Path) -> Tree:
+def _open_path(path: Path, name: str, limits: Limits, target: Path, in_place: _InPlace) -> Tree:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        return _tree(_directory_files(path, limits), name if name not in ("", ".", "..") else path.name)
+        return _tree(_directory_files(path, in_place), name if name not in ("", ".", "..") else path.name)
     if not stat.S_ISREG(mode):
         raise unsafe(f"It is {_kind(mode)}.", "An artifact is a regular file or a directory.")
+    from mpack.artifact.packed import archive_files
+
     title = _SUFFIX.sub("", name) or name
     with steady(path) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -105,9 +111,9 @@ def _open_path(path: Path, name: str, limits: Limits, target: Path) -> Tree:
             raise InputError("artifact-empty", "It is empty (0 bytes).", "Copy or download the artifact again.")
         if size > limits.total:
             Meter(limits).data(size)
-        files = _archive_files(stream, size, limits, target)
+        files = archive_files(stream, size, limits, target)
         if files is None:
-            return _tree({(key := safe_path(name)): _hashed(path, key, stream, Meter(limits))}, title)
+            return _tree({(key := safe_path(name)): in_place.file(path, key)}, title)
     return _tree(files, title)
 
 
@@ -131,145 +137,62 @@ def steady(path: Path) -> Iterator[BinaryIO]:
             after = os.fstat(stream.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 # Raised over whatever the reading ran into: the change is the cause of it.
-                raise InputError(
-                    "artifact-changed", f"{path.name} changed while it was being read.", "Wait until it is written."
-                )
+                raise _changed(path)
 
 
-def _hashed(path: Path, name: str, stream: BinaryIO, meter: Meter) -> ArtifactFile:
-    size, sha256 = hash_file(stream, meter.data)
-    executable = bool(os.fstat(stream.fileno()).st_mode & 0o100)
-    return ArtifactFile(name, size, sha256, path, executable)
+def _changed(path: Path) -> InputError:
+    return InputError("artifact-changed", f"{path.name} changed while it was being read.", "Wait until it is written.")
 
 
-# Archives
+class _InPlace:
+    """Files that are used where they are, of the artifact `name`: hashed now, or with `later` large ones `Pending`."""
 
+    def __init__(self, name: str, meter: Meter, later: bool) -> None:
+        self._name = name
+        self.meter = meter
+        self._later = later
 
-def _archive_files(stream: BinaryIO, size: int, limits: Limits, target: Path) -> dict[str, ArtifactFile] | None:
-    """The unpacked files, or None if the file is not an archive but a model itself."""
-    head = stream.read(RECORD)
-    stream.seek(0)
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        with open_zip(stream, limits) as archive:
-            if _is_model(archive):
-                return None
-            return unpack(zip_members(archive, Meter(limits, size)), target, Meter(limits))
-    for magic, compression in _COMPRESSIONS:
-        if head.startswith(magic):
-            return _compressed_files(stream, compression, size, limits, target)
-    for magic, kind in _FOREIGN:
-        if head.startswith(magic):
-            raise InputError("artifact-unknown", f"It is a {kind} archive.", "Make it a zip, tar or tar.gz.")
-    if is_header(head):
-        return unpack(tar_members(Metered(stream, Meter(limits))), target, Meter(limits))
-    return None
+    def file(self, source: Path, path: str) -> ArtifactFile:
+        """The file that stands at `path` in the artifact. Raises InputError."""
+        with steady(source) as stream:
+            found = os.fstat(stream.fileno())
+            size, executable = found.st_size, bool(found.st_mode & 0o100)
+            if not self._later or size < LARGE:
+                size, sha256 = hash_file(stream, self.meter.data)
+                return ArtifactFile(path, size, sha256, source, executable)
+        self.meter.data(size)
+        later = Pending(functools.partial(self._hashed, source, size))
+        return ArtifactFile(path, size, later, source, executable)
 
+    def _hashed(self, source: Path, size: int, counted: Callable[[int], None]) -> str:
+        left = size
 
-def _is_model(archive: zipfile.ZipFile) -> bool:
-    """True for zips that are one model's file: skops has schema.json, PyTorch data.pkl and version in one folder."""
-    names = set(archive.namelist())
-    if any(name.endswith("/data.pkl") and name.count("/") == 1 for name in names):
-        return any(name.endswith("/version") and name.count("/") == 1 for name in names)
-    if "schema.json" not in names:
-        return False
-    info = archive.getinfo("schema.json")
-    if info.file_size > 64 << 20:
-        return False
-    try:
-        return b'"__loader__"' in archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError):
-        return False
+        def count(read: int) -> None:
+            nonlocal left
+            left -= read
+            if left < 0:
+                raise _changed(source)
+            counted(read)
 
-
-def _compressed_files(
-    stream: BinaryIO, compression: str, size: int, limits: Limits, target: Path
-) -> dict[str, ArtifactFile] | None:
-    plain = Plain(stream, compression)
-    head = b""
-    while len(head) < RECORD and (block := plain.read(RECORD - len(head))):
-        head += block
-    stream.seek(0)
-    if head[:1] == b"\x80" and head[1:2] <= b"\x05":
-        # joblib compresses a pickle as a whole.
-        return None
-    if not is_header(head):
-        raise InputError(
-            "artifact-unknown",
-            f"It is a single file compressed with {compression}, not a tar archive.",
-            "Decompress it first, or make it a tar.gz or zip.",
-        )
-    return unpack(tar_members(Metered(Plain(stream, compression), Meter(limits, size))), target, Meter(limits))
-
-
-class Metered:
-    """A stream whose bytes are counted."""
-
-    def __init__(self, stream: Readable, meter: Meter) -> None:
-        self._stream = stream
-        self._meter = meter
-
-    def read(self, size: int, /) -> bytes:
-        block = self._stream.read(size)
-        self._meter.data(len(block))
-        return block
-
-
-class Plain:
-    """A compressed stream's content. Raises InputError artifact-truncated or artifact-corrupt."""
-
-    def __init__(self, stream: BinaryIO, compression: str) -> None:
-        self._compression = compression
-        self._stream: Readable
-        if compression == "gzip":
-            self._stream = gzip.GzipFile(fileobj=stream, mode="rb")
-        elif compression == "bzip2":
-            self._stream = bz2.BZ2File(stream)
-        else:
-            self._stream = Xz(stream)
-
-    def read(self, size: int, /) -> bytes:
-        try:
-            return self._stream.read(size)
-        except EOFError as error:
-            raise truncated() from error
-        except (OSError, zlib.error, lzma.LZMAError, ValueError) as error:
-            raise InputError(
-                "artifact-corrupt",
-                f"The {self._compression} stream is damaged: {error}.",
-                "Copy or download the artifact again.",
-            ) from error
-
-
-class Xz:
-    """An xz stream's content, unpacked in bounded memory."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
-
-    def read(self, size: int, /) -> bytes:
-        while not self._decoder.eof:
-            packed = self._stream.read(1 << 16) if self._decoder.needs_input else b""
-            if self._decoder.needs_input and not packed:
-                raise EOFError
-            if block := self._decoder.decompress(packed, size):
-                return block
-        return b""
+        with _told(self._name), steady(source) as stream:
+            sha256 = hash_file(stream, count)[1]
+            if left:
+                raise _changed(source)
+            return sha256
 
 
 # Directories
 
 
-def _directory_files(root: Path, limits: Limits) -> dict[str, ArtifactFile]:
+def _directory_files(root: Path, in_place: _InPlace) -> dict[str, ArtifactFile]:
     """Every file below `root`, links inside it followed, hashed where it is."""
-    meter = Meter(limits)
     files: dict[str, ArtifactFile] = {}
     pending = [("", root, frozenset([root]))]
     while pending:
         prefix, directory, active = pending.pop()
         with os.scandir(directory) as entries:
             for entry in entries:
-                meter.entry()
+                in_place.meter.entry()
                 path = safe_path(prefix + entry.name)
                 if is_junk(path):
                     continue
@@ -284,8 +207,7 @@ def _directory_files(root: Path, limits: Limits) -> dict[str, ArtifactFile]:
                 elif path in files:
                     raise unsafe(f"The name {shown(path)} occurs twice.")
                 else:
-                    with steady(real) as stream:
-                        files[path] = _hashed(real, path, stream, meter)
+                    files[path] = in_place.file(real, path)
     return files
 
 

@@ -14,8 +14,7 @@ mpack.toml.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpack.artifact.conda import CondaEnv, parse_conda
 from mpack.artifact.model import Candidate, Description, Finding, Loader, Tree, Trust
@@ -24,10 +23,13 @@ from mpack.artifact.pickles import show_pickles
 from mpack.artifact.requirements import decode
 from mpack.artifact.triton_detect import MANIFESTS, find_roots, is_seed
 from mpack.artifact.triton_layout import CONFIG, Files, below, is_number, kinds_in, split, triton_version
-from mpack.artifact.triton_model import Model, read_model, read_seed, read_versions
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
+from mpack.records import dataclass
 from mpack.spec import Requirement
+
+if TYPE_CHECKING:
+    from mpack.artifact.triton_model import Model
 
 MAX_MODELS = 1000
 CONDA = ("conda.yaml", "conda.yml")
@@ -85,6 +87,8 @@ class Reading:
 
 
 def _read(tree: Tree, root: str) -> Reading:
+    from mpack.artifact.triton_model import read_model, read_seed, read_versions
+
     files = below(tree, root)
     own, folders = split(files)
     if CONFIG in folders:
@@ -107,6 +111,8 @@ def _read(tree: Tree, root: str) -> Reading:
 
 
 def _repository(tree: Tree, root: str, own: Files, folders: Mapping[str, Files]) -> Reading:
+    from mpack.artifact.triton_model import read_model
+
     models: list[Model] = []
     findings: list[Finding] = []
     named = [name for name, files in folders.items() if _is_model(files)]

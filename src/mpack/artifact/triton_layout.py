@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mpack.artifact.model import Description, Tree
 from mpack.errors import InputError
+from mpack.records import dataclass
 
 CONFIG = "config.pbtxt"
 SCHEMA = "_schema.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mpack.artifact.model import Finding, Tree
@@ -31,6 +30,7 @@ from mpack.artifact.triton_layout import (
 )
 from mpack.artifact.triton_schema import read_schema
 from mpack.errors import InputError
+from mpack.records import dataclass
 from mpack.signature import Signature
 
 _KNOWN = ", ".join(kind.file for kind in KINDS)

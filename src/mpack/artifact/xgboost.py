@@ -6,10 +6,9 @@ import json
 import re
 from typing import Any
 
-from packaging.version import Version
-
 from mpack.artifact.model import Candidate, Description, Loader, Tree, Trust
 from mpack.artifact.native import add_missing, cpu_only
+from mpack.artifact.plain import older
 from mpack.artifact.ubjson import UbjsonError, read_members
 from mpack.errors import InputError
 from mpack.signature import Column, Signature
@@ -42,7 +41,7 @@ class XgboostFormat:
         model = read_model(tree, path)
         version = ".".join(str(part) for part in model["version"])
         class_name = _class(model["learner"].get("attributes") or {})
-        lines = [f"xgboost=={version}", *bounds(Version(version), class_name)]
+        lines = [f"xgboost=={version}", *bounds(version, class_name)]
         requirements, notes = cpu_only(add_missing((), *lines, source=path), trust)
         return Description(
             format=self.name,
@@ -143,12 +142,12 @@ def _class(attributes: dict[str, Any]) -> str:
     return _TYPES.get(str(told.get("_estimator_type")), "Booster") if isinstance(told, dict) else "Booster"
 
 
-def bounds(version: Version, class_name: str) -> list[str]:
+def bounds(version: str, class_name: str) -> list[str]:
     """What older releases of XGBoost do not work with."""
-    lines = [] if version >= Version("2.1") else ["numpy<2"]
+    lines = ["numpy<2"] if older(version, "2.1") else []
     if class_name != "Booster":
         # Their wrappers do not know scikit-learn 1.6; the releases before that stand on a SciPy of their time.
-        lines += ["scikit-learn"] if version >= Version("2.1.4") else ["scikit-learn<1.6", "scipy<1.15"]
+        lines += ["scikit-learn<1.6", "scipy<1.15"] if older(version, "2.1.4") else ["scikit-learn"]
     return lines
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpack.errors import UsageError
 from mpack.oci.imageindex import same_platform
+from mpack.records import dataclass
 
 if TYPE_CHECKING:
     from mpack.contents import Contents

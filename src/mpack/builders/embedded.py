@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpack.builders import BuiltImage, BuiltLayer
@@ -20,6 +20,7 @@ from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.layer import ENCODER, Directory, Entry, Layer, bytes_entries, tree_entries
 from mpack.oci.store import Store
 from mpack.plan import BaseImage, Bytecode, ImagePlan
+from mpack.records import dataclass
 from mpack.spec import LAYER_KINDS, FileTree
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import hashlib
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from mpack.oci.layer import ENCODER, Entry, Layer, write_joined, write_piece
 from mpack.oci.layercache import Kept
 from mpack.oci.store import Store
 from mpack.plan import VENV, ImagePlan, LockedPackage
+from mpack.records import dataclass
 
 if TYPE_CHECKING:
     from mpack.env.index import IndexSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +55,18 @@ def command(as_json: bool, **values: Any) -> None:
     """
     request = build_request(several=True, **values)
     from mpack.again import build_again
+    from mpack.engine.local import Hail
     from mpack.progress import Progress
 
     progress = Progress(BUILD_PHASES + 4 * (len(request.platforms) - 1))
-    result: Repeated | BuildResult | None = build_again(request, progress)
-    if result is None:
-        from mpack.pipeline import build
+    result: Repeated | BuildResult | None
+    with ExitStack() as stack:
+        hail = None if request.outputs == ("store",) else stack.enter_context(closing(Hail()))
+        result = build_again(request, progress, hail)
+        if result is None:
+            from mpack.pipeline import build
 
-        result = build(request, progress)
+            result = build(request, progress, hail)
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:

@@ -77,12 +77,13 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
     """
     from mpack import again, pruning
     from mpack.artifact.limits import parse_size
+    from mpack.artifact.yamlfile import yaml_dir
     from mpack.oci.store import Store
     from mpack.paths import cache_dir
     from mpack.sandbox.codecache import CodeCache
     from mpack.sandbox.trees import Trees
     from mpack.supply.attachments import facts_dir
-    from mpack.supply.jsonfiles import prune as prune_facts
+    from mpack.supply.jsonfiles import prune as forget
 
     size_left = None if keep_size is None else parse_size(keep_size)
     limit = _MONTH if older_than is None and keep_size is None else older_than
@@ -96,7 +97,8 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
         count = pruning.prune(entries, older_than=limit, keep_size=size_left)
         if limit is not None:
             again.prune(limit)
-            prune_facts(facts_dir(), limit)
+            for directory in (facts_dir(), yaml_dir()):
+                forget(directory, limit)
             store.provenance.prune(limit)
         for digest in store.unreadable():
             click.echo(f"blobs stay: the manifest of {digest} cannot be read; `mpack rm {digest}` first", err=True)

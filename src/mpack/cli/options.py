@@ -27,7 +27,7 @@ def _platforms(ctx: click.Context, param: click.Parameter, value: str | None) ->
     """The platforms of a list with commas; none where the option was not given."""
     if value is None:
         return ()
-    from mpack.env.assemble import PLATFORMS
+    from mpack.plan import PLATFORMS
 
     found = tuple(item.strip() for item in value.split(","))
     for item in found:

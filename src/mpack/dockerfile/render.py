@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpack.dockerfile.quoting import copy_form, env_name, exec_form, fold, image_name, quoted, word
 from mpack.errors import InputError
 from mpack.plan import VENV, ImagePlan
+from mpack.records import dataclass
 from mpack.spec import LAYER_KINDS, FileTree, HealthCheck
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
 
 from mpack.engine.process import last_lines, redact
+from mpack.records import dataclass
 
 #: Seconds that a client may take to say which engine it reaches.
 PATIENCE = 20.0

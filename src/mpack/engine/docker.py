@@ -18,13 +18,16 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mpack.engine.clients import probe, programs
 from mpack.engine.process import Drain, end, follow, last_lines, redact
 from mpack.errors import EnvironmentFault
+from mpack.records import dataclass
+
+if TYPE_CHECKING:
+    from mpack.engine.local import Hail
 
 #: Label of every container that mpack starts: leftovers of a killed mpack are found by it.
 RUN_LABEL = "dev.mpack.run"
@@ -65,19 +68,22 @@ class Docker:
         return self.builder is not None
 
     @classmethod
-    def answering(cls) -> Docker | None:
+    def answering(cls, hail: Hail | None = None) -> Docker | None:
         """As `find`; None where no engine answers."""
         try:
-            return cls.find()
+            return cls.find(hail)
         except EnvironmentFault:
             return None
 
     @classmethod
-    def find(cls) -> Docker:
-        """The engine that the client's settings lead to: over its socket if that is here, else as `by_client`."""
+    def find(cls, hail: Hail | None = None) -> Docker:
+        """The engine that the client's settings lead to: over its socket if that is here, else as `by_client`.
+
+        `hail`: the engine behind the socket was asked already.
+        """
         from mpack.engine.local import LocalDocker
 
-        return LocalDocker.reached() or cls.by_client()
+        return LocalDocker.reached(hail) or cls.by_client()
 
     @classmethod
     def by_client(cls) -> Docker:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -14,6 +16,33 @@ from mpack.engine.docker import Docker, loaded_names
 _CHUNK = 1 << 20
 
 
+class Hail:
+    """The engine behind the socket that the client's settings point to, asked who it is before the answer is needed."""
+
+    def __init__(self) -> None:
+        path = local_socket()
+        #: None where the settings point elsewhere, and without a program `docker`: no engine is set up then.
+        self.api = None if path is None or not programs() else Api(path)
+        self._asked: socket.socket | None = None
+        if self.api is not None:
+            with contextlib.suppress(OSError):
+                self._asked = self.api.ask_version()
+
+    def answer(self) -> tuple[str, str] | None:
+        """Its version and platform; None if nothing answers. To be called once."""
+        if self.api is None or self._asked is None:
+            return None
+        try:
+            return self.api.told(self._asked)
+        except (OSError, ValueError):
+            return None
+
+    def close(self) -> None:
+        """Leaves it unanswered, if it still is."""
+        if self._asked is not None:
+            self._asked.close()
+
+
 class LocalDocker(Docker):
     """Images are inspected, loaded, tagged and removed over the socket; the client runs, saves and builds."""
 
@@ -23,19 +52,11 @@ class LocalDocker(Docker):
         object.__setattr__(self, "platform", platform)
 
     @classmethod
-    def reached(cls) -> LocalDocker | None:
-        """The engine that the client's settings point to; None if that is no socket here, or nothing answers there.
-
-        None as well without a program `docker`: such a machine is not set up for an engine.
-        """
-        path = local_socket()
-        if path is None or not programs():
-            return None
-        api = Api(path)
-        try:
-            return cls(api, *api.version())
-        except (OSError, ValueError):
-            return None
+    def reached(cls, hail: Hail | None = None) -> LocalDocker | None:
+        """The engine that the client's settings point to; None if that is no socket here, or nothing answers there."""
+        hail = hail or Hail()
+        told = hail.answer()
+        return cls(hail.api, *told) if hail.api is not None and told is not None else None
 
     @cached_property
     def _client(self) -> Docker:

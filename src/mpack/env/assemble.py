@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # Python 3.8 cannot evaluate these; annotations are never eva
 
 #: Wheels that run nearly everywhere first; those for newer distributions (Debian bookworm's glibc) only if need be.
 #: Locking and installing go through these in the same order, so that both choose the same wheel.
-PLATFORMS = {
+WHEEL_TAGS = {
     "linux/amd64": ("x86_64-manylinux_2_28", "x86_64-manylinux_2_36"),
     "linux/arm64": ("aarch64-manylinux_2_28", "aarch64-manylinux_2_36"),
 }
@@ -115,7 +115,7 @@ def install(job: Job, packages: Sequence[Job], target: str, run: Run, link_mode:
     local = all(package.get("file") for package in packages)
     no_index = ["--no-index"] if local or "--no-index" in job["options"] else []
     for attempt in [no_index] if local else [["--offline", *no_index], no_index]:
-        for tags in PLATFORMS[job["platform"]]:
+        for tags in WHEEL_TAGS[job["platform"]]:
             code, output = run([*command, "--python-platform", tags, *attempt], _settings(job), os.path.dirname(target))
             if code == 0:
                 return

@@ -18,12 +18,13 @@ import re
 import ssl
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from mpack.env.hostconfig import pip_options, uv_options
+from mpack.records import dataclass
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _TRUE = ("1", "true", "yes", "on", "y", "t")

@@ -6,17 +6,17 @@ import logging
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mpack.contents import Contents, sha256_bytes, sha256_file
-from mpack.env.assemble import PLATFORMS
 from mpack.env.index import IndexSettings
 from mpack.env.resolution import Resolver, Unsatisfiable
 from mpack.env.unsatisfied import Unavailable, clash_error, unavailable, unavailable_error
 from mpack.env.vcs import build_wheel, is_vcs
 from mpack.errors import InputError
 from mpack.plan import Environment, LockedPackage
+from mpack.records import dataclass
 from mpack.spec import Requirement
 
 _log = logging.getLogger("mpack.env")
@@ -167,7 +167,9 @@ def check_platform(file: str, package: LockedPackage, platform: str) -> None:
     """Raises InputError requirements-unavailable for a wheel of the artifact that is for another platform."""
     from packaging.utils import parse_wheel_filename
 
-    machine = PLATFORMS[platform][0].split("-")[0]
+    from mpack.env.assemble import WHEEL_TAGS
+
+    machine = WHEEL_TAGS[platform][0].split("-")[0]
     places = sorted({tag.platform for tag in parse_wheel_filename(file)[3]})
     if not any(place == "any" or place.endswith(f"_{machine}") for place in places):
         raise InputError(

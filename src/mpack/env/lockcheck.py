@@ -10,8 +10,7 @@ import posixpath
 import re
 from urllib.parse import urlsplit
 
-from mpack.env.assemble import PLATFORMS
-from mpack.plan import BaseImage, Bytecode, Environment, LockedPackage
+from mpack.plan import PLATFORMS, BaseImage, Bytecode, Environment, LockedPackage
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9.!+_-]*")

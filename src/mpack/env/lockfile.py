@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mpack.env.lockcheck import check_entry
 from mpack.env.lockpath import lock_path as lock_path
 from mpack.errors import InputError, disk_fault
 from mpack.plan import BaseImage, Bytecode, Environment
+from mpack.records import dataclass
 from mpack.spec import BaseWish, Requirement
 
 LOCK_SCHEMA = 1

@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mpack.contents import sha256_file
-from mpack.env.assemble import PLATFORMS
+from mpack.env.assemble import WHEEL_TAGS
 from mpack.env.index import IndexSettings
 from mpack.env.lockcheck import holds_credentials, is_wheel_url
 from mpack.env.process import fault, run_uv
 from mpack.errors import InputError, InternalError
-from mpack.plan import LockedPackage
+from mpack.plan import PLATFORMS, LockedPackage
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,7 +82,7 @@ class Resolver:
         bounds: Sequence[str] = (),
     ) -> tuple[list[LockedPackage], list[str]]:
         output = ""
-        for tags in PLATFORMS[self.platform]:
+        for tags in WHEEL_TAGS[self.platform]:
             with tempfile.TemporaryDirectory(dir=self.scratch) as name:
                 directory = Path(name)
                 (directory / "requirements.in").write_text("\n".join(lines) + "\n", "utf-8")
@@ -154,7 +154,7 @@ class Resolver:
     def _tags(self) -> Iterable[str]:
         from packaging.tags import compatible_tags, cpython_tags
 
-        machine = PLATFORMS[self.platform][0].split("-")[0]
+        machine = WHEEL_TAGS[self.platform][0].split("-")[0]
         numbers = self.python.split(".")
         version = (int(numbers[0]), int(numbers[1]))
         platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: Manifests and configurations are JSON of some kilobytes; more than this is no image's.
 JSON_LIMIT = 8 << 20
 _CHUNK = 1 << 20
+#: Bytes of a blob that are sent to the disk at a time.
+_PIECE = 32 << 20
 
 
 class BlobSource(Protocol):
@@ -43,7 +46,10 @@ def sha256_digest(data: bytes) -> str:
 
 
 class Blobs:
-    """The blobs below `root`; unfinished files stand in `root/tmp`."""
+    """The blobs below `root`; unfinished files stand in `root/tmp`.
+
+    A blob's content is synced before it has its name; whoever lists blobs syncs the names, all at once.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -112,7 +118,7 @@ class Blobs:
                 raise EnvironmentFault(
                     "store-corrupt", f"The content is {blob.digest} and not {expected} as it was announced."
                 )
-            file.become(self.path(blob.digest))
+            file.become_whole(self.path(blob.digest))
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -137,6 +143,8 @@ class BlobWriter:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._hash = Sha256()
+        self._stopped = False
+        self._sent = 0
         self.size = 0
 
     @property
@@ -144,9 +152,21 @@ class BlobWriter:
         return "sha256:" + self._hash.hexdigest()
 
     def write(self, data: bytes | memoryview) -> int:
+        if self._stopped:
+            raise InterruptedError("The writing was stopped.")
         self._hash.update(data)
         self.size += len(data)
-        return self._stream.write(data)
+        written = self._stream.write(data)
+        if self.size - self._sent >= _PIECE:
+            # The disk begins with what is written already, so that the sync in the end has little to wait for: no page
+            # of it is clean yet, which are all that this call gives up.
+            os.posix_fadvise(self._stream.fileno(), self._sent, self.size - self._sent, os.POSIX_FADV_DONTNEED)
+            self._sent = self.size
+        return written
+
+    def stop(self) -> None:
+        """Lets the next `write` of whichever thread raise InterruptedError."""
+        self._stopped = True
 
     def close(self) -> None:
         """Ends the hashing; the stream stays open."""

@@ -73,12 +73,18 @@ class Unfinished:
 
     def become(self, path: Path) -> None:
         """Syncs the content and renames the file to `path`, which lasts through a power cut."""
+        self.become_whole(path)
+        sync_directory(path.parent)
+
+    def become_whole(self, path: Path, *, sync: bool = True) -> None:
+        """As `become`; the name lasts once its directory is synced. Not `sync`: nor the content, until the system syncs
+        it, so what is read then must tell whether it is whole."""
         self.stream.flush()
         os.fchmod(self.stream.fileno(), 0o644)
-        os.fsync(self.stream.fileno())
+        if sync:
+            os.fsync(self.stream.fileno())
         self.stream.close()
         self._path.replace(path)
-        sync_directory(path.parent)
 
     def __enter__(self) -> Unfinished:
         return self
@@ -92,11 +98,14 @@ class Unfinished:
             self._path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replaces a small file in one step."""
+def write_whole(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Replaces a small file in one step. Not `lasting`: a power cut may take it away or damage it."""
     with Unfinished(path.parent) as file:
         file.stream.write(data)
-        file.become(path)
+        if lasting:
+            file.become(path)
+        else:
+            file.become_whole(path, sync=False)
 
 
 def sync_directory(directory: Path) -> None:

@@ -7,13 +7,13 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from mpack.errors import EnvironmentFault
 from mpack.oci.blobs import BlobSource, sha256_digest
 from mpack.oci.compression import GZIP_ERRORS, open_gzip
 from mpack.oci.layer import GZIP, TAR, Layer
+from mpack.records import dataclass
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from mpack.errors import EnvironmentFault
 from mpack.oci.blobs import Blobs, BlobSource
 from mpack.oci.image import MANIFEST, OciImage, canonical_json
+from mpack.records import dataclass
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 

@@ -8,15 +8,15 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mpack.contents import Check, Contents, Source
+from mpack.contents import Check, Contents, Pending, Source
 from mpack.errors import InputError, InternalError
 from mpack.oci import tar
 from mpack.oci.blobs import BlobWriter
 from mpack.oci.compression import ENCODER, PROBE, GzipWriter, Sink, shrunk
+from mpack.records import dataclass
 
 if TYPE_CHECKING:
     from mpack.spec import FileTree
@@ -85,7 +85,8 @@ class Directory:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file, symbolic link (`target`) or empty directory at an absolute image path. `sha256` is checked if given."""
+    """One file, symbolic link (`target`) or empty directory at an absolute image path. `sha256`, or what is `pending`,
+    is checked if given."""
 
     path: str
     kind: bytes = tar.FILE
@@ -94,6 +95,7 @@ class Entry:
     source: Source | None = None
     sha256: str | None = None
     target: str = ""
+    pending: Pending | None = None
 
 
 def tree_entries(tree: FileTree, contents: Contents) -> list[Entry]:
@@ -287,7 +289,8 @@ def _copy(entry: Entry, sink: Sink, *, hashed: bool) -> str:
     digest = hashlib.sha256() if hashed else None
     left = entry.size
     with _open(entry) as stream, ExitStack() as ending:
-        check = Check(entry.sha256, stream) if entry.sha256 else None
+        wanted = entry.pending or entry.sha256
+        check = Check(wanted, stream) if wanted else None
         if check:
             ending.callback(check.close)
         while left and (data := stream.read(min(_CHUNK, left))):

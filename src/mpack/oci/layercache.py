@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mpack.oci.blobs import Blobs, sha256_digest
 from mpack.oci.files import disk_faults, write_whole
 from mpack.oci.layer import Layer
 from mpack.pruning import Prunable
+from mpack.records import dataclass
 
 #: Kinds of layers that outlive the images that have them; a "wheel" is a piece of layers.
 KEPT = ("dependencies", "runtime", "bytecode", "wheel")
@@ -54,7 +54,8 @@ class LayerCache:
         data = json.dumps(value).encode()
         with disk_faults("Writing to the layer cache", self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(key), sha256_digest(data).encode() + b"\n" + data)
+            # Each entry has its own check, so one that a power cut took half away is a missing one.
+            write_whole(self._path(key), sha256_digest(data).encode() + b"\n" + data, lasting=False)
 
     def digests(self) -> set[str]:
         """The blobs that the cache keeps alive; a base and a model's files go with the last image that has them."""

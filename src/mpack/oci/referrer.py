@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from mpack.oci.blobs import sha256_digest
 from mpack.oci.image import MANIFEST, OciImage, canonical_json
+from mpack.records import dataclass
 
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"

@@ -19,19 +19,22 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpack.errors import EnvironmentFault, UsageError
 from mpack.oci.archive import LAYOUT, REF_NAME, index_entry
 from mpack.oci.blobs import Blobs, is_digest
 from mpack.oci.documents import Documents
-from mpack.oci.files import disk_faults, flock, write_whole
+from mpack.oci.files import disk_faults, flock, sync_directory, write_whole
 from mpack.oci.image import OciImage, canonical_json, make_manifest
 from mpack.oci.imageindex import INDEX, AnyImage, ImageIndex, load_any, put_index
 from mpack.oci.layer import Directory, Entry, Layer, write_layer
 from mpack.oci.layercache import LayerCache
+from mpack.records import dataclass
+
+if TYPE_CHECKING:
+    from mpack.oci.early import EarlyLayer
 
 _ID = "dev.mpack.image.id"
 _ADDED = "dev.mpack.image.added"
@@ -58,6 +61,8 @@ class Store(Blobs):
         super().__init__(root)
         self.cache = LayerCache(self)
         self.provenance = Documents(root / "provenance")
+        #: A layer that is being written already, for `write_layer`.
+        self.early: EarlyLayer | None = None
 
     @classmethod
     def default(cls) -> Store:
@@ -96,7 +101,11 @@ class Store(Blobs):
         existing: Mapping[str, Directory] | None = None,
         hashes: dict[str, str] | None = None,
     ) -> Layer:
-        """Writes a layer straight into the store."""
+        """Writes a layer straight into the store, or takes the one that `early` has written."""
+        if self.early is not None and existing is None and hashes is None:
+            entries = list(entries)
+            if (layer := self.early.take(kind, entries)) is not None:
+                return layer
         with self.writing() as blob:
             return write_layer(entries, blob, kind=kind, existing=existing, hashes=hashes)
 
@@ -305,12 +314,18 @@ class Store(Blobs):
         """The index entries, written back when the block ends without an error; one process at a time."""
         with self._flock("index.lock", fcntl.LOCK_EX), disk_faults("Writing to the image store", self.root):
             entries = self._entries()
+            known = [*entries]
             yield entries
             entries.sort(key=lambda item: (_name(item), item["digest"]))
+            if entries == known:
+                return
+            # What the index names lasts as long as the index.
+            sync_directory(self.directory)
             if not (self.root / "oci-layout").exists():
                 write_whole(self.root / "oci-layout", LAYOUT)
-            index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
-            write_whole(self.root / "index.json", json.dumps(index, indent=1).encode())
+            lines = ",\n".join(map(json.dumps, entries))
+            text = f'{{"schemaVersion": 2, "mediaType": "{INDEX}", "manifests": [\n{lines}\n]}}\n'
+            write_whole(self.root / "index.json", text.encode())
 
 
 def with_tag(name: str) -> str:

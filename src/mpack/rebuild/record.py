@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpack.artifact.download import is_url, public_url
 from mpack.builders import BuiltImage
+from mpack.installed import version
 from mpack.oci.store import Store
 from mpack.plan import canonical_digest
 from mpack.resolve import Resolution

@@ -11,10 +11,10 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mpack.builders import BuiltImage
+from mpack.records import dataclass
 
 if TYPE_CHECKING:
     from mpack.engine import Docker

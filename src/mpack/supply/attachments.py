@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from mpack.errors import InputError, UsageError
@@ -13,6 +12,7 @@ from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
 from mpack.paths import cache_dir
+from mpack.records import dataclass
 from mpack.supply.provenance import BUILD_TYPE, Provenance
 
 #: The kinds of documents that go with an image.

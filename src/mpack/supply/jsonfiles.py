@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def prune(directory: Path, older_than: float) -> None:
     """Forgets what was of no use for `older_than` seconds."""
     limit = time.time() - older_than
-    for path in directory.glob("*.json"):
-        if path.stat().st_mtime <= limit:
-            path.unlink(missing_ok=True)
+    for path in directory.glob("*"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime <= limit:
+                path.unlink()

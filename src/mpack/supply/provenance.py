@@ -10,20 +10,20 @@ import json
 import math
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from mpack import __version__
 from mpack.artifact.limits import Limits
-from mpack.env.assemble import PLATFORMS
 from mpack.env.lockfile import LockEntry
 from mpack.errors import InputError
 from mpack.oci.blobs import is_digest, sha256_digest
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import Attachment
-from mpack.plan import ImagePlan, LockedPackage
+from mpack.plan import PLATFORMS, ImagePlan, LockedPackage
+from mpack.records import dataclass
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BufferedReader
 from itertools import islice, takewhile
 
@@ -14,6 +13,7 @@ from mpack.errors import EnvironmentFault, InternalError
 from mpack.oci.archive import Pieces, docker_archive
 from mpack.oci.image import OciImage
 from mpack.oci.store import Store, with_tag
+from mpack.records import dataclass
 
 #: Images of the store that are looked through for layers that the engine may have.
 _RECENT = 16
@@ -73,7 +73,13 @@ def _held(docker: Docker, store: Store, image: OciImage) -> int:
     the best of these by id, before it is asked for all that it has.
     """
     wanted = _chain(image)
-    near = [(_shared(wanted, chain), identifier) for identifier, chain in _recent(store, image)]
+    near: list[tuple[int, str]] = []
+    for identifier, chain in _recent(store, image):
+        shared = _shared(wanted, chain)
+        # Hardly another can share more.
+        if shared >= len(wanted) - 1 > 0 and docker.exists(identifier):
+            return shared
+        near.append((shared, identifier))
     for shared, identifier in sorted(near, key=lambda item: -item[0]):
         if shared > 0 and docker.exists(identifier):
             return shared

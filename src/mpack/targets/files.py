@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mpack.builders import BuiltImage
@@ -15,6 +14,7 @@ from mpack.oci.files import Unfinished, disk_faults
 from mpack.oci.image import OciImage
 from mpack.oci.imageindex import AnyImage
 from mpack.oci.store import Store, with_tag
+from mpack.records import dataclass
 from mpack.supply.attachments import attachments, write_beside
 
 

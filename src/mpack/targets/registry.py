@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from mpack.builders import BuiltImage
 from mpack.engine import Docker
@@ -12,6 +11,7 @@ from mpack.oci.image import OciImage
 from mpack.oci.imageindex import AnyImage
 from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
+from mpack.records import dataclass
 from mpack.registry.push import Pushed, push
 from mpack.registry.reference import Reference, names_registry, parse_reference
 from mpack.supply.attachments import attachments

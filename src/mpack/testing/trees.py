@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from mpack import contents
 from mpack.artifact.model import ArtifactFile, Tree
 from mpack.contents import sha256_bytes
 
@@ -30,3 +32,9 @@ def tree_of_folder(folder: Path) -> Tree:
         name = path.relative_to(root).as_posix()
         entries[name] = ArtifactFile(name, path.stat().st_size, sha256_bytes(path.read_bytes()), path)
     return Tree(entries, folder.stem)
+
+
+def wait_for_rest(path: Path) -> None:
+    """Returns when the file's last change is long enough ago; a ctime cannot be set back."""
+    while time.time_ns() - path.stat().st_ctime_ns <= contents._SETTLED:
+        time.sleep(0.05)

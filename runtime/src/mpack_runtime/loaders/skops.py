@@ -2,8 +2,9 @@
 
 It trusts the estimators that `sklearn.utils.all_estimators` lists, which imports every module of scikit-learn, and the
 ufuncs of NumPy and SciPy, each looked for in every module. A file names few estimators and seldom a function, so the
-lists are made of what it names. Nothing else becomes trusted, and where a name cannot be settled the whole list is made
-as ever.
+lists are made of what it names. Its parts for scikit-learn's own kinds of nodes (trees, losses), which import clusters
+and trees, are left out for a file that has none, and so are the ensembles. Nothing else becomes trusted, and where a
+name or a node cannot be settled everything is imported as ever.
 """
 
 from __future__ import annotations
@@ -17,26 +18,34 @@ from types import ModuleType
 from typing import Any
 from zipfile import ZipFile
 
+#: Modules of skops whose kinds of nodes (trees, losses) are scikit-learn's own.
+PARTS = ("skops.io._sklearn", "skops.io._quantile_forest")
+
 
 def load(path: Path, *, trusted: Sequence[str]) -> Any:
     """The object in a skops file. Raises what skops raises, for one, for a type that neither it nor `trusted` knows."""
     import skops
 
     with ZipFile(path) as archive:
-        schema = archive.read("schema.json").decode()
-    for name in [name for name in sys.modules if f"{name}.".startswith("skops.io.")]:
-        del sys.modules[name]  # it would know what another file names
+        text = archive.read("schema.json").decode()
+    schema = json.loads(text)
     io = str(Path(skops.__path__[0], "io"))
-    _import_skops(io, set(_named(json.loads(schema))), ufuncs="ufunc" in schema or "FunctionNode" in schema)
+    named = set(_named(schema))
+    ufuncs = "ufunc" in text or "FunctionNode" in text
+    if not _import_skops(io, named, ufuncs=ufuncs, kinds=set(_kinds(schema))):
+        _import_skops(io, named, ufuncs=ufuncs)
     from skops.io import load as skops_load
 
     return skops_load(path, trusted=trusted)
 
 
-def _import_skops(io: str, named: set[tuple[str, str]], *, ufuncs: bool) -> None:
-    """Imports skops.io, whose directory is `io`."""
+def _import_skops(io: str, named: set[tuple[str, str]], *, ufuncs: bool, kinds: set[str] | None = None) -> bool:
+    """Imports skops.io, whose directory is `io`; with `kinds` without its parts for scikit-learn, and then False where
+    a kind of node is unknown."""
     import sklearn.utils
 
+    for name in [name for name in sys.modules if f"{name}.".startswith("skops.io.")]:
+        del sys.modules[name]  # it would know what another file names
     everything = sklearn.utils.all_estimators
     found = [_estimator(module, name) for module, name in sorted(named)]
     if "?" not in found:
@@ -48,9 +57,38 @@ def _import_skops(io: str, named: set[tuple[str, str]], *, ufuncs: bool) -> None
         vars(importlib.import_module("skops.io._utils"))["get_public_type_names"] = lambda *_, **__: []
         del sys.modules["skops.io"]
     try:
-        importlib.import_module("skops.io")
+        if kinds is None:
+            importlib.import_module("skops.io")
+            return True
+        return kinds <= _kinds_without_sklearn()
     finally:
         sklearn.utils.all_estimators = everything
+
+
+def _kinds_without_sklearn() -> set[str]:
+    """Imports skops.io without its `PARTS` for scikit-learn and without ensembles that nothing has imported by now; the
+    kinds of nodes that it then knows, none where it cannot be imported so."""
+    absent: dict[str, Any] = {} if "sklearn.ensemble" in sys.modules else {"sklearn.ensemble": None}
+    for name in PARTS:
+        absent[name] = part = ModuleType(name)
+        vars(part).update(NODE_TYPE_MAPPING={}, GET_STATE_DISPATCH_FUNCTIONS=[])
+    sys.modules.update(absent)
+    try:
+        importlib.import_module("skops.io")
+        return {kind for kind, _ in importlib.import_module("skops.io._audit").NODE_TYPE_MAPPING}
+    except (ImportError, AttributeError):
+        return set()
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+def _kinds(value: Any) -> Iterator[str]:
+    """The kinds of nodes of a schema."""
+    if isinstance(value, dict) and "__loader__" in value:
+        yield str(value["__loader__"])
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _kinds(item)
 
 
 def _named(value: Any) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,46 @@
+"""Which layer of a plan can be begun before the plan is there: a large model's, for nothing but hashes is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mpack.contents import Standing
+from mpack.oci.store import Store
+from mpack.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from mpack.oci.layer import Entry
+
+#: Takes a spec, and what stands in it for digests.
+Begin = Callable[[ImageSpec, Standing], None]
+
+
+@contextmanager
+def early_model(store: Store, builder: str) -> Iterator[Begin | None]:
+    """Begins the layer of a large model in `store`, where the embedded builder finds it before the block ends; for the
+    docker builder nothing is begun. What is being hashed must have ended by then."""
+    if builder == "docker":
+        yield None
+        return
+    with ExitStack() as stack:
+
+        def begin(spec: ImageSpec, standing: Standing) -> None:
+            from mpack.oci.early import EarlyLayer
+            from mpack.oci.layer import tree_entries
+
+            for tree in spec.trees:
+                if tree.kind != "model" or all(file.sha256 not in standing for file in tree.files):
+                    continue
+                entries = [_pending(entry, standing) for entry in tree_entries(tree, spec.contents)]
+                store.early = stack.enter_context(EarlyLayer(store, tree.kind, entries))
+                return
+
+        yield begin
+
+
+def _pending(entry: Entry, standing: Standing) -> Entry:
+    found = standing.get(entry.sha256 or "")
+    return entry if found is None else replace(entry, sha256=None, pending=found)
