@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 from mpack_runtime import __version__
 from mpack_runtime.frame import Frame, Inputs
-from mpack_runtime.rest.metrics import ROUTES
-from mpack_runtime.rest.roads import ROUTES as ROADS
-from mpack_runtime.rest.roads import preload
+from mpack_runtime.rest.metrics import Metrics
+from mpack_runtime.rest.roads import ROUTES, preload
 from mpack_runtime.signature import Column, Param, Signature
 from werkzeug.test import Client
 
@@ -165,6 +164,9 @@ def test_the_table_of_routes_is_whole() -> None:
     import mpack_runtime.rest as rest
 
     preload()
-    for method, protocol, view in ROADS.values():
+    for route, (method, protocol, view) in ROUTES.items():
         assert method in ("GET", "POST") and callable(getattr(getattr(rest, protocol).Protocol, view))
-    assert set(ROADS) < set(ROUTES)
+        metrics = Metrics()
+        metrics.start()
+        metrics.end(route, 200, 0.0)
+        assert f'route="{route}"' in metrics.render("m", "1")
