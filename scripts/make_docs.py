@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference: the command line, the errors, the packagers. A test compares them."""
+"""Writes the generated pages of docs/reference: command line, errors, packagers, routes. A test compares them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import click
+from mpack_runtime.rest.openapi import openapi
+from mpack_runtime.signature import Signature
 
 from mpack.cli.main import VERBS, mpack
 from mpack.cli.packagers import argument_table
@@ -19,7 +21,12 @@ WIDTH = 110
 
 def pages() -> dict[str, str]:
     """File name under docs/reference -> text."""
-    return {"cli.md": cli_page(), "errors.md": errors_page(), "packagers.md": packagers_page()}
+    return {
+        "cli.md": cli_page(),
+        "errors.md": errors_page(),
+        "packagers.md": packagers_page(),
+        "routes.md": routes_page(),
+    }
 
 
 def cli_page() -> str:
@@ -63,6 +70,18 @@ def errors_page() -> str:
     parts.append('\nWith `--json` an error is `{"error": {"code", "message", "hint"}}` on stdout.\n')
     parts += [f"## {code}\n\n{text}\n" for code, text in CODES.items()]
     return "\n".join(parts)
+
+
+def routes_page() -> str:
+    """Every address of the REST image, as its OpenAPI document has it."""
+    parts = [f"# Routes of the REST image\n\n{GENERATED}"]
+    parts.append("The protocols are told in [protocols](../howto/protocols.md), the statuses in `/openapi.json`.\n")
+    rows = ["| method | path | answers | statuses |", "| --- | --- | --- | --- |"]
+    for path, operations in openapi("NAME", "VERSION", Signature())["paths"].items():
+        for method, operation in operations.items():
+            statuses = ", ".join(sorted(operation["responses"]))
+            rows.append(f"| {method.upper()} | `{path}` | {operation['summary']} | {statuses} |")
+    return "\n".join([*parts, *rows, ""])
 
 
 def packagers_page() -> str:

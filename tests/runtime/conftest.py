@@ -17,6 +17,13 @@ from typing import Any
 
 import httpx
 import pytest
+from mpack_runtime import loaders
+from mpack_runtime.config import LoaderConfig, ModelConfig, Settings
+from mpack_runtime.frame import Inputs
+from mpack_runtime.rest.app import RestApp
+from mpack_runtime.service import Service
+from mpack_runtime.signature import Signature
+from werkzeug.test import Client
 
 ENTRY = """
 import os, time
@@ -217,3 +224,45 @@ def command(tmp_path: Path) -> Callable[..., Ran]:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+class Told(loaders.Model):
+    """A model that is a function, and tells a signature of its own."""
+
+    def __init__(self, answer: Callable[[Inputs], Any], signature: Signature | None) -> None:
+        self.signature, self._answer = signature, answer
+
+    def predict(self, inputs: Inputs) -> Any:
+        return self._answer(inputs)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[..., Client]:
+    """A client, in this process, of a function as a model: `serve(function, declared_signature, told=…)`."""
+
+    def run(
+        answer: Callable[[Inputs], Any],
+        declared: Signature | None = None,
+        *,
+        told: Signature | None = None,
+        ready: bool = True,
+        name: str = "sk",
+        **settings: Any,
+    ) -> Client:
+        config = ModelConfig(name, "1", LoaderConfig("sklearn", "m"), tmp_path, signature=declared)
+        return client_of(Service(config, Told(answer, told)), ready, **settings)
+
+    return run
+
+
+def client_of(service: Service, ready: bool = True, **settings: Any) -> Client:
+    """A client, in this process, of a service."""
+    app = RestApp(service, Settings(**settings))
+    app.ready = ready
+    return Client(app.flask())
+
+
+@pytest.fixture(name="client_of")
+def client_of_fixture() -> Callable[..., Client]:
+    """`client_of(service)`."""
+    return client_of

@@ -21,7 +21,8 @@ class Frame:
     """A table: one 1-D array a column, all of `rows` values; `columns` is None where the model's inputs have no names.
 
     Dtypes: bool, int32, int64, float32, float64 (NaN is missing), datetime64[ns] in UTC (NaT is missing), object
-    (str, bytes, bool, int or JSON values; None is missing). `warnings` tell the client what was ignored.
+    (str, bytes, bool, int or JSON values; None is missing); any number type where a V2 tensor brings it and no type is
+    declared. `warnings` tell the client what was ignored.
     """
 
     columns: tuple[str, ...] | None
@@ -85,7 +86,11 @@ Inputs = Union[Frame, Tensors]
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer that JSON can hold: `value` of lists, dicts, numbers, strings and number arrays; its column names."""
+    """An answer that JSON can hold: `value` of lists, dicts, numbers, strings and number arrays; its column names.
+
+    `table`: the columns' names where the model answered a DataFrame or Series; MLflow's protocol writes records then.
+    """
 
     value: Any
     columns: tuple[str, ...] = ()
+    table: tuple[str, ...] = field(default=(), compare=False)

@@ -37,20 +37,26 @@ def render(raw: Any, names: Sequence[str] = ()) -> Prediction:
     """A model's answer in the form that JSON can hold. `names` are the signature's. Raises ModelFailure."""
     try:
         if isinstance(raw, Prediction):
-            return Prediction(plain(raw.value), raw.columns)
+            return Prediction(plain(raw.value), raw.columns, raw.table)
         if _is_pandas(raw, "DataFrame"):
-            return Prediction(_frame(raw), tuple(str(name) for name in raw.columns))
+            names = tuple(str(name) for name in raw.columns)
+            return Prediction(_frame(raw), names, names)
         value = plain(raw)
     except RecursionError as error:
         raise ModelFailure(
             "The model's answer is nested too deeply, or holds itself, and cannot be written as JSON."
         ) from error
-    return Prediction(value, tuple(names) if names and _width(value) == len(names) else ())
+    table = (str(0 if raw.name is None else raw.name),) if _is_pandas(raw, "Series") else ()
+    return Prediction(value, tuple(names) if names and _width(value) == len(names) else (), table)
 
 
 def encode(prediction: Prediction) -> bytes:
     """The answer's JSON, UTF-8. Raises ModelFailure."""
-    answer = {"prediction": prediction.value, "columns": list(prediction.columns)}
+    return to_bytes({"prediction": prediction.value, "columns": list(prediction.columns)})
+
+
+def to_bytes(answer: Mapping[str, Any]) -> bytes:
+    """An object that holds values of predictions as JSON, UTF-8. Raises ModelFailure."""
     try:
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:  # orjson knows no number beyond 64 bits, no lone surrogate and no deep nesting

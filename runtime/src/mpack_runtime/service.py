@@ -45,9 +45,9 @@ class Service:
                 return dict(request)
         return wire.example(self.signature)
 
-    def decode(self, body: bytes, content_type: str = "application/json") -> Inputs:
+    def decode(self, body: bytes, content_type: str = "application/json", forms: Sequence[str] = wire.FORMS) -> Inputs:
         """A request's body (already un-gzipped) as the model's inputs. Raises BadRequest."""
-        return wire.decode(body, content_type, self.signature, strict=self.config.strict)
+        return wire.decode(body, content_type, self.signature, strict=self.config.strict, forms=forms)
 
     def rows(
         self, names: Sequence[str] | None, rows: Sequence[Sequence[Any]], *, text: bool = False, first_row: int = 1

@@ -48,8 +48,10 @@ from mpack_runtime.wire_json import parse
 FORMS = ("data", "dataframe_split", "dataframe_records", "instances", "inputs")
 
 
-def decode(body: bytes, content_type: str, signature: Signature, *, strict: bool = False) -> Inputs:
-    """A request's body as the model's inputs. Raises BadRequest."""
+def decode(
+    body: bytes, content_type: str, signature: Signature, *, strict: bool = False, forms: Sequence[str] = FORMS
+) -> Inputs:
+    """A request's body as the model's inputs; `forms` are those that the road takes. Raises BadRequest."""
     media, options = _media_type(content_type)
     if not body.strip():
         raise BadRequest("Please provide data with this POST request: its body is empty.")
@@ -62,8 +64,8 @@ def decode(body: bytes, content_type: str, signature: Signature, *, strict: bool
         return from_rows(names, rows, signature, strict=strict, text=True)
     value = parse(text)
     if not isinstance(value, dict):
-        raise BadRequest(f"The request is {describe(value)}; it must be a JSON object with one of: {', '.join(FORMS)}.")
-    return _from_object(value, signature, strict)
+        raise BadRequest(f"The request is {describe(value)}; it must be a JSON object with one of: {', '.join(forms)}.")
+    return _from_object(value, signature, strict, forms)
 
 
 def _media_type(content_type: str) -> tuple[str, dict[str, str]]:
@@ -85,16 +87,16 @@ def _media_type(content_type: str) -> tuple[str, dict[str, str]]:
     )
 
 
-def _from_object(value: dict[str, Any], signature: Signature, strict: bool) -> Inputs:
+def _from_object(value: dict[str, Any], signature: Signature, strict: bool, forms: Sequence[str]) -> Inputs:
     """One JSON object, by the form it has."""
-    forms = [form for form in FORMS if form in value]
-    if len(forms) > 1:
-        raise BadRequest(f"The request has {' and '.join(forms)}; it must have exactly one of them.")
-    if not forms:
-        raise BadRequest(f"Matrix is not provided: the request has none of {', '.join(FORMS)}.")
-    form, content = forms[0], value[forms[0]]
+    found = [form for form in forms if form in value]
+    if len(found) > 1:
+        raise BadRequest(f"The request has {' and '.join(found)}; it must have exactly one of them.")
+    if not found:
+        raise BadRequest(f"Matrix is not provided: the request has none of {', '.join(forms)}.")
+    form, content = found[0], value[found[0]]
     used = {form, "params"} | ({"columns"} if form == "data" else set())
-    params, warnings = _params(value.get("params"), signature.params, strict)
+    params, warnings = read_params(value.get("params"), signature.params, strict)
     unknown = [key for key in value if key not in used]
     warnings += _ignored("the request's key", unknown, strict)
     if form == "data":
@@ -105,10 +107,11 @@ def _from_object(value: dict[str, Any], signature: Signature, strict: bool) -> I
         inputs = from_records(content, signature, strict=strict)
     else:
         inputs = _from_tensors_or_rows(form, content, signature, strict)
-    return _with(inputs, params, warnings) if params or warnings else inputs
+    return with_params(inputs, params, warnings) if params or warnings else inputs
 
 
-def _with(inputs: Inputs, params: Mapping[str, Any], warnings: list[str]) -> Inputs:
+def with_params(inputs: Inputs, params: Mapping[str, Any], warnings: Sequence[str] = ()) -> Inputs:
+    """The inputs with these parameters, and further warnings."""
     everything = (*inputs.warnings, *warnings)
     if isinstance(inputs, Frame):
         return Frame(inputs.columns, inputs.data, inputs.rows, params, everything)
@@ -318,7 +321,7 @@ def _tensors_from_columns(
     return Tensors(arrays, warnings=tuple(_ignored("the column", extra, strict)))
 
 
-def _params(given: Any, params: tuple[Param, ...], strict: bool) -> tuple[dict[str, Any], list[str]]:
+def read_params(given: Any, params: tuple[Param, ...], strict: bool) -> tuple[dict[str, Any], list[str]]:
     """The request's inference parameters, checked against the signature's; only those that were given."""
     if given is None:
         return {}, []

@@ -18,7 +18,8 @@ def parse(text: str) -> Any:
     except (orjson.JSONDecodeError, RecursionError) as error:
         raise BadRequest(f"Can not parse input as JSON: {error}.") from error
     # Every key has its colon, so this proves most requests free of doubles without reading them again.
-    if text.count(":") != _keys(value):
+    colons = text.count(":")
+    if colons != _keys(value) and colons != _keys(value) + _parameters(value):
         _refuse_doubles(text)
     return value
 
@@ -34,6 +35,14 @@ def _keys(value: Any) -> int:
         elif type(item) is list:
             count += sum(len(record) for record in item if type(record) is dict)
     return count
+
+
+def _parameters(value: Any) -> int:
+    """Keys of the parameters that the tensors of a V2 request have."""
+    sides = [value.get(side) for side in ("inputs", "outputs")] if type(value) is dict else []
+    items = [item for side in sides if type(side) is list for item in side if type(item) is dict]
+    found = [item.get("parameters") for item in items]
+    return sum(len(parameters) for parameters in found if type(parameters) is dict)
 
 
 def _refuse_doubles(text: str) -> None:

@@ -42,7 +42,7 @@ def from_named(content: Mapping[str, Any], tensors: Sequence[Tensor]) -> tuple[d
         arrays = {
             name: to_array(item, Tensor(name, "any", ()), f"input {quote(name)}") for name, item in content.items()
         }
-        return _same_rows(arrays, ()), []
+        return same_rows(arrays, ()), []
     if len(tensors) == 1 and len(content) == 1 and tensors[0].name not in content:
         if tensors[0].name is not None:
             raise BadRequest(f"Missing input {quote(tensors[0].name)}: the request has {quote(next(iter(content)))}.")
@@ -53,10 +53,10 @@ def from_named(content: Mapping[str, Any], tensors: Sequence[Tensor]) -> tuple[d
         raise BadRequest(f"Missing input {', '.join(quote(name) for name in missing)}: the request has {there}.")
     arrays = {str(t.name): to_array(content[str(t.name)], t, f"input {quote(t.name)}") for t in tensors}
     known = {tensor.name for tensor in tensors}
-    return _same_rows(arrays, tensors), [name for name in content if name not in known]
+    return same_rows(arrays, tensors), [name for name in content if name not in known]
 
 
-def _same_rows(arrays: dict[str, Array], tensors: Sequence[Tensor]) -> dict[str, Array]:
+def same_rows(arrays: dict[str, Array], tensors: Sequence[Tensor]) -> dict[str, Array]:
     """Refuses inputs whose free first dimensions differ: they are one batch."""
     batched = {tensor.name for tensor in tensors if tensor.shape and tensor.shape[0] == -1}
     rows = {name: array.shape[0] for name, array in arrays.items() if name in batched}
@@ -68,14 +68,14 @@ def _same_rows(arrays: dict[str, Array], tensors: Sequence[Tensor]) -> dict[str,
 
 def to_array(value: Any, tensor: Tensor, what: str) -> Array:
     """Nested lists as an array of the tensor's dtype and shape. Raises BadRequest."""
-    flat, shape = _flatten(value, what)
+    flat, shape = flatten(value, what)
     if 0 in shape:
         raise BadRequest(f"{sentence(what)} is empty: its shape is {list(shape)}.")
     shape = _fit(shape, tensor, what)
     return _typed(flat, shape, tensor.dtype, what).reshape(shape)
 
 
-def _flatten(value: Any, what: str) -> tuple[list[Any], tuple[int, ...]]:
+def flatten(value: Any, what: str) -> tuple[list[Any], tuple[int, ...]]:
     """The scalars of nested lists in row-major order, and their shape. Refuses ragged lists and objects."""
     level: list[Any] = [value]
     shape: list[int] = []

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mpack_runtime.triton.grpc import GrpcFailure
-from mpack_runtime.triton.v2 import V2Tensor
+from mpack_runtime.v2.raw import V2Tensor
 
 from .test_self_check import checked
 from .test_server import CONFIG, COUNT, PLAIN, SIGNATURE, alive, ask, leftovers, wait_until

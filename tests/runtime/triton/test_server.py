@@ -17,7 +17,7 @@ import pytest
 from mpack_runtime.errors import ModelFailure
 from mpack_runtime.triton.client import HttpClient
 from mpack_runtime.triton.grpc import GrpcFailure
-from mpack_runtime.triton.v2 import V2Tensor
+from mpack_runtime.v2.raw import V2Tensor
 
 pytestmark = pytest.mark.integration
 SHM = Path("/dev/shm")

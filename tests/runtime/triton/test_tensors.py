@@ -10,9 +10,10 @@ import pytest
 from mpack_runtime.errors import BadRequest, ModelFailure
 from mpack_runtime.frame import Frame, Prediction, Tensors
 from mpack_runtime.signature import Column, Signature, Tensor
-from mpack_runtime.triton import batches, inputs, outputs
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import Unfit, cast, input_specs, output_specs
+from mpack_runtime.triton import batches
+from mpack_runtime.v2 import inputs, outputs
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import Unfit, cast, input_specs, output_specs
 
 TYPES = {
     "boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64",
@@ -181,6 +182,9 @@ def test_strict_models_refuse_inputs_that_they_do_not_know() -> None:
     ("value", "dtype", "datatype"),
     [
         (2**53 + 1, "int64", "FP64"),
+        (2**31 - 1, "int32", "FP32"),
+        (70000, "int32", "FP16"),
+        (2**63 - 1, "int64", "FP64"),
         (-1, "int64", "UINT64"),
         (2**63, "uint64", "INT64"),
         (2.0**63, "float64", "INT64"),
@@ -210,6 +214,9 @@ def test_a_lossy_cast_is_refused(value: Any, dtype: str, datatype: str) -> None:
         (2147483647.0, "float64", "INT32"),
         (True, "bool", "INT8"),
         (1, "int64", "BOOL"),
+        (255, "uint8", "FP32"),
+        (-128, "int8", "FP16"),
+        (2**31 - 128, "int32", "FP32"),
         (0.1, "float64", "FP32"),
         (math.nan, "float64", "FP32"),
         (math.inf, "float64", "FP16"),

@@ -25,8 +25,8 @@ from mpack_runtime.triton.grpc import Connection
 from mpack_runtime.triton.health import given_flags
 from mpack_runtime.triton.log import Log
 from mpack_runtime.triton.regions import Regions
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.v2 import V2Tensor, from_raw
+from mpack_runtime.v2.raw import V2Tensor, from_raw
+from mpack_runtime.v2.spec import Spec
 
 
 def test_protobuf_as_google_writes_it() -> None:

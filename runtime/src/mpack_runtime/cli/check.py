@@ -35,9 +35,10 @@ def _connect_all(service: Service) -> selfcheck.Ask:
     """The same, with what only some settings or requests import: it gets byte code too."""
     ask = _connect(service)
     if "mpack_runtime.rest.server" in sys.modules:
-        from mpack_runtime.rest.operations import preload
+        from mpack_runtime.rest import operations, roads
 
-        preload()
+        operations.preload()
+        roads.preload()
     return ask
 
 

@@ -21,6 +21,7 @@ from mpack_runtime.rest.body import read_body
 from mpack_runtime.rest.deadline import READING, WORKING, WRITING, Deadlines
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.page import SECURITY_HEADERS, page
+from mpack_runtime.rest.roads import Call, Roads
 from mpack_runtime.selfcheck import Ask
 from mpack_runtime.service import Service
 
@@ -48,6 +49,7 @@ class RestApp:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.deadlines = deadlines or Deadlines(settings.timeout)
+        self.roads = Roads(service)
         self.ready = False
         self.answer: Mapping[str, Any] | None = None
         self._headers = {
@@ -71,6 +73,7 @@ class RestApp:
         ):
             app.add_url_rule(path, path, view, methods=[method])
         app.before_request(self._begin)
+        app.before_request(self._other_roads)
         app.after_request(self._end)
         app.register_error_handler(RuntimeFault, self._fault)
         app.register_error_handler(HTTPException, self._http_error)
@@ -150,15 +153,29 @@ class RestApp:
     def _begin(self) -> None:
         g.start = time.perf_counter()
         g.rows = 0
+        g.route = request.path
         self.metrics.start()
-        if request.path != INVOKE:
+        if request.method != "POST":
             self.deadlines.enter(WORKING)
+
+    def _other_roads(self) -> Response | None:
+        """The answer of another protocol, where the address is one of its."""
+        given = request.headers
+        call = Call(request.method, request.path, lambda name: given.get(name, ""), self._body, self.ready)
+        reply = self.roads.answer(call)
+        if reply is None:
+            return None
+        g.rows, g.route = reply.rows, reply.route
+        headers = {**self._headers, **reply.headers}
+        if reply.warnings:
+            headers["Mpack-Warning"] = _header("; ".join(reply.warnings))
+        return Response(reply.body, reply.status, headers, content_type=reply.content_type)
 
     def _end(self, response: Response) -> Response:
         self.deadlines.enter(WRITING)
         given = request.headers.get("Request-Id") or request.headers.get("X-Request-Id") or ""
         response.headers["Request-Id"] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        self.metrics.end(request.path, response.status_code, time.perf_counter() - g.start, g.rows)
+        self.metrics.end(g.route, response.status_code, time.perf_counter() - g.start, g.rows)
         return response
 
     def _fault(self, error: RuntimeFault) -> Response:

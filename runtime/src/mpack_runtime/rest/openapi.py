@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mpack_runtime.rest.openapi_roads import road_paths, road_schemas
 from mpack_runtime.rest.schema import input_properties, output_properties
 from mpack_runtime.signature import Signature
 
@@ -41,12 +42,14 @@ def openapi(
             "/metrics": {"get": _text("metrics", "Prometheus metrics, merged over workers.", "text/plain")},
             "/openapi.json": {"get": _get("openapi", "This document.", "object")},
             "/": {"get": _text("page", "A page to read this interface and try it.", "text/html")},
+            **road_paths(name, version),
         },
         "components": {
             "schemas": {
                 "Request": _request(signature, example),
                 "Prediction": _prediction(signature, answer),
                 "Error": {"type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}},
+                **road_schemas(),
             }
         },
     }

@@ -23,7 +23,6 @@ from mpack_runtime.errors import BadRequest, LoadFailure, ModelFailure, RuntimeF
 from mpack_runtime.frame import Array, Inputs
 from mpack_runtime.selfcheck import Report
 from mpack_runtime.service import Service
-from mpack_runtime.triton import outputs
 from mpack_runtime.triton.address import listens
 from mpack_runtime.triton.client import GrpcClient, HttpClient, Metadata
 from mpack_runtime.triton.grpc import GrpcFailure
@@ -32,8 +31,9 @@ from mpack_runtime.triton.model import MODULES_FILE
 from mpack_runtime.triton.process import TritonServer
 from mpack_runtime.triton.question import Question, ask, expected
 from mpack_runtime.triton.serving import Serving
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.v2 import V2Tensor
+from mpack_runtime.v2 import outputs
+from mpack_runtime.v2.raw import V2Tensor
+from mpack_runtime.v2.spec import Spec
 
 _POLL = 0.02
 #: What the server says of a model whose process has ended.

@@ -12,8 +12,8 @@ from mpack_runtime.errors import ModelFailure
 from mpack_runtime.triton import protobuf
 from mpack_runtime.triton.address import Address, HttpConnection
 from mpack_runtime.triton.grpc import Connection
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.v2 import V2Tensor, from_raw
+from mpack_runtime.v2.raw import V2Tensor, from_raw
+from mpack_runtime.v2.spec import Spec
 
 _LENGTH = "Inference-Header-Content-Length"
 

@@ -25,22 +25,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mpack_runtime import wire
 from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import BadRequest, ModelFailure, RuntimeFault
 from mpack_runtime.frame import Array, Inputs
 from mpack_runtime.service import Service
 from mpack_runtime.signature import Signature
-from mpack_runtime.triton import batches, inputs, numpy2, outputs
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import output_specs
+from mpack_runtime.triton import batches, numpy2
+from mpack_runtime.v2 import core, inputs, outputs
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import output_specs
 
 #: Names a file: each process of the model writes the sources it has imported there, for the self-check.
 MODULES_FILE = "MPACK_MODULES_FILE"
 #: Characters of an error: gRPC carries it in a header, and its clients take 8 KB of those at most.
 ERROR_LENGTH = 2000
-#: The outputs of a model that tells nothing of them.
-UNKNOWN = (Spec("predict", "FP64", (-1, -1)),)
 
 
 class TritonPythonModel:
@@ -137,19 +135,7 @@ def _words(error: RuntimeFault) -> str:
 
 def outputs_of(service: Service) -> tuple[Spec, ...]:
     """The outputs as the signature tells them, else as the model's answer to its sample does."""
-    specs = output_specs(service.config.signature or Signature())
-    if specs:
-        return specs
-    request = service.example()
-    if request is None:
-        return UNKNOWN
-    try:
-        asked = wire.decode(json.dumps(request).encode(), "application/json", service.signature)
-        return outputs.told_by(service.predict(asked))
-    except RuntimeFault:
-        if service.sample is not None:
-            raise
-        return UNKNOWN  # made-up values prove nothing
+    return output_specs(service.config.signature or Signature()) or core.outputs_of(service)
 
 
 def _configured(item: dict[str, Any], batched: bool) -> Spec:

@@ -27,15 +27,15 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import struct
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mpack_runtime.errors import LoadFailure
 from mpack_runtime.frame import Array
+from mpack_runtime.v2.raw import pack
 
 #: `make(name, array)`: an output tensor; text as an object array of bytes.
 Maker = Callable[[str, Array], Any]
@@ -145,15 +145,6 @@ def _capsule(array: Array) -> Any:
     capsule = fresh.__dlpack__()
     _DESTRUCTOR(capsule, None)
     return capsule
-
-
-def pack(items: Iterable[Any]) -> bytes:
-    """V2's raw form of text: each item's length (32 bits, little-endian) and its bytes."""
-    parts = []
-    for item in items:
-        data = item if isinstance(item, bytes) else str(item).encode()
-        parts += [struct.pack("<I", len(data)), data]
-    return b"".join(parts)
 
 
 def serialize(array: Array) -> Array:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Union
 
 from mpack_runtime.errors import ModelFailure
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.v2 import V2Tensor, from_raw
+from mpack_runtime.v2.raw import V2Tensor, from_raw
+from mpack_runtime.v2.spec import Spec
 
 Value = Union[int, bytes]
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -22,12 +22,12 @@ from mpack_runtime.errors import BadRequest, ModelFailure
 from mpack_runtime.frame import Inputs, Prediction
 from mpack_runtime.service import Service
 from mpack_runtime.signature import Signature, Tensor
-from mpack_runtime.triton import inputs, outputs
 from mpack_runtime.triton.client import Metadata
 from mpack_runtime.triton.serving import Serving
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import DTYPES
-from mpack_runtime.triton.v2 import V2Tensor
+from mpack_runtime.v2 import inputs, outputs
+from mpack_runtime.v2.raw import V2Tensor
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import DTYPES
 
 
 @dataclass(frozen=True)

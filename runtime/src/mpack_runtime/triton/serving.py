@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import LoadFailure
-from mpack_runtime.triton.spec import Spec
+from mpack_runtime.v2.spec import Spec
 
 SERVER = "triton"
 Sides = tuple[tuple[Spec, ...], tuple[Spec, ...]]  # inputs, outputs

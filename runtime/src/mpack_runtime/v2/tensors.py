@@ -5,7 +5,7 @@
  2. Columns without names: one tensor [-1, n] of the widest type (BOOL < INT32 < INT64 < FP32 < FP64 < BYTES; whole
     numbers beside floats: FP64).
  3. Tensors: their own name, type and shape; [-1] is shown as [-1, 1], a scalar as [1].
- 4. Nothing known: one input FP64 [-1, -1]; outputs are told by an answer (`mpack_runtime.triton.outputs`).
+ 4. Nothing known: one input FP64 [-1, -1]; outputs are told by an answer (`mpack_runtime.v2.outputs`).
 
 What has no name is `input-0`, `input-1`, … and `output-0`, …; a single output is `predict`.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from mpack_runtime.frame import Array
 from mpack_runtime.signature import Column, Field, Signature, Tensor
-from mpack_runtime.triton.spec import Spec
+from mpack_runtime.v2.spec import Spec
 
 _NUMBERS = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -117,8 +117,11 @@ def _in_range(array: Array, target: Any) -> Any:
     """Where a type holds the values at all: casting integers wraps around, and floats out of range do anything."""
     if target.kind == "b":
         return (array == 0) | (array == 1)
-    if target.kind == "f":  # back from a float, the largest integers would be out of range
-        return array <= np.iinfo(array.dtype).max - 1023 if array.dtype.kind in "iu" else True
+    if target.kind == "f":  # back from a float, the largest integers may be out of range
+        if array.dtype.kind not in "iu":
+            return True
+        back = array.astype(target).astype(np.float64)
+        return np.isfinite(back) & (back < float(int(np.iinfo(array.dtype).max) + 1))
     limits = np.iinfo(target)
     if array.dtype.kind == "f":
         return (array >= float(limits.min)) & (array < float(limits.max) + (0.0 if limits.max > 2**53 else 1.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,8 @@ import numpy as np
 
 from mpack_runtime.errors import BadRequest, ModelFailure
 from mpack_runtime.frame import Array
-from mpack_runtime.triton.numpy2 import pack
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import DATATYPES, DTYPES, Unfit, cast, objects, plain_array
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import DATATYPES, DTYPES, Unfit, cast, objects, plain_array
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,15 @@ def from_raw(spec: Spec, data: bytes) -> V2Tensor:
         raise ModelFailure(
             f"The answer's {spec.name} ({spec.datatype} {list(spec.shape)}) has {len(data)} bytes: {error}."
         ) from error
+
+
+def pack(items: Iterable[Any]) -> bytes:
+    """V2's raw form of text: each item's length (32 bits, little-endian) and its bytes."""
+    parts = []
+    for item in items:
+        data = item if isinstance(item, bytes) else str(item).encode()
+        parts += [struct.pack("<I", len(data)), data]
+    return b"".join(parts)
 
 
 def unpack(data: bytes) -> list[bytes]:

@@ -16,8 +16,8 @@ import numpy as np
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array, Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Signature, Tensor
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import (
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import (
     DATATYPES,
     Unfit,
     cast,
@@ -45,7 +45,7 @@ def decode(
         if declared.input_names:
             return _table(arrays, specs, declared.input_columns)
         known = declared if declared.inputs else told or declared
-        return _matrix(arrays[specs[0].name], known)
+        return matrix(arrays[specs[0].name], known)
     except Unfit as error:
         raise BadRequest(sentence(f"{error}.")) from error
 
@@ -107,7 +107,7 @@ def _one_column(array: Array, name: str) -> Array:
     raise BadRequest(f"Input {quote(name)} has the shape {list(array.shape)}; the model takes [-1, 1] (-1 is free).")
 
 
-def _matrix(array: Array, known: Signature) -> Inputs:
+def matrix(array: Array, known: Signature) -> Inputs:
     """The one input of a model whose columns have no names, or whose inputs are not known."""
     if len(known.input_tensors) == 1:
         tensor = known.input_tensors[0]

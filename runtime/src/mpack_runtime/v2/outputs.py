@@ -15,18 +15,23 @@ import numpy as np
 
 from mpack_runtime.errors import ModelFailure
 from mpack_runtime.frame import Array, Prediction
-from mpack_runtime.triton.spec import Spec
-from mpack_runtime.triton.tensors import DATATYPES, Unfit, cast, fit, objects, plain_array
+from mpack_runtime.v2.spec import Spec
+from mpack_runtime.v2.tensors import DATATYPES, Unfit, cast, fit, objects, plain_array
 from mpack_runtime.wire_columns import quote, sentence
 
 
-def encode(prediction: Prediction, specs: Sequence[Spec], *, exact: bool = True) -> dict[str, Array]:
-    """The answer as these outputs (not `exact`: floats may be rounded). Raises ModelFailure."""
+def encode(
+    prediction: Prediction, specs: Sequence[Spec], *, exact: bool = True, gaps: bool = False
+) -> dict[str, Array]:
+    """The answer as these outputs (not `exact`: floats may be rounded; `gaps`: missing text is None).
+
+    Raises ModelFailure.
+    """
     found = {}
     try:
         for spec, value in zip(specs, _values(prediction, specs)):
             what = f"output {quote(spec.name)}"
-            found[spec.name] = fit(_typed(value, spec.datatype, what, exact), spec.shape, what)
+            found[spec.name] = fit(_typed(value, spec.datatype, what, exact, gaps), spec.shape, what)
     except Unfit as error:
         raise ModelFailure(sentence(f"{error}.")) from error
     return found
@@ -66,13 +71,17 @@ def _listed(names: Any) -> str:
     return ", ".join(quote(str(name)) for name in names)
 
 
-def _typed(value: Any, datatype: str, what: str, exact: bool) -> Array:
-    array = plain_array(value)
-    if array.dtype == object and any(isinstance(item, list) for item in array.ravel().tolist()):
+def _typed(value: Any, datatype: str, what: str, exact: bool, gaps: bool) -> Array:
+    try:
+        array = plain_array(value)
+    except ValueError as error:  # NumPy's, of lists that differ in depth
+        raise Unfit(f"{what} is ragged: lists of one level must have one length") from error
+    if array.dtype == object and any(isinstance(item, (list, np.ndarray)) for item in array.ravel().tolist()):
         raise Unfit(f"{what} is ragged: lists of one level must have one length")
     if datatype != "BYTES":
         return cast(array, datatype, what, exact=exact)
-    return objects([_text(item, what) for item in array.ravel().tolist()]).reshape(array.shape)
+    items = array.ravel().tolist()
+    return objects([None if gaps and item is None else _text(item, what) for item in items]).reshape(array.shape)
 
 
 def _text(item: Any, what: str) -> bytes:

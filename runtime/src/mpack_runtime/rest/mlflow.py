@@ -1,0 +1,42 @@
+"""MLflow's scoring server: the forms of /invocations, and answers as it writes them (a DataFrame as records)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpack_runtime import __version__
+from mpack_runtime.frame import Prediction
+from mpack_runtime.render import plain, to_bytes
+from mpack_runtime.rest.roads import Call, Reply
+from mpack_runtime.service import Service
+
+FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+
+
+class Protocol:
+    """Its addresses."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def ping(self, call: Call) -> Reply:
+        """200 once the model has answered its sample, else 503; a line break, as MLflow answers."""
+        return Reply(b"\n", 200 if call.ready else 503)
+
+    def version(self, call: Call) -> Reply:
+        """The runtime's version, as plain as MLflow writes its own."""
+        return Reply(__version__.encode())
+
+    def invocations(self, call: Call) -> Reply:
+        """A prediction."""
+        inputs = self._service.decode(call.body(), call.content_type, FORMS)
+        answer = to_bytes({"predictions": _records(self._service.predict(inputs))})
+        return Reply(answer, rows=inputs.rows, warnings=inputs.warnings)
+
+
+def _records(prediction: Prediction) -> Any:
+    """A table as a list of objects, everything else as it is."""
+    if not prediction.table:
+        return prediction.value
+    rows = plain(prediction.value, numpy=False)
+    return [dict(zip(prediction.table, row if isinstance(row, list) else [row])) for row in rows]
