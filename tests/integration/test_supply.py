@@ -63,7 +63,7 @@ def test_a_retrained_model_sends_its_documents_too(
     with counting(plain.port) as counter:
         for number in range(2):
             (trained / "odahuflow_model" / "weights.bin").write_bytes(os.urandom(size))
-            options = ["-o", f"registry:{counter.host}/team/invoices:{number}", "--no-verify"]
+            options = ["-o", f"registry:{counter.host}/team/invoices:trained-{number}", "--no-verify"]
             result = mpack.json("build", trained, "--lock", f"{artifact}.mpack.lock", *options)
             assert manifest(plain, result["digest"].replace(":", "-"))[0] == 200
             sent.append(counter.sent)
