@@ -104,6 +104,12 @@ def test_one_file_twice_is_refused() -> None:
         run(SandboxCompiler(FakeSandbox([COMPILED, COMPILED]), CACHE), IMAGE, SOURCES)
 
 
+def test_one_file_left_out_is_refused() -> None:
+    """Nor leave one out: that would be another image than the lock's."""
+    with pytest.raises(InternalError, match="left out /usr/lib/python3"):
+        run(SandboxCompiler(FakeSandbox([]), CACHE), IMAGE, SOURCES)
+
+
 def test_failure_shows_stderr() -> None:
     """A failing compile is a bug of ours and shows what the image said."""
     with pytest.raises(InternalError, match="what went wrong"):

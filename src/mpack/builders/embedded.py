@@ -7,7 +7,7 @@ A layer is made once for what it is made from and then taken from the store's ca
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,7 +47,7 @@ class Compiler(Protocol):
         image: BuiltImage,
         bytecode: Bytecode,
         hashes: Mapping[str, str],
-        read: Callable[[Iterable[str]], Mapping[str, bytes]],
+        read: Callable[[Sequence[str]], Mapping[str, bytes]],
     ) -> Mapping[str, bytes]:
         """Absolute .pyc path -> bytes; see `mpack.sandbox.compiler`."""
 

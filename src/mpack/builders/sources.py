@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mpack.builders.wheels import WheelLayers
 from mpack.contents import Contents, sha256_bytes
@@ -48,7 +47,7 @@ class Sources:
         """Where a file of that path really stands: links among the base's directories are followed."""
         return self._base.place(path)
 
-    def read(self, paths: Iterable[str]) -> dict[str, bytes]:
+    def read(self, paths: Collection[str]) -> dict[str, bytes]:
         """The bytes of these sources. Raises InputError artifact-changed or EnvironmentFault store-corrupt for others
         than their hashes say.
         """
@@ -58,9 +57,8 @@ class Sources:
             if path in self._trees:
                 with self._contents.open(self.hashes[path]) as stream:
                     found[path] = stream.read()
-            elif path in self._kept and sha256_bytes(self._kept[path]) == self.hashes[path]:
-                # Another wheel's file of that path may have been the last to be kept.
-                found[path] = self._kept[path]
+            elif self.hashes[path] in self._kept:
+                found[path] = self._kept[self.hashes[path]]
             elif path in self._wheels:
                 layers.setdefault(self._wheels[path][1], set()).add(path)
             else:
@@ -93,7 +91,7 @@ class Sources:
             elif path in self._wheels:
                 hashes[path] = self._wheels[path][0]
             elif (data := self._base.read(path)) is not None:
-                hashes[path] = hashlib.sha256(data).hexdigest()
+                hashes[path] = sha256_bytes(data)
             else:
                 raise InputError(
                     "lock-invalid",

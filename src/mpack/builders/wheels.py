@@ -87,7 +87,7 @@ class WheelLayers:
     def __init__(self, store: Store, index: IndexSettings) -> None:
         self._store = store
         self._index = index
-        #: Path -> bytes of those sources of a plan's byte code whose wheels were laid out here and now.
+        #: SHA-256 -> bytes of those sources of a plan's byte code whose wheels were laid out here and now.
         self.sources: dict[str, bytes] = {}
 
     def layers(self, plan: ImagePlan, contents: Contents) -> Dependencies:
@@ -185,7 +185,7 @@ class WheelLayers:
         if not job.apart and not job.holds(hashes):
             raise _Unlike
         self._store.cache.put(job.name, layer, hashes=hashes)
-        self.sources |= {entry.path: entry.source for entry in job.entries if isinstance(entry.source, bytes)}
+        self.sources |= {hashes[entry.path]: entry.source for entry in job.entries if isinstance(entry.source, bytes)}
         return Kept((layer,), hashes)
 
     def _joined(self, plan: ImagePlan, wheels: Sequence[Kept]) -> Layer:

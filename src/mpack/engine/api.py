@@ -77,7 +77,7 @@ class Api:
 
     def ask_version(self) -> socket.socket:
         """Asks who the engine is, which takes it 10 ms; `told` has the answer. Raises OSError."""
-        return self._sent("GET", "/version", timeout=_PATIENCE)
+        return self._sent("GET", "/version", None, _PATIENCE)
 
     def told(self, connection: socket.socket) -> tuple[str, str]:
         """What `ask_version` asked for, as `version`."""
@@ -102,19 +102,10 @@ class Api:
         timeout: float | None = None,
     ) -> Answer:
         """One request. `body` is sent piece by piece, as a tar; `timeout` is seconds without a byte."""
-        return _received(self._sent(method, path, query, body=body, timeout=timeout))
+        return _received(self._sent(method, f"{path}?{urlencode(query)}" if query else path, body, timeout))
 
-    def _sent(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str] | None = None,
-        *,
-        body: Iterable[bytes] | None = None,
-        timeout: float | None = None,
-    ) -> socket.socket:
+    def _sent(self, method: str, target: str, body: Iterable[bytes] | None, timeout: float | None) -> socket.socket:
         """The connection, once the whole request is on it."""
-        target = f"{path}?{urlencode(query)}" if query else path
         head = [f"{method} {target} HTTP/1.1", "Host: docker", "Connection: close"]
         head += (
             ["Content-Length: 0"] if body is None else ["Content-Type: application/x-tar", "Transfer-Encoding: chunked"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
@@ -34,7 +34,7 @@ class SandboxCompiler:
         image: BuiltImage,
         bytecode: Bytecode,
         hashes: Mapping[str, str],
-        read: Callable[[Iterable[str]], Mapping[str, bytes]],
+        read: Callable[[Sequence[str]], Mapping[str, bytes]],
     ) -> Mapping[str, bytes]:
         """Absolute .pyc path -> bytes. `hashes` are the sources' SHA-256: what was compiled before is not again.
 
@@ -56,7 +56,7 @@ class SandboxCompiler:
             with self._place(image) as box:
                 made = _read_tar(_run(box, read(missing), bytecode.options), {paths[source] for source in missing})
             if base:
-                self._cache.put({keys[source]: made[paths[source]] for source in missing if paths[source] in made})
+                self._cache.put({keys[source]: made[paths[source]] for source in missing})
             compiled |= made
         return compiled
 
@@ -116,8 +116,10 @@ def _read_tar(data: bytes, expected: set[str]) -> dict[str, bytes]:
         for member in archive:
             stream = archive.extractfile(member)
             path = "/" + member.name.lstrip("/")
-            # The sandbox held the model's environment: what comes out of it is checked like any other input.
+            # What comes out of a sandbox is checked like any other input.
             if stream is None or path not in expected or path in compiled:
                 raise InternalError("internal", f"Byte-compiling in the image wrote an odd entry: {member.name!r}.")
             compiled[path] = stream.read()
+    if lacking := expected.difference(compiled):
+        raise InternalError("internal", f"Byte-compiling in the image left out {min(lacking)}.")
     return compiled
