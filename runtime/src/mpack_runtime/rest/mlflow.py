@@ -10,6 +10,8 @@ from mpack_runtime.render import plain, to_bytes
 from mpack_runtime.rest.roads import Call, Reply
 from mpack_runtime.service import Service
 
+#: Of a line break and a version. MLflow calls them JSON, which they are not.
+TEXT = "text/plain; charset=utf-8"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
@@ -21,11 +23,11 @@ class Protocol:
 
     def ping(self, call: Call) -> Reply:
         """200 once the model has answered its sample, else 503; a line break, as MLflow answers."""
-        return Reply(b"\n", 200 if call.ready else 503)
+        return Reply(b"\n", 200 if call.ready else 503, TEXT)
 
     def version(self, call: Call) -> Reply:
         """The runtime's version, as plain as MLflow writes its own."""
-        return Reply(__version__.encode())
+        return Reply(__version__.encode(), content_type=TEXT)
 
     def invocations(self, call: Call) -> Reply:
         """A prediction."""

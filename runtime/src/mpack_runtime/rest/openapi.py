@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mpack_runtime.rest.openapi_forms import by_name, names, rows, tensor
 from mpack_runtime.rest.openapi_roads import road_paths, road_schemas
 from mpack_runtime.rest.schema import input_properties, output_properties
 from mpack_runtime.signature import Signature
@@ -49,7 +50,7 @@ def openapi(
                 "Request": _request(signature, example),
                 "Prediction": _prediction(signature, answer),
                 "Error": {"type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}},
-                **road_schemas(),
+                **road_schemas(signature),
             }
         },
     }
@@ -85,7 +86,7 @@ def _invoke(example: Mapping[str, Any] | None) -> dict[str, Any]:
             "required": True,
             "content": {
                 "application/json": body,
-                "text/csv": {"schema": {"type": "string", "description": "A header line, then a line a row."}},
+                "text/csv": {"schema": {"description": "A header line, then a line a row."}},
             },
         },
         "responses": answers,
@@ -94,6 +95,13 @@ def _invoke(example: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _request(signature: Signature, example: Mapping[str, Any] | None) -> dict[str, Any]:
     properties = {key: _modern(value) for key, value in input_properties(signature, example).items()}
+    tensors = signature.input_tensors
+    if "data" in properties and (signature.input_columns or len(tensors) == 1):
+        properties["data"].update(rows(signature))
+    if "inputs" in properties:
+        properties["inputs"].update(tensor(tensors[0]) if "items" in properties["inputs"] else by_name(signature))
+    if "columns" in properties:
+        properties["columns"] = {**names(signature), "examples": properties["columns"]["examples"]}
     needed = [key for key in properties if key != "columns"]
     schema: dict[str, Any] = {"type": "object", "properties": properties, "required": needed}
     if signature.params:
@@ -110,7 +118,15 @@ def _prediction(signature: Signature, answer: Mapping[str, Any] | None) -> dict[
     properties = {key: _modern(value) for key, value in output_properties(signature, answer).items()}
     # Several outputs answer by name: then the prediction is an object, not a list.
     properties["prediction"].pop("type" if len(signature.outputs) != 1 else "", None)
+    properties["prediction"]["items"] = _or_null(properties["prediction"]["items"])
     return {"type": "object", "properties": properties, "required": ["prediction", "columns"]}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """An answer's item, which is null where the model has no value (NaN)."""
+    if "items" in schema:
+        return {**schema, "items": _or_null(schema["items"])}
+    return {**schema, "type": [schema["type"], "null"]} if "type" in schema else schema
 
 
 def _modern(schema: dict[str, Any]) -> dict[str, Any]:
