@@ -6,14 +6,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mpack_runtime import loaders, render, wire
 from mpack_runtime.config import ModelConfig, Sample
-from mpack_runtime.errors import ModelFailure, RuntimeFault
+from mpack_runtime.errors import BadRequest, ModelFailure, RuntimeFault
 from mpack_runtime.frame import Inputs, Prediction
 from mpack_runtime.loaders import pickled
 from mpack_runtime.signature import Field, Signature
+from mpack_runtime.wire_columns import quote
 
 
 class Service:
@@ -27,6 +29,8 @@ class Service:
         self.sample: Sample | None = pickled.resolve(sample, config.root) if sample else None
         #: Is told of every prediction: the seconds that the model took, and whether it raised.
         self.observe: Callable[[float, bool], None] | None = None
+        #: What is asked where a request names no method.
+        self.method = self._known(config.method or model.method)
 
     @classmethod
     def load(cls, config: ModelConfig) -> Service:
@@ -55,10 +59,31 @@ class Service:
         """Rows of JSON values (`text`: of CSV cells) as the model's inputs; `first_row` is the first one's number."""
         return wire.from_rows(names, rows, self.signature, strict=self.config.strict, text=text, first_row=first_row)
 
+    def methods(self) -> tuple[str, ...]:
+        """What a client may ask for by name, the model's own first; nothing where that is all it has."""
+        others = tuple(method for method in self.model.methods if method != self.method)
+        return (self.method, *others) if others else ()
+
+    def asking(self, inputs: Inputs, method: str) -> Inputs:
+        """The inputs for a method that a client names. Raises BadRequest for one that the model does not have."""
+        known = self._known(method)
+        return inputs if known == self.method else replace(inputs, method=known)
+
+    def _known(self, method: str) -> str:
+        if method not in self.model.methods:
+            there = ", ".join(self.model.methods)
+            raise BadRequest(f"The model has no method {quote(method)} to ask for; it has {there}.")
+        return method
+
     def predict(self, inputs: Inputs) -> Prediction:
         """The model's answer. Raises ModelFailure; the traceback goes to stderr."""
+        method = inputs.method or self.method
+        if method == self.model.method:
+            names = self.signature.output_names
+        else:
+            names, inputs = self.model.output_names(method), replace(inputs, method=method)
         try:
-            return render.render(self._ask(inputs), self.signature.output_names)
+            return render.render(self._ask(inputs), names)
         except RuntimeFault:
             raise
         except (Exception, SystemExit) as error:  # whatever the model's own code raises

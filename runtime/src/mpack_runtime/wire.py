@@ -33,6 +33,7 @@ Rows are counted from 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,10 +113,7 @@ def _from_object(value: dict[str, Any], signature: Signature, strict: bool, form
 
 def with_params(inputs: Inputs, params: Mapping[str, Any], warnings: Sequence[str] = ()) -> Inputs:
     """The inputs with these parameters, and further warnings."""
-    everything = (*inputs.warnings, *warnings)
-    if isinstance(inputs, Frame):
-        return Frame(inputs.columns, inputs.data, inputs.rows, params, everything)
-    return Tensors(inputs.arrays, params, everything)
+    return replace(inputs, params=params, warnings=(*inputs.warnings, *warnings))
 
 
 def _ignored(what: str, names: Sequence[str], strict: bool) -> list[str]:

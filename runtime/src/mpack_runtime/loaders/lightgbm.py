@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from mpack_runtime import threads
 from mpack_runtime.config import ModelConfig
 from mpack_runtime.frame import Inputs, Tensors
 from mpack_runtime.loaders import Model
-from mpack_runtime.loaders.sklearn import EstimatorModel, read_estimator
+from mpack_runtime.loaders.sklearn import RAW, EstimatorModel, read_estimator
 from mpack_runtime.signature import Column, Signature
 
 
@@ -19,10 +20,11 @@ class BoosterModel(Model):
     def __init__(self, booster: Any) -> None:
         self._booster = booster
         self.signature = features(booster.feature_name(), "double")
+        self.methods = ("predict", RAW)
 
     def predict(self, inputs: Inputs) -> Any:
         matrix = inputs.single() if isinstance(inputs, Tensors) else inputs.matrix()
-        return self._booster.predict(matrix, num_threads=threads.per_worker())
+        return self._booster.predict(matrix, raw_score=inputs.method == RAW, num_threads=threads.per_worker())
 
 
 def load(config: ModelConfig) -> Model:
@@ -36,7 +38,7 @@ def load(config: ModelConfig) -> Model:
     held = read_estimator(config.path, config.loader.options)
     if isinstance(held, lightgbm.Booster):
         return BoosterModel(held)
-    model = EstimatorModel(held, "predict")
+    model = EstimatorModel(held, "predict", {RAW: partial(held.predict, raw_score=True)})
     model.signature = features(held.feature_name_, "any")
     return model
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mpack_runtime import threads
@@ -9,6 +11,7 @@ from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import LoadFailure
 from mpack_runtime.frame import Inputs, Tensors
 from mpack_runtime.loaders import Model
+from mpack_runtime.loaders.sklearn import BY_CLASS, RAW, class_names, methods_of
 from mpack_runtime.signature import Column, Signature
 
 WRAPPERS = ("XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor")
@@ -20,6 +23,7 @@ class BoosterModel(Model):
     def __init__(self, booster: Any) -> None:
         self._booster = booster
         self.signature = booster_signature(booster)
+        self.methods = ("predict", RAW)
 
     def predict(self, inputs: Inputs) -> Any:
         import xgboost
@@ -34,7 +38,8 @@ class BoosterModel(Model):
                 feature_types=types if categorical else None,
                 enable_categorical=categorical,
                 nthread=threads.per_worker(),
-            )
+            ),
+            output_margin=inputs.method == RAW,
         )
 
 
@@ -44,10 +49,17 @@ class WrapperModel(Model):
     def __init__(self, estimator: Any) -> None:
         self._estimator = estimator
         self.signature = booster_signature(estimator.get_booster())
+        raw: Callable[[Any], Any] = partial(estimator.predict, output_margin=True)
+        self._methods = {**methods_of(estimator), RAW: raw}
+        self.methods = tuple(self._methods)
 
     def predict(self, inputs: Inputs) -> Any:
         # A matrix suffices: the columns already stand in the model's order.
-        return self._estimator.predict(inputs.single() if isinstance(inputs, Tensors) else inputs.matrix())
+        matrix = inputs.single() if isinstance(inputs, Tensors) else inputs.matrix()
+        return self._methods[inputs.method or self.method](matrix)
+
+    def output_names(self, method: str) -> tuple[str, ...]:
+        return class_names(self._estimator) if method in BY_CLASS else ()
 
 
 def load(config: ModelConfig) -> Model:

@@ -7,6 +7,7 @@ from typing import Any
 from mpack_runtime import __version__
 from mpack_runtime.frame import Prediction
 from mpack_runtime.render import plain, to_bytes
+from mpack_runtime.rest.query import asking
 from mpack_runtime.rest.roads import Call, Reply
 from mpack_runtime.service import Service
 
@@ -32,6 +33,8 @@ class Protocol:
     def invocations(self, call: Call) -> Reply:
         """A prediction."""
         inputs = self._service.decode(call.body(), call.content_type, FORMS)
+        if call.query:
+            inputs = asking(self._service, inputs, call.query)
         answer = to_bytes({"predictions": _records(self._service.predict(inputs))})
         return Reply(answer, rows=inputs.rows, warnings=inputs.warnings)
 
