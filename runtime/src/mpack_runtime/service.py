@@ -10,12 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from mpack_runtime import loaders, render, wire
+from mpack_runtime.arrow import MEDIA
 from mpack_runtime.config import ModelConfig, Sample
 from mpack_runtime.errors import BadRequest, ModelFailure, RuntimeFault
 from mpack_runtime.frame import Inputs, Prediction
 from mpack_runtime.loaders import pickled
 from mpack_runtime.signature import Field, Signature
 from mpack_runtime.wire_columns import quote
+
+NO_ARROW = (
+    "This image does not speak Arrow; build it with the argument arrow=true, or send application/json and accept it."
+)
 
 
 class Service:
@@ -51,7 +56,16 @@ class Service:
 
     def decode(self, body: bytes, content_type: str = "application/json", forms: Sequence[str] = wire.FORMS) -> Inputs:
         """A request's body (already un-gzipped) as the model's inputs. Raises BadRequest."""
+        if "arrow" in content_type and content_type.partition(";")[0].strip().lower() == MEDIA:
+            return self._decode_arrow(body)
         return wire.decode(body, content_type, self.signature, strict=self.config.strict, forms=forms)
+
+    def _decode_arrow(self, body: bytes) -> Inputs:
+        if not self.config.arrow:
+            raise BadRequest(NO_ARROW, 415)
+        from mpack_runtime.arrow import inputs, stream
+
+        return inputs.from_table(stream.read(body), self.signature, strict=self.config.strict)
 
     def rows(
         self, names: Sequence[str] | None, rows: Sequence[Sequence[Any]], *, text: bool = False, first_row: int = 1

@@ -14,9 +14,10 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from mpack_runtime.arrow import MEDIA
 from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, RuntimeFault
-from mpack_runtime.rest import prefix
+from mpack_runtime.rest import arrow, prefix
 from mpack_runtime.rest.body import read_body
 from mpack_runtime.rest.deadline import READING, WORKING, WRITING, Deadlines
 from mpack_runtime.rest.metrics import Metrics
@@ -92,7 +93,12 @@ class RestApp:
         if query:
             inputs = asking(self.service, inputs, query)
         g.rows = inputs.rows
-        response = _json(self.service.encode(self.service.predict(inputs)))
+        accept = request.environ.get("HTTP_ACCEPT", "")
+        if "arrow" in accept and arrow.accepted(self.service, accept):
+            body = arrow.stream(self.service, inputs, self.service.predict(inputs))
+            response = Response(body, content_type=MEDIA)
+        else:
+            response = _json(self.service.encode(self.service.predict(inputs)))
         if inputs.warnings:
             response.headers["Mpack-Warning"] = _header("; ".join(inputs.warnings))
         response.headers.update(self._headers)

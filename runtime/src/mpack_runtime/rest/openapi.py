@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mpack_runtime.arrow import MEDIA as STREAM
 from mpack_runtime.rest.openapi_forms import by_name, names, rows, tensor
-from mpack_runtime.rest.openapi_roads import ARROW, STREAM, road_paths, road_schemas
+from mpack_runtime.rest.openapi_roads import ARROW, road_paths, road_schemas
 from mpack_runtime.rest.schema import input_properties, output_properties, query_parameters
 from mpack_runtime.signature import Signature
 
 _ERRORS = {
     "400": "The request is at fault; the message names column, row and reason.",
+    "406": "Nothing but Arrow is accepted, and the image does not speak it.",
     "408": "The body came too slowly.",
     "413": "The body is larger than the service takes.",
     "415": "The content type or encoding is not one that the service reads.",
