@@ -43,11 +43,13 @@ class EstimatorModel(Model):
             warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
 
     def predict(self, inputs: Inputs) -> Any:
-        method = self._methods[inputs.method or self.method]
-        if not isinstance(inputs, Frame):
-            return method(inputs.single())
-        wants_frame = (self._named and inputs.columns is not None) or not inputs.numeric
-        return method(inputs.pandas() if self._pandas and wants_frame else inputs.matrix())
+        table = self.table(inputs) if isinstance(inputs, Frame) else inputs.single()
+        return self._methods[inputs.method or self.method](table)
+
+    def table(self, frame: Frame) -> Any:
+        """What the estimator is asked with."""
+        wants_frame = (self._named and frame.columns is not None) or not frame.numeric
+        return frame.pandas() if self._pandas and wants_frame else frame.matrix()
 
     def output_names(self, method: str) -> tuple[str, ...]:
         return class_names(self.estimator) if method in BY_CLASS else ()
