@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -36,6 +37,9 @@ class WrapperModel(EstimatorModel):
         super().__init__(estimator, "predict", {RAW: partial(estimator.predict, raw_score=True)})
         self._categories = categories_of(estimator.booster_)
         self.signature = features(estimator.feature_name_, "any")
+        if self._categories:
+            # A matrix has no names, and needs none: its columns were put in the model's order by name.
+            warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
 
     def table(self, frame: Frame) -> Any:
         return self._categories.matrix(frame) if self._categories else super().table(frame)

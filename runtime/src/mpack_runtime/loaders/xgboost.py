@@ -95,11 +95,13 @@ def categories_of(booster: Any) -> Categories:
 
 
 def _names(encoded: Mapping[str, Any]) -> list[Any]:
-    """One feature's categories: numbers, or text as bytes between offsets."""
+    """One feature's categories: numbers, or text as bytes between offsets; nothing where they are not known."""
     values, offsets = encoded["values"], encoded.get("offsets")
     if offsets is None:
         return list(values)
     text = bytes(value % 256 for value in values)
+    if not text.isascii():  # of pandas' text XGBoost counts characters and copies as many bytes
+        return []
     return [text[start:end].decode() for start, end in zip(offsets, offsets[1:])]
 
 
