@@ -195,7 +195,7 @@ def test_a_type_that_holds_less_is_taken(road: Any, type_: str, values: Values, 
 
 @pytest.mark.parametrize(("type_", "values", "kind", "roads"), LOSSY)
 def test_what_would_be_lost_is_refused(type_: str, values: Values, kind: Any, roads: Any) -> None:
-    """By every road that can say it; the model is not asked. Digits of text have no type: they are the nearest float."""
+    """By every road that can say it; the model is not asked. Digits in text have no type, but the nearest float."""
     for road in roads:
         asked = Asked(Signature((Column("x", type_),)))
         assert road(asked, values, kind) == 400, road.__name__
