@@ -33,6 +33,7 @@ Rows are counted from 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,10 +113,7 @@ def _from_object(value: dict[str, Any], signature: Signature, strict: bool, form
 
 def with_params(inputs: Inputs, params: Mapping[str, Any], warnings: Sequence[str] = ()) -> Inputs:
     """The inputs with these parameters, and further warnings."""
-    everything = (*inputs.warnings, *warnings)
-    if isinstance(inputs, Frame):
-        return Frame(inputs.columns, inputs.data, inputs.rows, params, everything)
-    return Tensors(inputs.arrays, params, everything)
+    return replace(inputs, params=params, warnings=(*inputs.warnings, *warnings))
 
 
 def _ignored(what: str, names: Sequence[str], strict: bool) -> list[str]:
@@ -213,7 +211,7 @@ def from_rows(
     """
     if not isinstance(rows, (list, tuple)) or not rows:
         raise BadRequest(f"Matrix is not provided: data is {describe(rows)}; it must be a list of at least one row.")
-    names = _column_names(names)
+    names = column_names(names)
     if signature.input_tensors and len(signature.input_tensors) == 1 and not text:
         if names is not None and type(rows[0]) is list and len(rows[0]) != len(names):
             raise BadRequest(f"Row {first_row} has {len(rows[0])} values, but columns names {len(names)}.")
@@ -227,7 +225,7 @@ def from_rows(
     columns = list(zip(*rows))
     if signature.input_tensors:
         return _tensors_from_columns(names, columns, signature.input_tensors, strict, text)
-    wanted, indices, warnings = _select(names, len(columns), signature.input_columns, strict)
+    wanted, indices, warnings = select(names, len(columns), signature.input_columns, strict)
     data = []
     for position, (column, index) in enumerate(zip(wanted, indices), 1):
         place = Place(f"column {quote(column.name)}" if column.name is not None else f"column {position}", first_row)
@@ -240,7 +238,7 @@ def from_rows(
     return Frame(frame_names, tuple(data), len(rows), warnings=tuple(warnings))
 
 
-def _column_names(names: Any) -> list[str] | None:
+def column_names(names: Any) -> list[str] | None:
     """The request's column names; whole numbers, as pandas writes unnamed columns, become their digits."""
     if names is None:
         return None
@@ -276,7 +274,7 @@ def _check_rows(rows: Sequence[Any], width: int | None, first_row: int) -> None:
         raise BadRequest(f"Matrix is not provided: row {first_row} is empty.")
 
 
-def _select(
+def select(
     names: list[str] | None, width: int, columns: tuple[Column, ...], strict: bool
 ) -> tuple[tuple[Column, ...], list[int | None], list[str]]:
     """The model's columns, each with its position in the request (None: not there), and warnings."""

@@ -14,13 +14,15 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from mpack_runtime.arrow import MEDIA
 from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, RuntimeFault
-from mpack_runtime.rest import prefix
+from mpack_runtime.rest import arrow, prefix
 from mpack_runtime.rest.body import read_body
 from mpack_runtime.rest.deadline import READING, WORKING, WRITING, Deadlines
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.page import SECURITY_HEADERS, page
+from mpack_runtime.rest.query import asking
 from mpack_runtime.rest.roads import Call, Roads
 from mpack_runtime.selfcheck import Ask
 from mpack_runtime.service import Service
@@ -87,8 +89,16 @@ class RestApp:
         if not body.strip():
             raise BadRequest(EMPTY)
         inputs = self.service.decode(body, request.headers.get("Content-Type", ""))
+        query = request.environ.get("QUERY_STRING")
+        if query:
+            inputs = asking(self.service, inputs, query)
         g.rows = inputs.rows
-        response = _json(self.service.encode(self.service.predict(inputs)))
+        accept = request.environ.get("HTTP_ACCEPT", "")
+        if "arrow" in accept and arrow.accepted(self.service, accept):
+            body = arrow.stream(self.service, inputs, self.service.predict(inputs))
+            response = Response(body, content_type=MEDIA)
+        else:
+            response = _json(self.service.encode(self.service.predict(inputs)))
         if inputs.warnings:
             response.headers["Mpack-Warning"] = _header("; ".join(inputs.warnings))
         response.headers.update(self._headers)
@@ -99,7 +109,8 @@ class RestApp:
         from mpack_runtime.rest.swagger import swagger
 
         config, service = self.service.config, self.service
-        return _json(swagger(config.name, config.version, service.signature, service.example(), self.answer))
+        methods = service.methods()
+        return _json(swagger(config.name, config.version, service.signature, service.example(), self.answer, methods))
 
     def openapi(self) -> Response:
         """The OpenAPI document."""
@@ -114,6 +125,8 @@ class RestApp:
                 service.example(),
                 self.answer,
                 prefix=prefix.prefix(request.environ),
+                methods=service.methods(),
+                arrow=config.arrow,
             )
         )
 
@@ -161,7 +174,8 @@ class RestApp:
     def _other_roads(self) -> Response | None:
         """The answer of another protocol, where the address is one of its."""
         given = request.headers
-        call = Call(request.method, request.path, lambda name: given.get(name, ""), self._body, self.ready)
+        query = request.environ.get("QUERY_STRING", "")
+        call = Call(request.method, request.path, lambda name: given.get(name, ""), self._body, self.ready, query)
         reply = self.roads.answer(call)
         if reply is None:
             return None

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mpack_runtime import __version__
+from mpack_runtime.arrow import MEDIA
 from mpack_runtime.frame import Prediction
 from mpack_runtime.render import plain, to_bytes
+from mpack_runtime.rest import arrow
+from mpack_runtime.rest.query import asking
 from mpack_runtime.rest.roads import Call, Reply
 from mpack_runtime.service import Service
 
@@ -32,6 +35,12 @@ class Protocol:
     def invocations(self, call: Call) -> Reply:
         """A prediction."""
         inputs = self._service.decode(call.body(), call.content_type, FORMS)
+        if call.query:
+            inputs = asking(self._service, inputs, call.query)
+        accept = call.header("Accept")
+        if "arrow" in accept and arrow.accepted(self._service, accept):
+            body = arrow.stream(self._service, inputs, self._service.predict(inputs))
+            return Reply(body, content_type=MEDIA, rows=inputs.rows, warnings=inputs.warnings)
         answer = to_bytes({"predictions": _records(self._service.predict(inputs))})
         return Reply(answer, rows=inputs.rows, warnings=inputs.warnings)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mpack_runtime.arrow import MEDIA as STREAM
 from mpack_runtime.rest.openapi_forms import by_name, names, rows, tensor
-from mpack_runtime.rest.openapi_roads import road_paths, road_schemas
-from mpack_runtime.rest.schema import input_properties, output_properties
+from mpack_runtime.rest.openapi_roads import ARROW, road_paths, road_schemas
+from mpack_runtime.rest.schema import input_properties, output_properties, query_parameters
 from mpack_runtime.signature import Signature
 
 _ERRORS = {
     "400": "The request is at fault; the message names column, row and reason.",
+    "406": "Nothing but Arrow is accepted, and the image does not speak it.",
     "408": "The body came too slowly.",
     "413": "The body is larger than the service takes.",
     "415": "The content type or encoding is not one that the service reads.",
@@ -28,14 +30,17 @@ def openapi(
     answer: Mapping[str, Any] | None = None,
     *,
     prefix: str = "",
+    methods: Sequence[str] = (),
+    arrow: bool = False,
 ) -> dict[str, Any]:
-    """The document of a model; `prefix` is the path that a proxy in front of the service takes off."""
+    """The document of a model; `prefix` is the path that a proxy in front of the service takes off, `methods` are those
+    that a client may ask for (the model's own first), `arrow`: Arrow streams go in and out."""
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": version, "summary": "Predictions of one model over HTTP."},
         "servers": [{"url": prefix or "/"}],
         "paths": {
-            "/api/model/invoke": {"post": _invoke(example)},
+            "/api/model/invoke": {"post": _invoke(example, methods, arrow)},
             "/api/model/info": {"get": _get("modelInfo", "The Swagger 2.0 document of this interface.", "object")},
             "/healthcheck": {"get": _get("healthcheck", 'Answers {"status": true}.', "object")},
             "/livez": {"get": _get("livez", "The process answers.", "object")},
@@ -43,7 +48,7 @@ def openapi(
             "/metrics": {"get": _text("metrics", "Prometheus metrics, merged over workers.", "text/plain")},
             "/openapi.json": {"get": _get("openapi", "This document.", "object")},
             "/": {"get": _text("page", "A page to read this interface and try it.", "text/html")},
-            **road_paths(name, version),
+            **road_paths(name, version, methods, arrow),
         },
         "components": {
             "schemas": {
@@ -56,7 +61,7 @@ def openapi(
     }
 
 
-def _invoke(example: Mapping[str, Any] | None) -> dict[str, Any]:
+def _invoke(example: Mapping[str, Any] | None, methods: Sequence[str], arrow: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Request"}}
     if example is not None:
         body["example"] = dict(example)
@@ -77,7 +82,13 @@ def _invoke(example: Mapping[str, Any] | None) -> dict[str, Any]:
         }
     }
     answers.update({status: {"description": words, "content": error} for status, words in _ERRORS.items()})
+    streams = {}
+    if arrow:
+        streams = {STREAM: ARROW}
+        answers["200"]["content"][STREAM] = ARROW
+    parameters = query_parameters(methods)
     return {
+        **({"parameters": parameters} if parameters else {}),
         "operationId": "invoke",
         "summary": "Predict",
         "description": "Also understands MLflow's dataframe_split, dataframe_records, instances and inputs, "
@@ -87,6 +98,7 @@ def _invoke(example: Mapping[str, Any] | None) -> dict[str, Any]:
             "content": {
                 "application/json": body,
                 "text/csv": {"schema": {"description": "A header line, then a line a row."}},
+                **streams,
             },
         },
         "responses": answers,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from mpack_runtime.arrow import MEDIA as STREAM
 from mpack_runtime.rest.openapi_forms import kserve, mlflow
 from mpack_runtime.rest.roads import JSON, ROUTES
+from mpack_runtime.rest.schema import query_parameters
 from mpack_runtime.signature import Signature
 from mpack_runtime.v2.tensors import DTYPES
 
@@ -36,13 +39,15 @@ _ASKED = {
     "500": "The model raised; the message is its own.",
     "504": "The model did not answer in time.",
 }
+_ARROW_ONLY = "Nothing but Arrow is accepted, and the image does not speak it."
 _TEXTS = ("ping", "version")
 _WAITING = {"503": "The model has not answered its sample yet."}
 _RAW = "application/octet-stream"
+ARROW: Schema = {"schema": {"type": "string", "format": "binary", "description": "An Arrow IPC stream of one table."}}
 
 
-def road_paths(name: str, version: str) -> Schema:
-    """Every route's operation; `name` and `version` are the model's."""
+def road_paths(name: str, version: str, methods: Sequence[str] = (), arrow: bool = False) -> Schema:
+    """Every route's operation; `name` and `version` are the model's, `methods` those that a client may ask for."""
     paths = {}
     for route, (method, protocol, view) in ROUTES.items():
         operation = _operation(protocol, view)
@@ -55,6 +60,13 @@ def road_paths(name: str, version: str) -> Schema:
         ]
         if operation["parameters"]:
             operation["responses"]["404"] = _error(protocol, "Another model, or another version.")
+        if view in ("infer", "predict", "invocations"):
+            operation["parameters"] += query_parameters(methods)
+        if view == "invocations":
+            operation["responses"]["406"] = _error(protocol, _ARROW_ONLY)
+        if view == "invocations" and arrow:
+            operation["requestBody"]["content"][STREAM] = ARROW
+            operation["responses"]["200"]["content"][STREAM] = ARROW
         paths[route] = {method.lower(): operation}
     return paths
 
