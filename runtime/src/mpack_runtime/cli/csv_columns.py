@@ -284,11 +284,14 @@ def _check_kinds(values: Sequence[Any], kind: str) -> None:
 
 
 def _cells_end_within(block: bytes, length: int) -> bool:
-    """True if no cell is longer than `length` bytes."""
-    at, end = 0, len(block)
-    while end - at > length:
-        cut = max(block.rfind(b",", at, at + length), block.rfind(b"\n", at, at + length))
-        if cut < 0:
-            return False
-        at = cut + 1
-    return True
+    """True if no cell is longer than `length` bytes: no line is, or else none between all commas and line ends."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    if _longest(data == ord("\n")) <= length:
+        return True
+    return _longest((data == ord("\n")) | (data == ord(","))) <= length
+
+
+def _longest(ends: Array) -> int:
+    """The most elements between two that are true."""
+    at = np.flatnonzero(ends)
+    return int(np.diff(at, prepend=-1, append=len(ends)).max()) - 1

@@ -14,7 +14,7 @@ from mpack_runtime.service import Service
 from mpack_runtime.wire_csv import has_header
 
 #: Bytes that are read at once; with CHUNK_VALUES, what a chunk is.
-BLOCK = 8 << 20
+BLOCK = 4 << 20
 
 
 def chunks(
