@@ -141,7 +141,7 @@ def peer(kind: str, source: Path) -> None:
         return
     table = pyarrow.parquet.read_table(source.with_suffix(".parquet"))
     matrix = table.to_pandas().to_numpy() if table.num_columns > 1 else None
-    model = pickle.loads((source.parent / kind / "model" / "model.pkl").read_bytes())  # noqa: S301 - made by `make`
+    model = pickle.loads((source.parent / kind / "model" / "model.pkl").read_bytes())
     with _timed():
         model.predict(matrix)
 

@@ -66,7 +66,7 @@ def _cells(array: Array, odd: Array, missing: bytes, write: Any) -> list[bytes]:
 
 
 def arrow_columns(array: Array) -> list[Any]:
-    """pyarrow arrays of the columns; NaN and infinities are null, float32 is the double of the same digits."""
+    """pyarrow arrays of the columns, of no uint64; NaN and infinities are null, float32 the double of its digits."""
     import pyarrow
 
     columns = [array] if array.ndim == 1 else list(array.T)
@@ -80,6 +80,4 @@ def _arrow(column: Array, pyarrow: Any) -> Any:
             column = np.where(missing, 0, column).astype(column.dtype)
             column = np.array(orjson.loads(orjson.dumps(column, option=orjson.OPT_SERIALIZE_NUMPY)), dtype=np.float64)
         return pyarrow.array(column, mask=missing if missing.any() else None)
-    if column.dtype.kind in "iu" and (column.dtype != np.uint64 or column.max() < 2**63):
-        return pyarrow.array(column.astype(np.int64))
-    return pyarrow.array(column.tolist())
+    return pyarrow.array(column if column.dtype.kind == "b" else column.astype(np.int64))

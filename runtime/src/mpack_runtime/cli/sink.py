@@ -171,6 +171,8 @@ class RowsSink(TableSink):
     def array(self, array: Array) -> bool:
         import pyarrow
 
+        if array.dtype == np.uint64:
+            return False  # their type depends on how large they are
         columns = arrow_columns(array)
         if self._schema is None:
             self._begin(pyarrow.schema([(name, column.type) for name, column in zip(self.names, columns)]))

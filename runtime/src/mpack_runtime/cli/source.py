@@ -130,6 +130,8 @@ def _parquet(service: Service, stream: BinaryIO, rows: int) -> Iterator[Chunk]:
         if getattr(error, "errno", None) is not None:
             raise
         raise unreadable(error) from error
+    if rows != file.metadata.num_rows:
+        raise BadRequest(f"The Parquet file claims {file.metadata.num_rows} rows and has {rows}.")
     if not rows:
         raise BadRequest("The Parquet file has no row.")
 
