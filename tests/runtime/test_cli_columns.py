@@ -113,7 +113,7 @@ def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return str(request.param)
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables(), signatures)
 @example("1,2,3\n-0,5,6\n", Signature((Column(None),) * 3))
 @example("1,0x10,3\n", Signature(tuple(Column(name, "long") for name in NAMES)))
@@ -216,7 +216,7 @@ def record_batches(draw: st.DrawFn) -> pyarrow.RecordBatch:
     return pyarrow.record_batch([draw(arrow_arrays(rows)) for _ in NAMES], names=list(draw(st.permutations(NAMES))))
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(record_batches(), signatures, st.booleans())
 def test_a_record_batch_is_what_its_values_are(batch: Any, signature: Signature, strict: bool) -> None:
     """Columns taken whole are what `wire.from_rows` makes of the same values as JSON, errors included."""
@@ -258,7 +258,7 @@ def answers(draw: st.DrawFn) -> Any:
     return array if width is None else array.reshape(rows, width)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(answers(), min_size=1, max_size=3), st.sampled_from(["csv", "jsonl", "parquet"]))
 def test_arrays_are_written_as_rows_are(arrays: list[Any], form: str) -> None:
     """An array's bytes are those of its rows, written a value at a time."""

@@ -39,6 +39,10 @@ def _connect_all(service: Service) -> selfcheck.Ask:
 
         operations.preload()
         roads.preload()
+    else:
+        from mpack_runtime.cli import predict
+
+        predict.preload()
     return ask
 
 

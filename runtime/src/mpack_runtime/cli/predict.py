@@ -63,6 +63,16 @@ def predict(
     return _announce(code, jobs, out)
 
 
+def preload() -> None:
+    """Imports all that any input needs."""
+    from mpack_runtime.cli import csv_columns, journal, pipeline, sink, source, source_csv  # noqa: F401
+
+    with suppress(ImportError):
+        import pyarrow.compute
+        import pyarrow.csv
+        import pyarrow.parquet  # noqa: F401
+
+
 def _announce(code: int, jobs: Sequence[Job], out: TextIO) -> int:
     if code == 0:
         for job in jobs:
