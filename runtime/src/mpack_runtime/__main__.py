@@ -82,6 +82,7 @@ def _batch(arguments: argparse.Namespace) -> int:
                 out,
                 file_name=arguments.output_file_name,
                 form=arguments.format,
+                resume=arguments.resume,
                 verbose=arguments.verbose,
             )
         become_nobody()

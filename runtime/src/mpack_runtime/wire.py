@@ -239,7 +239,7 @@ def from_rows(
 
 
 def column_names(names: Any) -> list[str] | None:
-    """The request's column names; whole numbers, as pandas writes unnamed columns, become their digits."""
+    """The request's column names as texts; whole numbers, as pandas writes unnamed columns, become their digits."""
     if names is None:
         return None
     if not isinstance(names, (list, tuple)):
@@ -277,7 +277,10 @@ def _check_rows(rows: Sequence[Any], width: int | None, first_row: int) -> None:
 def select(
     names: list[str] | None, width: int, columns: tuple[Column, ...], strict: bool
 ) -> tuple[tuple[Column, ...], list[int | None], list[str]]:
-    """The model's columns, each with its position in the request (None: not there), and warnings."""
+    """The model's columns, each with its position in the request (None: not there), and warnings.
+
+    Raises BadRequest.
+    """
     if not columns:
         free = tuple(Column(name) for name in names) if names is not None else (Column(None),) * width
         return free, list(range(width)), []

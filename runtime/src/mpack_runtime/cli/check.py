@@ -41,18 +41,22 @@ def _connect_all(service: Service) -> selfcheck.Ask:
         roads.preload()
         if service.config.arrow:
             arrow.preload()
+    else:
+        from mpack_runtime.cli import predict
+
+        predict.preload()
     return ask
 
 
 def _predict(service: Service, body: bytes) -> tuple[int, bytes]:
     from mpack_runtime.cli.sink import sink
-    from mpack_runtime.cli.source import batches
+    from mpack_runtime.cli.source import chunks
 
     answer = io.BytesIO()
     writer = sink("json", answer)
     try:
-        for inputs in batches(service, io.BytesIO(body), "json"):
-            writer.write(service.predict(inputs))
+        for chunk in chunks(service, io.BytesIO(body), "json"):
+            writer.write(service.predict(chunk.inputs))
         writer.close()
     except RuntimeFault as error:
         return error.status, json.dumps({"message": error.message}).encode()
