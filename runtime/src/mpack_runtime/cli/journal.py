@@ -114,6 +114,7 @@ def about(config: ModelConfig, source: BinaryIO, source_format: str, target_form
     return {
         "input": f"{source_format}, {status.st_size} bytes, changed at {status.st_mtime_ns} ns, beginning with {head}",
         "model": model_digest(config),
+        "method": config.method,
         "format": target_format,
         "version of mpack": __version__,
     }
