@@ -33,6 +33,11 @@ class Model:
         """The model's own answer, for `mpack_runtime.render`. Raises what the model raises, or BadRequest."""
         raise TypeError(f"{type(self).__name__} cannot predict")
 
+    def rowwise(self) -> bool:
+        """True if each row is answered by itself, as far as its framework tells: rows of several requests may be tried
+        as one."""
+        return False
+
 
 def forkable(config: ModelConfig) -> bool:
     """True if the model may be loaded before the server forks its workers, so that they share its memory."""

@@ -24,6 +24,9 @@ class BoosterModel(Model):
         matrix = inputs.single() if isinstance(inputs, Tensors) else inputs.matrix()
         return self._booster.predict(matrix, num_threads=threads.per_worker())
 
+    def rowwise(self) -> bool:
+        return True
+
 
 def load(config: ModelConfig) -> Model:
     """Reads a text model, or what a pickle holds."""

@@ -40,6 +40,20 @@ class EstimatorModel(Model):
         wants_frame = (self._named and inputs.columns is not None) or not inputs.numeric
         return self._method(inputs.pandas() if self._pandas and wants_frame else inputs.matrix())
 
+    def rowwise(self) -> bool:
+        return _is_plain(self.estimator) and all(map(_is_plain, self.estimator.get_params(deep=True).values()))
+
+
+#: Libraries whose estimators answer each row by itself.
+_ROWWISE = ("sklearn", "xgboost", "lightgbm")
+
+
+def _is_plain(value: Any) -> bool:
+    """True unless it is code of somebody else's: what that does with rows nobody knows."""
+    if hasattr(value, "fit"):
+        return type(value).__module__.partition(".")[0] in _ROWWISE
+    return isinstance(value, type) or not callable(value)
+
 
 def load(config: ModelConfig) -> Model:
     """Reads the estimator as `options.serialization` says (default pickle)."""

@@ -37,6 +37,9 @@ class BoosterModel(Model):
             )
         )
 
+    def rowwise(self) -> bool:
+        return True
+
 
 class WrapperModel(Model):
     """A scikit-learn class of XGBoost: labels for classifiers, numbers for regressors."""
@@ -48,6 +51,9 @@ class WrapperModel(Model):
     def predict(self, inputs: Inputs) -> Any:
         # A matrix suffices: the columns already stand in the model's order.
         return self._estimator.predict(inputs.single() if isinstance(inputs, Tensors) else inputs.matrix())
+
+    def rowwise(self) -> bool:
+        return True
 
 
 def load(config: ModelConfig) -> Model:
