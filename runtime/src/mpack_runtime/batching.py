@@ -42,11 +42,12 @@ class Batching:
         rows: int,
         delay: float = 0.0,
         processors: int = 1,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`rows` of a joined call at most; `delay` seconds that the first one waits for others; `processors`: where
         calls are joined, more of them at once than that are of no use."""
         self._gate, self._call, self._rowwise, self._always = gate, call, rowwise, always
-        self._rows, self._delay, self._processors = rows, delay, processors
+        self._rows, self._delay, self._processors, self._clock = rows, delay, processors, clock
         self.state = PROBING
         self._lock = threading.Lock()
         self._width = gate.width
@@ -132,9 +133,9 @@ class Batching:
         """Answers each alone, and looks whether the joined answer would have been the same, in less time."""
         if not self._may_probe():
             return self._one_by_one(asks)
-        begun = time.perf_counter()
+        begun = self._clock()
         self._one_by_one(asks)
-        between = time.perf_counter()
+        between = self._clock()
         if any(ask.error is not None for ask in asks):
             return  # which proves nothing
         try:
@@ -143,7 +144,7 @@ class Batching:
             equal = False
         if not equal:
             return self._end("joined rows are answered otherwise than alone")
-        self._learn(rows, between - begun, time.perf_counter() - between)
+        self._learn(rows, between - begun, self._clock() - between)
 
     def _may_probe(self) -> bool:
         if not self._asked:

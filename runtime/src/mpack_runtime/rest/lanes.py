@@ -52,7 +52,7 @@ class Lanes(Executor):
         begins = _look(conn)
         if begins is None and _DEFER is not None:
             return _at_once(_DEFER)
-        if begins and not asks_model(begins):
+        if begins is not None and not asks_model(begins):
             return self._others.submit(handle, conn)
         with self._lock:
             refused = self._under_way >= self._capacity
@@ -94,10 +94,10 @@ def _at_once(result: Any) -> Future[Any]:
 
 
 def asks_model(begins: bytes) -> bool:
-    """True if a request that begins so asks the model, or does not tell yet what it asks."""
+    """True if a request that begins so asks the model, or does not tell yet what it asks; b"" asks nothing."""
     line, end, _ = begins.partition(b"\r\n")
     if not end:
-        return True
+        return bool(begins)
     words = line.split(b" ")
     path = words[1].partition(b"?")[0].rstrip(b"/") if len(words) == 3 else b""
     return words[0] == b"POST" and path.endswith(_ENDS)

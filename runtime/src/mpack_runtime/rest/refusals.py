@@ -24,6 +24,8 @@ _LINE = re.compile(rb"POST ([\x21-\x7e]+) HTTP/1\.1\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*(?=\r\n)")
 #: Headers that make more of a request than these lines understand.
 _MORE = re.compile(rb"\r\n(transfer-encoding|expect|connection|upgrade|content-length|x-forwarded-prefix)\b")
+#: A line break that is none to some readers.
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _ID = re.compile(rb"\r\n(?:x-)?request-id:[ \t]*([\x21-\x7e]{1,128})[ \t]*(?=\r\n)", re.IGNORECASE)
 
 #: Writes a line of the access log: connection, path, status, bytes of the answer, id of the request.
@@ -82,6 +84,6 @@ def plain_prediction(data: bytes) -> str:
     fields = head.lower() + b"\r\n"
     length = _LENGTH.search(fields)
     plain = [found[1] for found in _MORE.finditer(fields)] == [b"content-length"]
-    if not plain or length is None or int(length[1]) != len(body):
+    if not plain or _BARE.search(fields) or length is None or int(length[1]) != len(body):
         return ""
     return line[1].partition(b"?")[0].decode()
