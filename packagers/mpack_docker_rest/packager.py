@@ -31,6 +31,11 @@ DEFAULTS = {
     "host": "0.0.0.0",  # noqa: S104
     "strict": False,
     "maxBodyBytes": 64 << 20,
+    "queue": 64,
+    "queueTimeout": 10,
+    "batching": "auto",
+    "maxBatchRows": None,
+    "maxBatchDelay": 0,
 }
 
 
@@ -65,6 +70,7 @@ class DockerRest:
                     "MPACK_THREADS": arguments.threads,
                     "MPACK_TIMEOUT": arguments.timeout,
                     "MPACK_MAX_BODY": arguments.maxBodyBytes,
+                    **_load(arguments),
                 }
             ),
             ports=(arguments.port,),
@@ -83,3 +89,15 @@ class DockerRest:
             config=with_model_labels(config, artifact, self.name),
             contents=contents,
         )
+
+
+def _load(arguments: RestArguments) -> dict[str, object]:
+    """Settings of queue and batching that are not the runtime's own defaults."""
+    given = {
+        "MPACK_QUEUE": (arguments.queue, "queue"),
+        "MPACK_QUEUE_TIMEOUT": (arguments.queueTimeout, "queueTimeout"),
+        "MPACK_BATCHING": (arguments.batching, "batching"),
+        "MPACK_MAX_BATCH_ROWS": (arguments.maxBatchRows, "maxBatchRows"),
+        "MPACK_MAX_BATCH_DELAY": (arguments.maxBatchDelay, "maxBatchDelay"),
+    }
+    return {name: value for name, (value, argument) in given.items() if value != DEFAULTS[argument]}

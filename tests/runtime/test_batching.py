@@ -151,6 +151,12 @@ def steady(column: Array) -> Array:
     return column * 2
 
 
+def quick(column: Array) -> Array:
+    """A call costs next to nothing."""
+    CLOCK[0] += 1e-4
+    return column * 2
+
+
 def by_row(column: Array) -> Array:
     """A call costs as much as its rows."""
     CLOCK[0] += len(column)
@@ -163,6 +169,7 @@ def by_row(column: Array) -> Array:
         (steady, True, ON),
         (steady, False, OFF),
         (by_row, True, OFF),
+        (quick, True, OFF),
         (lambda x: steady(x) - x.mean() * (len(x) > 3), True, OFF),
         (lambda x: steady(x).astype("float32" if len(x) > 3 else "float64"), True, OFF),
         (lambda x: steady(x) if len(x) == 1 else 1 / 0, True, OFF),

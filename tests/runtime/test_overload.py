@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def metric(server: Any, name: str, **labels: str) -> float:
     """One number of /metrics."""
-    text = httpx.get(f"{server.url}/metrics", trust_env=False).text
+    text = server.client.get("/metrics").text
     ends = ",".join(f'{key}="{value}"' for key, value in labels.items())
     found = re.search(
         rf'^{name}\{{model="wine",version="1.2"{"," + ends if ends else ""}\}} (\S+)$', text, re.MULTILINE
@@ -58,8 +58,8 @@ def metric(server: Any, name: str, **labels: str) -> float:
 
 
 @pytest.fixture
-def busy(make_model: Callable[..., Path], start: Start, tmp_path: Path) -> Any:
-    """A server of one thread whose model is busy until `release()`, with room for one more prediction to wait."""
+def make_busy(make_model: Callable[..., Path], start: Start, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Makes a server of one thread whose model is busy until `release()`, with room for one more prediction to wait."""
     flag = tmp_path / "release"
     entry = f"""
 import os, time
@@ -70,15 +70,28 @@ def predict_on_matrix(matrix, provided_columns_names=None):
         time.sleep(0.01)
     return [row[0] for row in matrix], ["quality"]
 """
-    server = start(make_model(entry, sample=None), threads=1, queue=1, queue_timeout=20)
-    with ThreadPoolExecutor(2) as pool:
-        server.held = [pool.submit(server.raw, post("/api/model/invoke", b'{"data": [[7.0, "hold", 1]]}'))]
+
+    def make(headers: dict[str, str] | None = None, **settings: Any) -> Any:
+        server = start(make_model(entry, sample=None), threads=1, queue=1, queue_timeout=20, **settings)
+        server.client.headers.update(headers or {})
+        lines = [f"{key}: {value}" for key, value in (headers or {}).items()]
+        hold = post("/api/model/invoke", b'{"data": [[7.0, "hold", 1]]}', *lines)
+        server.held = [pool.submit(server.raw, hold)]
         until(lambda: metric(server, "mpack_requests_in_flight") == 2)  # it, and the one that asks
-        server.held.append(pool.submit(server.raw, post("/api/model/invoke", BODY)))
+        server.held.append(pool.submit(server.raw, post("/api/model/invoke", BODY, *lines)))
         until(lambda: metric(server, "mpack_queue_length") == 1)
         server.release = flag.touch
-        yield server
+        return server
+
+    with ThreadPoolExecutor(2) as pool:
+        yield make
         flag.touch()
+
+
+@pytest.fixture
+def busy(make_busy: Callable[..., Any]) -> Any:
+    """One without further settings."""
+    return make_busy()
 
 
 def test_one_too_many_is_429_at_once_on_every_road(busy: Any) -> None:
@@ -119,6 +132,21 @@ def test_what_is_not_plain_is_refused_too(busy: Any, request_: bytes) -> None:
     raw = busy.raw(request_)
     assert raw.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 1\r\n" in raw, raw
     assert time.monotonic() - begun < 4
+
+
+def test_who_has_no_token_is_not_told_that_it_is_busy(make_busy: Callable[..., Any], tmp_path: Path) -> None:
+    """401 without it, 429 with it; refusals are not recorded."""
+    token = {"Authorization": "Bearer secret"}
+    busy = make_busy(auth_token="secret", log_dir=tmp_path / "logs", headers=token)
+    with httpx.Client(base_url=busy.url, trust_env=False) as client:
+        assert client.post("/api/model/invoke", content=BODY).status_code == 401
+        refused = client.post("/api/model/invoke", content=BODY, headers=token)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    busy.release()
+    assert [b" 200 " in held.result() for held in busy.held] == [True, True]
+    busy.stop()
+    lines = [line for file in (tmp_path / "logs" / "request_response").rglob("*.json") for line in file.open()]
+    assert len(lines) == 2
 
 
 def test_nothing_else_waits_behind_predictions(busy: Any) -> None:

@@ -10,6 +10,7 @@ in size, and one of VERIFY joined calls, is compared again; one difference ends 
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -20,8 +21,10 @@ from mpack_runtime import batches
 from mpack_runtime.frame import Inputs
 from mpack_runtime.gate import Ask, Gate, finish
 
-#: Rows and queues that must have come out the same, and the share of the time that the joined calls may have taken.
-COMPARED, QUEUES, PAYS = 32, 3, 0.8
+#: Rows and queues that must have come out the same.
+COMPARED, QUEUES = 32, 3
+#: What a request must save of its time: a share, and the seconds that handing its answer to another thread may cost.
+SHARE, HANDING = 0.2, 3e-4
 #: Requests of one comparison: each is asked twice.
 AT_ONCE = 8
 #: Of so many joined calls one is compared.
@@ -53,7 +56,8 @@ class Batching:
         self._width = gate.width
         self._asked = False
         self._queues = self._compared = self._largest = self._joined = 0
-        self._alone_seconds = self._joined_seconds = 0.0
+        # The shortest that a request took: longer ones waited for something else, as Python's lock.
+        self._alone_seconds = self._joined_seconds = math.inf
         gate.kind = batches.kind
         if always:
             self._begin()
@@ -100,7 +104,8 @@ class Batching:
             answers = self._joined_answers(asks)
         except (Exception, SystemExit):
             # One of them is at fault, or the answer cannot be told apart: each is asked alone.
-            return self._one_by_one(asks)
+            self._one_by_one(asks)
+            return
         for ask, answer in zip(asks, answers):
             finish(ask, answer)
 
@@ -119,32 +124,35 @@ class Batching:
             self._end(str(error))
             raise
 
-    def _one_by_one(self, asks: list[Ask]) -> None:
+    def _one_by_one(self, asks: list[Ask]) -> float:
+        """Answers each alone. The shortest time."""
+        shortest = math.inf
         for ask in asks:
             self._gate.watch.begins()
+            begun = self._clock()
             try:
                 answer = self._call(ask.inputs)
             except (Exception, SystemExit) as error:
                 finish(ask, None, error)
             else:
+                shortest = min(shortest, self._clock() - begun)
                 finish(ask, answer)
+        return shortest
 
     def _compare(self, asks: list[Ask], rows: int) -> None:
         """Answers each alone, and looks whether the joined answer would have been the same, in less time."""
-        if not self._may_probe():
-            return self._one_by_one(asks)
+        probe = self._may_probe()
+        alone = self._one_by_one(asks)
+        if not probe or any(ask.error is not None for ask in asks):
+            return  # an error proves nothing
         begun = self._clock()
-        self._one_by_one(asks)
-        between = self._clock()
-        if any(ask.error is not None for ask in asks):
-            return  # which proves nothing
         try:
             equal = all(map(batches.same, self._joined_answers(asks), (ask.answer for ask in asks)))
         except (Exception, SystemExit):
             equal = False
         if not equal:
             return self._end("joined rows are answered otherwise than alone")
-        self._learn(rows, between - begun, self._clock() - between)
+        self._learn(rows, alone, (self._clock() - begun) / len(asks))
 
     def _may_probe(self) -> bool:
         if not self._asked:
@@ -158,23 +166,27 @@ class Batching:
         return self.state != OFF
 
     def _learn(self, rows: int, alone: float, joined: float) -> None:
+        """So many rows came out the same; seconds of a request alone and joined."""
         with self._lock:
             self._largest = max(self._largest, rows)
             if self.state != PROBING:
                 return
             self._queues += 1
             self._compared += rows
-            self._alone_seconds += alone
-            self._joined_seconds += joined
+            self._alone_seconds = min(self._alone_seconds, alone)
+            self._joined_seconds = min(self._joined_seconds, joined)
             if self._compared < COMPARED or self._queues < QUEUES:
                 return
-        if self._joined_seconds <= PAYS * self._alone_seconds:
+        if self._alone_seconds - self._joined_seconds >= max(HANDING, SHARE * self._alone_seconds):
             self._begin()
         else:
             self._end()
 
     def _begin(self) -> None:
-        self.state = ON
+        with self._lock:
+            if self.state != PROBING:
+                return
+            self.state = ON
         self._gate.width = min(self._width, self._processors)
 
     def _end(self, reason: str = "") -> None:

@@ -39,8 +39,11 @@ class Arrival(threading.local):
 class Lanes(Executor):
     """What gunicorn calls with its `handle` and a connection, in the worker's main thread."""
 
-    def __init__(self, threads: int, capacity: int, arrival: Arrival, metrics: Metrics, refusals: Refusals) -> None:
-        """`threads` for predictions, and `capacity`: that many of them under way or waiting."""
+    def __init__(
+        self, threads: int, capacity: int, arrival: Arrival, metrics: Metrics, refusals: Refusals | None
+    ) -> None:
+        """`threads` for predictions, and `capacity`: that many of them under way or waiting. `refusals`
+        None: the application alone refuses."""
         self._threads, self._capacity = threads, capacity
         self._arrival, self._metrics, self._refusals = arrival, metrics, refusals
         self._predictions = ThreadPoolExecutor(min(threads, capacity), "predictions")
@@ -58,7 +61,7 @@ class Lanes(Executor):
             refused = self._under_way >= self._capacity
             self._under_way += not refused
         if refused:
-            if _DEFER is not None and self._refusals.refuse(conn):
+            if _DEFER is not None and self._refusals is not None and self._refusals.refuse(conn):
                 return _at_once(True)
             return self._others.submit(self._refuse, handle, conn)
         self._metrics.waiting(1)

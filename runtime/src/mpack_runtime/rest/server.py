@@ -17,6 +17,7 @@ from gunicorn.errors import HaltServer
 from mpack_runtime import loaders, selfcheck
 from mpack_runtime.config import ModelConfig, Settings
 from mpack_runtime.errors import RuntimeFault
+from mpack_runtime.gate import Gate
 from mpack_runtime.rest.admission import Admission, RequestWatch
 from mpack_runtime.rest.app import RestApp, connect
 from mpack_runtime.rest.deadline import Deadlines
@@ -94,9 +95,9 @@ class Server(BaseApplication):  # type: ignore[misc]
     def lanes(self, log: Log) -> Lanes:
         """In a worker: its threads; `log` writes to the access log what they do not see."""
         ahead = _AHEAD if self.settings.load.batching != "off" else _AHEAD_ALONE
-        return Lanes(
-            self.settings.threads + ahead, self.capacity, self.arrival, self.metrics, Refusals(self.metrics, log)
-        )
+        # Where a token is wanted, who has none is told that, and not that the service is busy.
+        refusals = None if self.settings.auth else Refusals(self.metrics, log)
+        return Lanes(self.settings.threads + ahead, self.capacity, self.arrival, self.metrics, refusals)
 
     def load(self) -> Any:
         """In a worker: the WSGI application around a model that answers its sample; a failure ends the container."""
@@ -109,8 +110,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             app.answer = selfcheck.ask_sample(service, connect(service))
             service.observe, service.blame = self.metrics.predicted, self.metrics.failed
             gate = take_turns(service, self.settings, RequestWatch(self.metrics, self.deadlines, self.arrival))
-            admitted = Admission(app.flask(), gate, self.arrival, self.metrics, self.deadlines)
-            wsgi = self._around(admitted, service)
+            wsgi = self._around(app.flask(), service, gate)
         except RuntimeFault as error:
             self._fail(error.message)
         except Exception as error:
@@ -123,14 +123,18 @@ class Server(BaseApplication):  # type: ignore[misc]
         print(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
         return wsgi
 
-    def _around(self, app: Any, service: Service) -> Any:
-        """The application with the guard and the recorder that the settings want."""
+    def _around(self, app: Any, service: Service, gate: Gate) -> Any:
+        """The application behind the gate's refusals, with the guard and the recorder that the settings want."""
+
+        def admitted(app: Any) -> Admission:
+            return Admission(app, gate, self.arrival, self.metrics, self.deadlines)
+
         if self.settings.log is None and self.settings.auth is None:
-            return app
+            return admitted(app)
         from mpack_runtime.rest.operations import Operations
 
         self._operations = Operations(service, self.settings, self.metrics, self.deadlines)
-        return self._operations.around(app)
+        return self._operations.around(app, admitted)
 
     def _fail(self, reason: str) -> NoReturn:
         text = " ".join(reason.split()).encode()[: _REASON_BYTES - 1]
