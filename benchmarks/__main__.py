@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import load, local, registry, throughput
+from benchmarks import load, local, overload, registry, throughput
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.exported import Exported
@@ -24,8 +24,8 @@ from mpack.errors import EXIT_INTERRUPTED, MpackError
 
 PEERS = ("mlflow", "uv", "mlserver")
 THROUGHPUT = "throughput"
-LOCAL, LARGE, REGISTRY = "local", "large", "registry"
-PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, THROUGHPUT)
+LOCAL, LARGE, REGISTRY, OVERLOAD = "local", "large", "registry", "overload"
+PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, THROUGHPUT, OVERLOAD)
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
 #: Figures, and the names of its columns.
@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
                 tables.append(_registry(bench, chosen.without))
             if THROUGHPUT in wanted:
                 tables.append(_throughput(bench, chosen.without))
+            if OVERLOAD in wanted:
+                tables.append(_overload(bench))
             for line in _report(bench, tables, about):
                 print(line)
             if chosen.json:
@@ -146,6 +148,12 @@ def _throughput(bench: Bench, without: list[str]) -> Table:
     figures = Figures(ours=throughput.OURS)
     throughput.throughput(bench, figures, None if "mlserver" in without else _shell_base(bench))
     return figures, throughput.names(without)
+
+
+def _overload(bench: Bench) -> Table:
+    figures = Figures()
+    overload.overload(bench, figures)
+    return figures, [OURS]
 
 
 def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subject]:

@@ -126,7 +126,7 @@ def _server(scratch: Path, work: str) -> Iterator[int]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
-    plain = {key: value for key, value in os.environ.items() if not key.startswith("MPACK_") or key=="MPACK_BATCHING"}
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("MPACK_")}
     own = {"MPACK_MODEL_JSON": str(root / "model.json"), "MPACK_HOST": "127.0.0.1", "MPACK_PORT": str(port)}
     with (root / "log").open("wb") as log:
         command = [sys.executable, "-m", "mpack_runtime", "serve"]
