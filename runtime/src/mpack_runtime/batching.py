@@ -196,12 +196,3 @@ class Batching:
         self._gate.kind, self._gate.width = None, self._width
         if reason and not ended:
             print(f"Requests are not batched any more: {reason}.", file=sys.stderr, flush=True)
-
-
-def through_gate(gate: Gate, call: Callable[[Inputs], Any], inputs: Inputs) -> Any:
-    """The model's answer, by way of the gate and joined with nothing. Raises what the model raises, or Overloaded."""
-    gate.enter(Ask(inputs))
-    try:
-        return call(inputs)
-    finally:
-        gate.leave()

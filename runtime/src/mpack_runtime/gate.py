@@ -66,6 +66,14 @@ class Gate:
         self._waiting: deque[Ask] = deque()
         self._gathering: _Gathering | None = None
 
+    def ask(self, inputs: Inputs, call: Callable[[Inputs], Any]) -> Any:
+        """The answer of `call`, when it is its turn, joined with nothing. Raises what it raises, or Overloaded."""
+        self.enter(Ask(inputs))
+        try:
+            return call(inputs)
+        finally:
+            self.leave()
+
     def enter(self, ask: Ask) -> bool:
         """True: it is the caller's turn, and it must `leave`. False: another's call has answered. Raises Overloaded."""
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mpack_runtime import threads
+from mpack_runtime.batching import Batching
 from mpack_runtime.config import Settings
 from mpack_runtime.gate import Gate, Watch
 from mpack_runtime.service import Service
@@ -21,12 +22,8 @@ def take_turns(service: Service, settings: Settings, watch: Watch) -> Gate:
     if rows:
         service.max_rows = load.max_batch_rows
     if load.batching == "off" or not rows:
-        from mpack_runtime.batching import through_gate
-
-        service.queue = lambda inputs: through_gate(gate, service.ask, inputs)
+        service.queue = lambda inputs: gate.ask(inputs, service.ask)
         return gate
-    from mpack_runtime.batching import Batching
-
     service.queue = Batching(
         gate,
         service.ask,
@@ -34,7 +31,7 @@ def take_turns(service: Service, settings: Settings, watch: Watch) -> Gate:
         always=load.batching == "on",
         rows=load.max_batch_rows or ROWS,
         delay=load.max_batch_delay / 1000,
-        processors=threads.per_worker(),
+        processors=max(1, threads.cpu_limit() // settings.workers),
     ).ask
     return gate
 
