@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -132,6 +133,17 @@ def test_what_is_not_plain_is_refused_too(busy: Any, request_: bytes) -> None:
     raw = busy.raw(request_)
     assert raw.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 1\r\n" in raw, raw
     assert time.monotonic() - begun < 4
+
+
+def test_who_does_not_close_holds_nobody(model_json: Path, start: Start) -> None:
+    """gunicorn's main thread would wait two seconds for this client; health answers meanwhile."""
+    server = start(model_json)
+    with socket.create_connection(("127.0.0.1", server.port)) as unclosed:
+        unclosed.sendall(b"nonsense\r\n\r\n")
+        assert unclosed.recv(65536).startswith(b"HTTP/1.1 400 ")
+        begun = time.monotonic()
+        assert server.client.get("/livez").status_code == 200
+        assert time.monotonic() - begun < 1.5
 
 
 def test_who_has_no_token_is_not_told_that_it_is_busy(make_busy: Callable[..., Any], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers import base, gthread
 
 from mpack_runtime.rest.deadline import json_response
+from mpack_runtime.rest.lingering import Lingering
 
 
 class MemoryHeartbeat:
@@ -49,6 +50,7 @@ def adapt() -> None:
     if hasattr(os, "memfd_create"):
         base.WorkerTmp = MemoryHeartbeat
     util.write_error = _write_json_error
+    util.close_graceful = Lingering().close
     # Kept-alive connections that wait for nothing may delay a stop by no more than this (seconds).
     gthread.STOP_KEEPALIVE_LINGER = 0.5
 
@@ -59,11 +61,24 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def get_thread_pool(self) -> Any:
         return self.app.lanes(self._refused)
 
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        if keepalive and self.app.arrival.refused:
+            # Nobody waits for the rest of a refused body.
+            return bool(conn.parser.finish_body(deadline=time.monotonic() + 0.01))
+        return bool(super()._keepalive_after(conn, keepalive))
+
     def _refused(self, conn: Any, path: str, status: int, size: int, request_id: str) -> None:
         """A request that no thread has seen is in the access log too."""
         remote = conn.client[0] if isinstance(conn.client, tuple) else None
         JsonAccessLog.write(
-            method="POST", path=path, status=status, bytes=size, ms=0.0, remote=remote, request_id=request_id
+            method="POST",
+            path=path,
+            status=status,
+            bytes=size,
+            ms=0.0,
+            remote=remote,
+            agent=None,
+            request_id=request_id,
         )
 
     def handle(self, conn: Any) -> Any:

@@ -10,8 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Callable
 
 from mpack_runtime.gate import FULL, refusal
 from mpack_runtime.rest import roads
@@ -51,8 +50,10 @@ class Refusals:
             name = found[1].decode() if found else os.urandom(16).hex()
             answer = self._answer(of, name)
             conn.init()
+            # A client that takes no answers must not hold the main thread.
+            if conn.sock.send(answer, socket.MSG_DONTWAIT) < len(answer):
+                conn.sock.shutdown(socket.SHUT_RDWR)
             conn.sock.recv(len(data))
-            conn.sock.sendall(answer)
         except (OSError, ValueError):
             return False
         self._metrics.start()
