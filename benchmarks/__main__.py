@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import batch, load, local, registry, throughput
+from benchmarks import batch, load, local, overload, registry, throughput
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.exported import Exported
@@ -24,8 +24,8 @@ from mpack.errors import EXIT_INTERRUPTED, MpackError
 
 PEERS = ("mlflow", "uv", "mlserver")
 THROUGHPUT = "throughput"
-LOCAL, LARGE, REGISTRY, BATCH = "local", "large", "registry", "batch"
-PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, BATCH, THROUGHPUT)
+LOCAL, LARGE, REGISTRY, BATCH, OVERLOAD = "local", "large", "registry", "batch", "overload"
+PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, BATCH, THROUGHPUT, OVERLOAD)
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
 #: Figures, and the names of its columns.
@@ -55,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
                 tables.append(_batch(bench))
             if THROUGHPUT in wanted:
                 tables.append(_throughput(bench, chosen.without))
+            if OVERLOAD in wanted:
+                tables.append(_overload(bench))
             for line in _report(bench, tables, about):
                 print(line)
             if chosen.json:
@@ -154,6 +156,12 @@ def _throughput(bench: Bench, without: list[str]) -> Table:
     figures = Figures(ours=throughput.OURS)
     throughput.throughput(bench, figures, None if "mlserver" in without else _shell_base(bench))
     return figures, throughput.names(without)
+
+
+def _overload(bench: Bench) -> Table:
+    figures = Figures()
+    overload.overload(bench, figures)
+    return figures, [OURS]
 
 
 def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subject]:

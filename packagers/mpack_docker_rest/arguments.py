@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from mpack.packager import Arguments
@@ -14,10 +16,29 @@ class RestArguments(Arguments):
     port: int = Field(default=DEFAULTS["port"], ge=1, le=65535, description="TCP port the service listens on.")
     timeout: int = Field(default=DEFAULTS["timeout"], ge=1, le=86400, description="Seconds a request may take.")
     workers: int = Field(default=DEFAULTS["workers"], ge=1, le=512, description="gunicorn worker processes.")
-    threads: int = Field(default=DEFAULTS["threads"], ge=1, le=512, description="Threads of each worker.")
+    threads: int = Field(default=DEFAULTS["threads"], ge=1, le=512, description="Predictions of each worker at once.")
     host: str = Field(default=DEFAULTS["host"], min_length=1, description="Address the service binds.")
     strict: bool = Field(default=DEFAULTS["strict"], description="Refuse columns that the signature does not name.")
     maxBodyBytes: int = Field(
         default=DEFAULTS["maxBodyBytes"], ge=1024, description="Largest request body, after decompression."
     )
     arrow: bool = Field(default=DEFAULTS["arrow"], description="Arrow streams in and out; adds pyarrow (152 MB).")
+    queue: int = Field(
+        default=DEFAULTS["queue"], ge=0, le=4096, description="Predictions of a worker that wait; more are refused."
+    )
+    queueTimeout: int = Field(
+        default=DEFAULTS["queueTimeout"], ge=1, le=86400, description="Seconds a prediction waits for its turn."
+    )
+    batching: Literal["auto", "on", "off"] = Field(
+        default=DEFAULTS["batching"],
+        description="Ask what waits as one; auto: where that pays and changes no answer.",
+    )
+    maxBatchRows: int | None = Field(
+        default=DEFAULTS["maxBatchRows"], ge=1, description="Most rows of a request, and of requests asked as one."
+    )
+    maxBatchDelay: int = Field(
+        default=DEFAULTS["maxBatchDelay"],
+        ge=0,
+        le=60000,
+        description="Milliseconds that a prediction waits for others to be asked with.",
+    )

@@ -32,6 +32,11 @@ DEFAULTS = {
     "strict": False,
     "maxBodyBytes": 64 << 20,
     "arrow": False,
+    "queue": 64,
+    "queueTimeout": 10,
+    "batching": "auto",
+    "maxBatchRows": None,
+    "maxBatchDelay": 0,
 }
 
 #: Before this version, reading a stream could run code that its sender wrote.
@@ -71,6 +76,7 @@ class DockerRest:
                     "MPACK_THREADS": arguments.threads,
                     "MPACK_TIMEOUT": arguments.timeout,
                     "MPACK_MAX_BODY": arguments.maxBodyBytes,
+                    **_load(arguments),
                 }
             ),
             ports=(arguments.port,),
@@ -89,3 +95,15 @@ class DockerRest:
             config=with_model_labels(config, artifact, self.name),
             contents=contents,
         )
+
+
+def _load(arguments: RestArguments) -> dict[str, object]:
+    """Settings of queue and batching that are not the runtime's own defaults."""
+    given = {
+        "MPACK_QUEUE": (arguments.queue, "queue"),
+        "MPACK_QUEUE_TIMEOUT": (arguments.queueTimeout, "queueTimeout"),
+        "MPACK_BATCHING": (arguments.batching, "batching"),
+        "MPACK_MAX_BATCH_ROWS": (arguments.maxBatchRows, "maxBatchRows"),
+        "MPACK_MAX_BATCH_DELAY": (arguments.maxBatchDelay, "maxBatchDelay"),
+    }
+    return {name: value for name, (value, argument) in given.items() if value != DEFAULTS[argument]}

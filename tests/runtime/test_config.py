@@ -98,6 +98,11 @@ def test_settings_have_defaults_and_overrides() -> None:
         ("MPACK_TIMEOUT", "٣"),
         ("MPACK_MAX_BODY", "10MB"),
         ("MPACK_HOST", "a b"),
+        ("MPACK_QUEUE", "-1"),
+        ("MPACK_QUEUE_TIMEOUT", "0"),
+        ("MPACK_BATCHING", "yes"),
+        ("MPACK_MAX_BATCH_ROWS", "many"),
+        ("MPACK_MAX_BATCH_DELAY", "1.5"),
     ],
 )
 def test_wrong_setting_names_variable_and_value(name: str, value: str) -> None:

@@ -121,6 +121,24 @@ class AuthSettings:
 
 
 @dataclass(frozen=True)
+class LoadSettings:
+    """What happens to predictions that the model has no time for: `queue` wait, `queue_timeout` seconds at most.
+
+    `batching` is one of BATCHING; a joined call has `max_batch_rows` at most (None: as many as the runtime likes; a
+    number limits each request too), and its first request waits `max_batch_delay` milliseconds for others.
+    """
+
+    queue: int = 64
+    queue_timeout: int = 10
+    batching: str = "auto"
+    max_batch_rows: int | None = None
+    max_batch_delay: int = 0
+
+
+BATCHING = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to serve. `timeout` is seconds, `max_body` bytes; `threads_per_worker` None: from the CPU limit; `log` None:
     nothing is kept; `auth` None: whoever reaches the port may ask."""
@@ -134,6 +152,7 @@ class Settings:
     threads_per_worker: int | None = None
     log: LogSettings | None = None
     auth: AuthSettings | None = None
+    load: LoadSettings = LoadSettings()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -153,7 +172,22 @@ class Settings:
             threads_per_worker=threads or None,
             log=_log(env),
             auth=_auth(env),
+            load=_load(env),
         )
+
+
+def _load(env: Mapping[str, str]) -> LoadSettings:
+    usual = LoadSettings
+    batching = env.get("MPACK_BATCHING", "").strip().lower() or usual.batching
+    if batching not in BATCHING:
+        raise SettingsError(f"MPACK_BATCHING is {batching!r}; it must be {', '.join(BATCHING[:-1])} or {BATCHING[-1]}.")
+    return LoadSettings(
+        queue=_whole(env, "MPACK_QUEUE", usual.queue, 0, 4096),
+        queue_timeout=_whole(env, "MPACK_QUEUE_TIMEOUT", usual.queue_timeout, 1, 86400),
+        batching=batching,
+        max_batch_rows=_whole(env, "MPACK_MAX_BATCH_ROWS", 0, 0, 1 << 40) or None,
+        max_batch_delay=_whole(env, "MPACK_MAX_BATCH_DELAY", usual.max_batch_delay, 0, 60_000),
+    )
 
 
 def _log(env: Mapping[str, str]) -> LogSettings | None:

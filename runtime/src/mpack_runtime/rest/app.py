@@ -193,7 +193,10 @@ class RestApp:
         return response
 
     def _fault(self, error: RuntimeFault) -> Response:
-        return _json({"message": error.message}, error.status)
+        response = _json({"message": error.message}, error.status)
+        if error.retry_after:
+            response.headers["Retry-After"] = str(error.retry_after)
+        return response
 
     def _http_error(self, error: HTTPException) -> Response:
         status = error.code or 500

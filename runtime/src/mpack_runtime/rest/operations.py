@@ -36,8 +36,8 @@ class Operations:
             journal = self._journal = Journal(files, metrics.logged)
             deadlines.late.append(lambda: journal.close(_LATE))
 
-    def around(self, app: Wsgi) -> Wsgi:
-        """The application with what the settings want around it."""
+    def around(self, app: Wsgi, admitted: Callable[[Wsgi], Wsgi]) -> Wsgi:
+        """The application with what the settings want around it; what `admitted` refuses is not recorded."""
         if self._journal is not None and self._settings.log is not None:
             from mpack_runtime.rest.recorder import Recorder
             from mpack_runtime.rest.redact import Redactor
@@ -48,6 +48,7 @@ class Operations:
             model = (config.name, config.version)
             wires = (self._journal, redactor, self._metrics, self._deadlines)
             app = Recorder(app, model, *wires, log.sample, self._settings.max_body)
+        app = admitted(app)
         if self._settings.auth is not None:
             from mpack_runtime.rest.guard import Guard
 
