@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from mpack.packager import Arguments
@@ -13,7 +15,9 @@ class RestArguments(Arguments):
 
     port: int = Field(default=DEFAULTS["port"], ge=1, le=65535, description="TCP port the service listens on.")
     timeout: int = Field(default=DEFAULTS["timeout"], ge=1, le=86400, description="Seconds a request may take.")
-    workers: int = Field(default=DEFAULTS["workers"], ge=1, le=512, description="gunicorn worker processes.")
+    workers: Annotated[int, Field(ge=1, le=512)] | Literal["auto"] = Field(
+        default=DEFAULTS["workers"], description="gunicorn worker processes; auto: as many as fit."
+    )
     threads: int = Field(default=DEFAULTS["threads"], ge=1, le=512, description="Threads of each worker.")
     host: str = Field(default=DEFAULTS["host"], min_length=1, description="Address the service binds.")
     strict: bool = Field(default=DEFAULTS["strict"], description="Refuse columns that the signature does not name.")

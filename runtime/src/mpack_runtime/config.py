@@ -118,12 +118,12 @@ class AuthSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve. `timeout` is seconds, `max_body` bytes; `threads_per_worker` None: from the CPU limit; `log` None:
-    nothing is kept; `auth` None: whoever reaches the port may ask."""
+    """How to serve. `timeout` is seconds, `max_body` bytes; `workers` None: as many as fit; `threads_per_worker` None:
+    from the CPU limit; `log` None: nothing is kept; `auth` None: whoever reaches the port may ask."""
 
     host: str = "0.0.0.0"  # noqa: S104 - a server in a container listens on all of its interfaces
     port: int = 5000
-    workers: int = 1
+    workers: int | None = 1
     threads: int = 4
     timeout: int = 60
     max_body: int = 100 << 20
@@ -142,7 +142,7 @@ class Settings:
         return cls(
             host=host,
             port=_whole(env, "MPACK_PORT", cls.port, 1, 65535),
-            workers=_whole(env, "MPACK_WORKERS", cls.workers, 1, 1024),
+            workers=_workers(env),
             threads=_whole(env, "MPACK_THREADS", cls.threads, 1, 1024),
             timeout=_whole(env, "MPACK_TIMEOUT", cls.timeout, 1, 86400),
             max_body=_whole(env, "MPACK_MAX_BODY", cls.max_body, 1, 1 << 40),
@@ -150,6 +150,15 @@ class Settings:
             log=_log(env),
             auth=_auth(env),
         )
+
+
+def _workers(env: Mapping[str, str]) -> int | None:
+    text = env.get("MPACK_WORKERS", "").strip()
+    if text == "auto":
+        return None
+    if text and not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
+        raise SettingsError(f"MPACK_WORKERS is {text!r}; it must be a whole number from 1 to 1024, or auto.")
+    return int(text) if text else Settings.workers
 
 
 def _log(env: Mapping[str, str]) -> LogSettings | None:

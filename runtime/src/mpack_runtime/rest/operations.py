@@ -62,5 +62,5 @@ class Operations:
 
 def preload() -> None:
     """Imports what the settings may want and what /metrics imports, so that the self-check can tell their sources."""
-    for module in ("exposition", "guard", "recorder"):
+    for module in ("crew", "exposition", "guard", "recorder"):
         importlib.import_module(f"mpack_runtime.rest.{module}")

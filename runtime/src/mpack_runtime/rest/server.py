@@ -23,6 +23,7 @@ from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.service import Service
 
 if TYPE_CHECKING:
+    from mpack_runtime.rest.crew import Crew
     from mpack_runtime.rest.operations import Operations
 
 __all__ = ["Server", "connect", "serve"]
@@ -44,9 +45,15 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.settings = settings
         self.service: Service | None = None
         self.deadlines = Deadlines(settings.timeout)
-        self.metrics = Metrics(slots=settings.workers + 1)
+        self.crew: Crew | None = None
+        if settings.workers is None:
+            from mpack_runtime.rest.crew import Crew
+
+            self.crew = Crew()
+        slots = (settings.workers or (self.crew.most if self.crew else 1)) + 1
+        self.metrics = Metrics(slots)
         self.deadlines.late.append(self.metrics.late)
-        self._loaded = mmap.mmap(-1, settings.workers + 1)
+        self._loaded = mmap.mmap(-1, slots)
         self._reason = mmap.mmap(-1, _REASON_BYTES)
         self._slot = 0
         self._operations: Operations | None = None
@@ -57,7 +64,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         values: dict[str, Any] = {
             "bind": f"{host}:{settings.port}",
-            "workers": settings.workers,
+            "workers": settings.workers or 1,
             "threads": settings.threads,
             "worker_class": f"{Worker.__module__}.{Worker.__name__}",
             "timeout": settings.timeout,
@@ -95,6 +102,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         _freeze()
         app.ready = True
         self._loaded[self._slot] = 1
+        if self.crew is not None:
+            self.crew.measure()
         signal.signal(signal.SIGTERM, handler)
         settings, model = self.settings, self.config
         print(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
@@ -155,7 +164,12 @@ def serve(config: ModelConfig, settings: Settings) -> int:
     if loaders.forkable(config):
         server.service = Service.load(config)
     _freeze()
-    Arbiter(server).run()
+    if server.crew is not None:
+        from mpack_runtime.rest.crew import Growing
+
+        Growing(server, server.crew, settings.threads_per_worker).run()
+    else:
+        Arbiter(server).run()
     return 0
 
 
