@@ -24,3 +24,4 @@ class RestArguments(Arguments):
     maxBodyBytes: int = Field(
         default=DEFAULTS["maxBodyBytes"], ge=1024, description="Largest request body, after decompression."
     )
+    jwt: bool = Field(default=DEFAULTS["jwt"], description="Adds PyJWT (16 MB), for MPACK_AUTH_JWKS.")

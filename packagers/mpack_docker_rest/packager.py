@@ -31,6 +31,7 @@ DEFAULTS = {
     "host": "0.0.0.0",  # noqa: S104
     "strict": False,
     "maxBodyBytes": 64 << 20,
+    "jwt": False,
 }
 
 
@@ -77,7 +78,11 @@ class DockerRest:
             model_name=artifact.name,
             model_version=artifact.version,
             python=artifact.python,
-            requirements=(*description.requirements, *runtime_requirements("rest", description.needs)),
+            requirements=(
+                *description.requirements,
+                *runtime_requirements("rest", description.needs),
+                *(runtime_requirements("jwt") if arguments.jwt else ()),
+            ),
             base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,
             config=with_model_labels(config, artifact, self.name),

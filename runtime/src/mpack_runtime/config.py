@@ -5,6 +5,7 @@ Imports no numpy: thread pools must be sized (`mpack_runtime.threads`) before nu
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -108,12 +109,23 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
-class AuthSettings:
-    """Who may ask: whoever has the token. `health` and `metrics`: they need it too."""
+class JwtSettings:
+    """Tokens that `issuer` signed for one of `audience`, by keys of `jwks`, a file or an https URL."""
 
-    token: str = field(repr=False)
+    jwks: str
+    issuer: str
+    audience: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AuthSettings:
+    """Who may ask: whoever has the token ("": there is none), or one that `jwt` takes. `health` and `metrics`: they
+    need it too."""
+
+    token: str = field(default="", repr=False)
     health: bool = False
     metrics: bool = True
+    jwt: JwtSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +202,27 @@ def _auth(env: Mapping[str, str]) -> AuthSettings | None:
     if token and not re.fullmatch(r"[\x21-\x7e]{1,4096}", token):
         # The token itself is never shown: the log is no place for it.
         raise SettingsError(f"{name} holds no token: it must be printable ASCII without blanks.")
-    return AuthSettings(token, health, metrics) if token else None
+    jwt = _jwt(env)
+    if jwt is not None and health and not token:
+        raise SettingsError("MPACK_AUTH_HEALTH is true: the image's own health check needs MPACK_AUTH_TOKEN then.")
+    return AuthSettings(token, health, metrics, jwt) if token or jwt else None
+
+
+def _jwt(env: Mapping[str, str]) -> JwtSettings | None:
+    jwks, issuer = env.get("MPACK_AUTH_JWKS", "").strip(), env.get("MPACK_AUTH_ISSUER", "").strip()
+    audience = tuple(name for part in env.get("MPACK_AUTH_AUDIENCE", "").split(",") if (name := part.strip()))
+    if not (jwks or issuer or audience):
+        return None
+    if not (jwks and issuer and audience):
+        # A key set alone would let in whoever has a token of that issuer's for any other service.
+        raise SettingsError(
+            "MPACK_AUTH_JWKS, MPACK_AUTH_ISSUER and MPACK_AUTH_AUDIENCE belong together; set all three."
+        )
+    if "://" in jwks and not re.match(r"https://.|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?/", jwks):
+        raise SettingsError(f"MPACK_AUTH_JWKS is {jwks!r}; it must be a file or an https URL.")
+    if importlib.util.find_spec("jwt") is None:
+        raise SettingsError("MPACK_AUTH_JWKS is set, but this image has no PyJWT; build it with -a jwt=true.")
+    return JwtSettings(jwks, issuer, audience)
 
 
 def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -64,3 +65,5 @@ def preload() -> None:
     """Imports what the settings may want and what /metrics imports, so that the self-check can tell their sources."""
     for module in ("crew", "exposition", "guard", "recorder"):
         importlib.import_module(f"mpack_runtime.rest.{module}")
+    if importlib.util.find_spec("jwt") is not None:
+        importlib.import_module("mpack_runtime.rest.jwks")
