@@ -25,3 +25,6 @@ class RestArguments(Arguments):
         default=DEFAULTS["maxBodyBytes"], ge=1024, description="Largest request body, after decompression."
     )
     jwt: bool = Field(default=DEFAULTS["jwt"], description="Adds PyJWT (16 MB), for MPACK_AUTH_JWKS.")
+    logStorage: Literal["s3", "gs", "abfs"] | None = Field(
+        default=DEFAULTS["logStorage"], description="Adds what an MPACK_LOG_DIR of s3://, gs:// or abfs:// needs."
+    )

@@ -32,6 +32,7 @@ DEFAULTS = {
     "strict": False,
     "maxBodyBytes": 64 << 20,
     "jwt": False,
+    "logStorage": None,
 }
 
 
@@ -82,6 +83,7 @@ class DockerRest:
                 *description.requirements,
                 *runtime_requirements("rest", description.needs),
                 *(runtime_requirements("jwt") if arguments.jwt else ()),
+                *(runtime_requirements(arguments.logStorage) if arguments.logStorage else ()),
             ),
             base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,

@@ -99,13 +99,20 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LogSettings:
-    """What of requests and feedback is kept, below `directory`: that share of the predictions (0 to 1), without the
-    columns of `redact`, in files of about `rotate` bytes."""
+    """What of requests and feedback is kept, below `directory`, which may be an object store's address: that share of
+    the predictions (0 to 1), without the columns of `redact`, in files of about `rotate` bytes, or objects of `every`
+    seconds at most."""
 
     directory: str
     sample: float = 1.0
     redact: frozenset[str] = frozenset()
     rotate: int = 100 << 20
+    every: int = 60
+
+    @property
+    def is_url(self) -> bool:
+        """True for an object store."""
+        return "://" in self.directory
 
 
 @dataclass(frozen=True)
@@ -180,9 +187,11 @@ def _log(env: Mapping[str, str]) -> LogSettings | None:
     rotate = _whole(env, "MPACK_LOG_ROTATE", LogSettings.rotate, 1 << 10, 1 << 40)
     names = frozenset(name for part in env.get("MPACK_LOG_REDACT", "").split(",") if (name := part.strip()))
     directory = env.get("MPACK_LOG_DIR", "")
-    if "://" in directory:
-        raise SettingsError(f"MPACK_LOG_DIR is {directory!r}; it must be a directory, a mounted one for instance.")
-    return LogSettings(directory, float(share), names, rotate) if directory else None
+    every = _whole(env, "MPACK_LOG_EVERY", LogSettings.every, 1, 3600)
+    if "://" in directory and not re.fullmatch(r"[a-z0-9]+://[^/:]+(/.*)?", directory):
+        # Not shown: it may hold a password.
+        raise SettingsError("MPACK_LOG_DIR must be a directory, or an object store's address as s3://BUCKET/PATH.")
+    return LogSettings(directory, float(share), names, rotate, every) if directory else None
 
 
 def _auth(env: Mapping[str, str]) -> AuthSettings | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from mpack_runtime.config import Settings
+from mpack_runtime.config import LogSettings, Settings
 from mpack_runtime.rest.deadline import Deadlines
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.service import Service
@@ -30,11 +30,7 @@ class Operations:
         self._metrics, self._deadlines = metrics, deadlines
         self._journal: Journal | None = None
         if settings.log is not None:
-            from mpack_runtime.rest.journal import Journal
-            from mpack_runtime.rest.journal_files import Files
-
-            files = Files(Path(settings.log.directory), service.config.name, settings.log.rotate)
-            journal = self._journal = Journal(files, metrics.logged)
+            journal = self._journal = _journal(settings.log, service.config.name, metrics)
             deadlines.late.append(lambda: journal.close(_LATE))
 
     def around(self, app: Wsgi) -> Wsgi:
@@ -61,9 +57,27 @@ class Operations:
             self._journal.close(timeout)
 
 
+def _journal(log: LogSettings, name: str, metrics: Metrics) -> Journal:
+    """Raises SettingsError."""
+    from mpack_runtime.rest.journal import Journal
+
+    if log.is_url:
+        from mpack_runtime.rest.object_journal import ObjectJournal, store
+
+        return ObjectJournal(store(log.directory), name, metrics.logged, log.rotate, log.every)
+    from mpack_runtime.rest.journal_files import Files
+
+    return Journal(Files(Path(log.directory), name, log.rotate), metrics.logged)
+
+
 def preload() -> None:
     """Imports what the settings may want and what /metrics imports, so that the self-check can tell their sources."""
-    for module in ("crew", "exposition", "guard", "recorder"):
+    for module in ("crew", "exposition", "guard", "object_journal", "recorder"):
         importlib.import_module(f"mpack_runtime.rest.{module}")
     if importlib.util.find_spec("jwt") is not None:
         importlib.import_module("mpack_runtime.rest.jwks")
+    from mpack_runtime.rest.object_journal import PACKAGES
+
+    for package in PACKAGES.values():
+        if importlib.util.find_spec(package) is not None:
+            importlib.import_module(package)
