@@ -33,6 +33,7 @@ DEFAULTS = {
     "maxBodyBytes": 64 << 20,
     "jwt": False,
     "logStorage": None,
+    "tracing": False,
 }
 
 
@@ -82,11 +83,16 @@ class DockerRest:
             requirements=(
                 *description.requirements,
                 *runtime_requirements("rest", description.needs),
-                *(runtime_requirements("jwt") if arguments.jwt else ()),
-                *(runtime_requirements(arguments.logStorage) if arguments.logStorage else ()),
+                *(item for extra in _extras(arguments) for item in runtime_requirements(extra)),
             ),
             base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,
             config=with_model_labels(config, artifact, self.name),
             contents=contents,
         )
+
+
+def _extras(arguments: RestArguments) -> list[str]:
+    """The runtime's extras that arguments ask for."""
+    asked = {"jwt": arguments.jwt, arguments.logStorage: arguments.logStorage, "tracing": arguments.tracing}
+    return [extra for extra, given in asked.items() if extra and given]

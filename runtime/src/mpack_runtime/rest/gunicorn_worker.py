@@ -89,6 +89,8 @@ class JsonAccessLog(Logger):  # type: ignore[misc]
             "agent": environ.get("HTTP_USER_AGENT"),
             "request_id": answered.get("Request-Id"),
         }
+        if (trace_id := environ.get("mpack.trace_id")) is not None:
+            line["trace_id"] = trace_id
         try:
             # One write a line, so that lines of several threads and workers never mix.
             os.write(self.stdout, orjson.dumps(line, default=str) + b"\n")

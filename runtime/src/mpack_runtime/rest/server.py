@@ -57,6 +57,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._reason = mmap.mmap(-1, _REASON_BYTES)
         self._slot = 0
         self._operations: Operations | None = None
+        self._traced = False
+        if any(name.startswith("OTEL_") for name in os.environ):
+            from mpack_runtime import tracing
+
+            self._traced = tracing.wanted()
         super().__init__()
 
     def load_config(self) -> None:
@@ -110,12 +115,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         return wsgi
 
     def _around(self, app: Any, service: Service) -> Any:
-        """The application with the guard and the recorder that the settings want."""
-        if self.settings.log is None and self.settings.auth is None:
+        """The application with the guard, the recorder and the traces that the settings want."""
+        if self.settings.log is None and self.settings.auth is None and not self._traced:
             return app
         from mpack_runtime.rest.operations import Operations
 
-        self._operations = Operations(service, self.settings, self.metrics, self.deadlines)
+        self._operations = Operations(service, self.settings, self.metrics, self.deadlines, traced=self._traced)
         return self._operations.around(app)
 
     def _fail(self, reason: str) -> NoReturn:
