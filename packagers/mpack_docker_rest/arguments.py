@@ -28,4 +28,4 @@ class RestArguments(Arguments):
     logStorage: Literal["s3", "gs", "abfs"] | None = Field(
         default=DEFAULTS["logStorage"], description="Adds what an MPACK_LOG_DIR of s3://, gs:// or abfs:// needs."
     )
-    tracing: bool = Field(default=DEFAULTS["tracing"], description="Adds OpenTelemetry (9 MB), for OTEL_….")
+    tracing: bool = Field(default=DEFAULTS["tracing"], description="Adds OpenTelemetry (8 MB), for traces.")

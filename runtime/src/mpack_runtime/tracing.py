@@ -54,6 +54,8 @@ class Request:
 
     def __init__(self, span: Any) -> None:
         self.span = span
+        #: False: the sampler leaves it out, and all that would be in it.
+        self.recorded = bool(span.is_recording())
         self.began = time.time_ns()
         #: When its body had been read, and when the model had answered; 0: not yet.
         self.read = self.predicted = 0
@@ -111,7 +113,7 @@ class Tracing:
 
         def predict(inputs: Any, *more: Any, **named: Any) -> Any:
             request = self._requests.get(threading.get_ident())
-            if request is None:
+            if request is None or not request.recorded:
                 return ask(inputs, *more, **named)
             if not request.predicted:
                 self._child("decode", request.read or request.began)

@@ -45,7 +45,8 @@ class Traced:
         }
         with self._tracing.request(name, carrier, attributes) as request:
             environ[TRACE_ID] = request.trace_id
-            environ["wsgi.input"] = _Timed(environ["wsgi.input"], request)
+            if request.recorded:
+                environ["wsgi.input"] = _Timed(environ["wsgi.input"], request)
             answer = self._app(environ, start)
             status = int(head[0].split()[0]) if head else 500
             request.span.set_attribute("http.response.status_code", status)
