@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from mpack.packager import Arguments
 from mpack_docker_rest.packager import DEFAULTS
@@ -29,3 +29,12 @@ class RestArguments(Arguments):
         default=DEFAULTS["logStorage"], description="Adds what an MPACK_LOG_DIR of s3://, gs:// or abfs:// needs."
     )
     tracing: bool = Field(default=DEFAULTS["tracing"], description="Adds OpenTelemetry (8 MB), for traces.")
+
+    @field_validator("workers", mode="wrap")
+    @classmethod
+    def _workers(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """One sentence for both of the forms that it may have."""
+        try:
+            return check(value)
+        except ValidationError:
+            raise ValueError("it must be a whole number from 1 to 512, or auto") from None

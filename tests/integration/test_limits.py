@@ -65,6 +65,12 @@ def test_workers_by_real_limits(engine: str, told: Callable[..., tuple[str, str]
     assert f"1 worker, for memory has no room for 2 (the limit has {tight} MiB" in said
 
 
+def test_a_wrong_argument_is_told_in_one_sentence(mpack: Any) -> None:
+    """Neither of the two forms is a mystery."""
+    done = mpack("plan", CASE / "forest.joblib", "-p", "docker-rest", "-a", "workers=Auto", "--spec", code=2)
+    assert "it must be a whole number from 1 to 512, or auto" in done.stderr
+
+
 def _logs(engine: str, container: str) -> tuple[str, str]:
     done = subprocess.run([engine, "logs", container], capture_output=True, text=True, check=True)
     return done.stdout, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,9 @@ def test_auto_starts_the_others_once_the_first_is_measured(
     _until(lambda: server.stderr().count("is ready on") == limits.cpu_limit())
     text = server.client.get("/metrics").text
     assert text.count("process_open_fds{") == limits.cpu_limit() + 1
+    server.process.send_signal(signal.SIGHUP)
+    _until(lambda: server.stderr().count("is ready on") == 2 * limits.cpu_limit())
+    assert server.stderr().count("MPACK_WORKERS=auto") == 1, "new workers for old ones, as many"
     assert server.stop()[0] == 0
 
 

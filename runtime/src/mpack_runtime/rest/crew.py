@@ -27,6 +27,8 @@ class Crew:
 
     def __init__(self) -> None:
         self.most = limits.cpu_limit()
+        #: Workers that there should be now.
+        self.number = 1
         self._measured = memoryview(mmap.mmap(-1, 16)).cast("Q")
 
     def measure(self) -> None:
@@ -49,7 +51,7 @@ class Crew:
             return 0
         limit, limited = limits.memory_limit()
         shared = _resident() + clean
-        number = fit(self.most, limit, shared, dirty)
+        number = self.number = fit(self.most, limit, shared, dirty)
         # In one piece: workers write to stderr too.
         sys.stderr.write(sentence(number, self.most, limit, limited, shared, dirty, threads) + "\n")
         sys.stderr.flush()

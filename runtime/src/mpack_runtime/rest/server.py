@@ -69,7 +69,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         values: dict[str, Any] = {
             "bind": f"{host}:{settings.port}",
-            "workers": settings.workers or 1,
+            "workers": settings.workers or (self.crew.number if self.crew else 1),
             "threads": settings.threads,
             "worker_class": f"{Worker.__module__}.{Worker.__name__}",
             "timeout": settings.timeout,
@@ -111,7 +111,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.crew.measure()
         signal.signal(signal.SIGTERM, handler)
         settings, model = self.settings, self.config
-        print(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
+        # In one piece, for others write to stderr too.
+        sys.stderr.write(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}\n")
+        sys.stderr.flush()
         return wsgi
 
     def _around(self, app: Any, service: Service) -> Any:
