@@ -20,12 +20,17 @@ SPINNING = ("OPENBLAS_THREAD_TIMEOUT", "20")
 def apply(settings: Settings, env: MutableMapping[str, str] | None = None) -> int:
     """Sets the pools' variables where the user did not, and returns the threads a worker may use."""
     env = os.environ if env is None else env
-    processors = cpu_limit()
-    count = settings.threads_per_worker or max(1, processors // (settings.workers or processors))
+    count = settings.threads_per_worker or processors(settings)
     for name in VARIABLES:
         env.setdefault(name, str(count))
     env.setdefault(*SPINNING)
     return count
+
+
+def processors(settings: Settings) -> int:
+    """The processors that are each worker's own, at least 1; as many workers as fit are one a processor."""
+    all_of_them = cpu_limit()
+    return max(1, all_of_them // (settings.workers or all_of_them))
 
 
 def per_worker() -> int:

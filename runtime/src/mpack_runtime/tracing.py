@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from mpack_runtime.errors import BadRequest
 from mpack_runtime.service import Service
 
 #: Any of these says where traces go, or that there are to be some.
@@ -130,9 +129,9 @@ class Tracing:
         ) as span:
             try:
                 return ask(inputs, *more, **named)
-            except BadRequest:
-                raise
             except Exception as error:
+                if getattr(error, "status", 500) < 500:
+                    raise
                 span.record_exception(error)
                 span.set_attribute("error.type", type(error.__cause__ or error).__qualname__)
                 span.set_status(self._trace.StatusCode.ERROR)

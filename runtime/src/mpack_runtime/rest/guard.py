@@ -30,10 +30,8 @@ class Guard:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = prefix.path(environ)
-        if group(path) in self._open:
-            return self._app(environ, start_response)
         begun = time.perf_counter()
-        refusal = self._access.refusal(environ.get("HTTP_AUTHORIZATION", ""))
+        refusal = self.refusal(environ.get("HTTP_AUTHORIZATION", ""), path)
         if refusal is None:
             return self._app(environ, start_response)
         self._metrics.start()
@@ -44,6 +42,10 @@ class Guard:
         start_response("401 Unauthorized" if refusal.status == 401 else "503 Service Unavailable", headers)
         self._metrics.end(path, refusal.status, time.perf_counter() - begun)
         return [body]
+
+    def refusal(self, authorization: str, path: str) -> Refusal | None:
+        """None for a request with that header that may ask at `path`."""
+        return None if group(path) in self._open else self._access.refusal(authorization)
 
 
 def _header(refusal: Refusal) -> tuple[str, str]:
