@@ -37,6 +37,9 @@ DEFAULTS = {
     "batching": "auto",
     "maxBatchRows": None,
     "maxBatchDelay": 0,
+    "jwt": False,
+    "logStorage": None,
+    "tracing": False,
 }
 
 #: Before this version, reading a stream could run code that its sender wrote.
@@ -89,7 +92,11 @@ class DockerRest:
             model_name=artifact.name,
             model_version=artifact.version,
             python=artifact.python,
-            requirements=(*description.requirements, *runtime_requirements("rest", needs)),
+            requirements=(
+                *description.requirements,
+                *runtime_requirements("rest", needs),
+                *(item for extra in _extras(arguments) for item in runtime_requirements(extra)),
+            ),
             base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,
             config=with_model_labels(config, artifact, self.name),
@@ -107,3 +114,9 @@ def _load(arguments: RestArguments) -> dict[str, object]:
         "MPACK_MAX_BATCH_DELAY": (arguments.maxBatchDelay, "maxBatchDelay"),
     }
     return {name: value for name, (value, argument) in given.items() if value != DEFAULTS[argument]}
+
+
+def _extras(arguments: RestArguments) -> list[str]:
+    """The runtime's extras that arguments ask for."""
+    asked = {"jwt": arguments.jwt, arguments.logStorage: arguments.logStorage, "tracing": arguments.tracing}
+    return [extra for extra, given in asked.items() if extra and given]

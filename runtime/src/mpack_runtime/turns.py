@@ -31,7 +31,7 @@ def take_turns(service: Service, settings: Settings, watch: Watch) -> Gate:
         always=load.batching == "on",
         rows=load.max_batch_rows or ROWS,
         delay=load.max_batch_delay / 1000,
-        processors=max(1, threads.cpu_limit() // settings.workers),
+        processors=threads.processors(settings),
     ).ask
     return gate
 

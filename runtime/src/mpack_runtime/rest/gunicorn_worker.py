@@ -103,6 +103,7 @@ class JsonAccessLog(Logger):  # type: ignore[misc]
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         answered = dict(resp.headers)
+        trace_id = environ.get("mpack.trace_id")
         self.write(
             method=environ.get("REQUEST_METHOD"),
             path=environ.get("RAW_URI"),
@@ -112,6 +113,7 @@ class JsonAccessLog(Logger):  # type: ignore[misc]
             remote=environ.get("REMOTE_ADDR"),
             agent=environ.get("HTTP_USER_AGENT"),
             request_id=answered.get("Request-Id"),
+            **({} if trace_id is None else {"trace_id": trace_id}),
         )
 
     @classmethod

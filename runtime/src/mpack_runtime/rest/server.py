@@ -29,6 +29,7 @@ from mpack_runtime.service import Service
 from mpack_runtime.turns import take_turns
 
 if TYPE_CHECKING:
+    from mpack_runtime.rest.crew import Crew
     from mpack_runtime.rest.operations import Operations
 
 __all__ = ["Server", "connect", "serve"]
@@ -56,12 +57,23 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.deadlines = Deadlines(settings.timeout)
         self.arrival = Arrival()
         self.capacity = settings.threads + settings.load.queue
-        self.metrics = Metrics(slots=settings.workers + 1)
+        self.crew: Crew | None = None
+        if settings.workers is None:
+            from mpack_runtime.rest.crew import Crew
+
+            self.crew = Crew()
+        slots = (settings.workers or (self.crew.most if self.crew else 1)) + 1
+        self.metrics = Metrics(slots)
         self.deadlines.late.append(self.metrics.late)
-        self._loaded = mmap.mmap(-1, settings.workers + 1)
+        self._loaded = mmap.mmap(-1, slots)
         self._reason = mmap.mmap(-1, _REASON_BYTES)
         self._slot = 0
         self._operations: Operations | None = None
+        self._traced = False
+        if any(name.startswith("OTEL_") for name in os.environ):
+            from mpack_runtime import tracing
+
+            self._traced = tracing.wanted()
         super().__init__()
 
     def load_config(self) -> None:
@@ -70,7 +82,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         values: dict[str, Any] = {
             "bind": f"{host}:{settings.port}",
-            "workers": settings.workers,
+            "workers": settings.workers or (self.crew.number if self.crew else 1),
             # Of its threads gunicorn takes only the number (see Worker): those connections are for requests.
             "threads": connections // 2,
             "worker_connections": connections,
@@ -118,22 +130,26 @@ class Server(BaseApplication):  # type: ignore[misc]
         _freeze()
         app.ready = True
         self._loaded[self._slot] = 1
+        if self.crew is not None:
+            self.crew.measure()
         signal.signal(signal.SIGTERM, handler)
         settings, model = self.settings, self.config
-        print(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
+        # In one piece, for others write to stderr too.
+        sys.stderr.write(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}\n")
+        sys.stderr.flush()
         return wsgi
 
     def _around(self, app: Any, service: Service, gate: Gate) -> Any:
-        """The application behind the gate's refusals, with the guard and the recorder that the settings want."""
+        """The application behind the gate's refusals, with the guard, recorder and traces that the settings want."""
 
         def admitted(app: Any) -> Admission:
             return Admission(app, gate, self.arrival, self.metrics, self.deadlines)
 
-        if self.settings.log is None and self.settings.auth is None:
+        if self.settings.log is None and self.settings.auth is None and not self._traced:
             return admitted(app)
         from mpack_runtime.rest.operations import Operations
 
-        self._operations = Operations(service, self.settings, self.metrics, self.deadlines)
+        self._operations = Operations(service, self.settings, self.metrics, self.deadlines, traced=self._traced)
         return self._operations.around(app, admitted)
 
     def _fail(self, reason: str) -> NoReturn:
@@ -182,7 +198,12 @@ def serve(config: ModelConfig, settings: Settings) -> int:
     if loaders.forkable(config):
         server.service = Service.load(config)
     _freeze()
-    Arbiter(server).run()
+    if server.crew is not None:
+        from mpack_runtime.rest.crew import Growing
+
+        Growing(server, server.crew, settings.threads_per_worker).run()
+    else:
+        Arbiter(server).run()
     return 0
 
 
