@@ -117,9 +117,17 @@ class AuthSettings:
 
 
 @dataclass(frozen=True)
+class GrpcSettings:
+    """V2 over gRPC on a port of its own; `calls` are those that a worker may have at once, waiting ones included."""
+
+    port: int
+    calls: int = 100
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to serve. `timeout` is seconds, `max_body` bytes; `threads_per_worker` None: from the CPU limit; `log` None:
-    nothing is kept; `auth` None: whoever reaches the port may ask."""
+    nothing is kept; `auth` None: whoever reaches the port may ask; `grpc` None: HTTP alone."""
 
     host: str = "0.0.0.0"  # noqa: S104 - a server in a container listens on all of its interfaces
     port: int = 5000
@@ -130,6 +138,7 @@ class Settings:
     threads_per_worker: int | None = None
     log: LogSettings | None = None
     auth: AuthSettings | None = None
+    grpc: GrpcSettings | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -149,6 +158,7 @@ class Settings:
             threads_per_worker=threads or None,
             log=_log(env),
             auth=_auth(env),
+            grpc=_grpc(env),
         )
 
 
@@ -182,6 +192,14 @@ def _auth(env: Mapping[str, str]) -> AuthSettings | None:
         # The token itself is never shown: the log is no place for it.
         raise SettingsError(f"{name} holds no token: it must be printable ASCII without blanks.")
     return AuthSettings(token, health, metrics) if token else None
+
+
+def _grpc(env: Mapping[str, str]) -> GrpcSettings | None:
+    calls = _whole(env, "MPACK_GRPC_CALLS", GrpcSettings.calls, 1, 1 << 20)
+    port = _whole(env, "MPACK_GRPC_PORT", 0, 0, 65535)
+    if port and port == _whole(env, "MPACK_PORT", Settings.port, 1, 65535):
+        raise SettingsError(f"MPACK_GRPC_PORT and MPACK_PORT are both {port}; gRPC needs a port of its own.")
+    return GrpcSettings(port, calls) if port else None
 
 
 def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:

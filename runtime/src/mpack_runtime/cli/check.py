@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import json
@@ -39,6 +40,8 @@ def _connect_all(service: Service) -> selfcheck.Ask:
 
         operations.preload()
         roads.preload()
+        if importlib.util.find_spec("grpc") is not None:
+            importlib.import_module("mpack_runtime.grpc.server")
     return ask
 
 

@@ -56,6 +56,18 @@ class Deadlines:
         """The calling thread is done with its request."""
         self._requests.pop(threading.get_ident(), None)
 
+    def replace_worker(self) -> None:
+        """Ends this process, whose model does not answer, with a line on stderr; the master starts another."""
+        print(f"{self.late_message} Its worker process is replaced.", file=sys.stderr, flush=True)
+        for call in self.late:
+            call()
+        os._exit(1)
+
+    @property
+    def late_message(self) -> str:
+        """What a client is told whose model did not answer in time."""
+        return f"The model did not answer within {self.timeout:g} seconds (MPACK_TIMEOUT)."
+
     def _watch(self) -> None:
         pause = min(1.0, self.timeout / 4)
         while True:
@@ -68,24 +80,20 @@ class Deadlines:
 
     def _expire(self, request: _Request) -> None:
         if request.phase == WORKING:
-            self._replace_worker(request.connection)
+            self._refuse_late(request.connection)
+            self.replace_worker()
         try:
             request.connection.shutdown(socket.SHUT_RD if request.phase == READING else socket.SHUT_RDWR)
         except OSError:
             pass
 
-    def _replace_worker(self, connection: socket.socket) -> None:
-        message = f"The model did not answer within {self.timeout:g} seconds (MPACK_TIMEOUT)."
+    def _refuse_late(self, connection: socket.socket) -> None:
         try:
             connection.settimeout(1)
-            connection.sendall(json_response(504, "Gateway Timeout", message))
+            connection.sendall(json_response(504, "Gateway Timeout", self.late_message))
             connection.shutdown(socket.SHUT_WR)
         except OSError:
             pass
-        print(f"{message} Its worker process is replaced.", file=sys.stderr, flush=True)
-        for call in self.late:
-            call()
-        os._exit(1)
 
 
 def json_response(status: int, reason: str, message: str) -> bytes:

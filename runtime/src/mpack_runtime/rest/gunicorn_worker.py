@@ -56,6 +56,10 @@ def adapt() -> None:
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     """A threaded worker whose requests have deadlines."""
 
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.app.stopping()
+        super().handle_exit(sig, frame)
+
     def handle(self, conn: Any) -> Any:
         deadlines = self.app.deadlines
         deadlines.begin(conn.sock)
@@ -89,8 +93,13 @@ class JsonAccessLog(Logger):  # type: ignore[misc]
             "agent": environ.get("HTTP_USER_AGENT"),
             "request_id": answered.get("Request-Id"),
         }
+        self.write(line)
+
+    @classmethod
+    def write(cls, line: dict[str, Any]) -> None:
+        """Writes one line, whatever becomes of it."""
         try:
             # One write a line, so that lines of several threads and workers never mix.
-            os.write(self.stdout, orjson.dumps(line, default=str) + b"\n")
+            os.write(cls.stdout, orjson.dumps(line, default=str) + b"\n")
         except (OSError, TypeError):
             pass

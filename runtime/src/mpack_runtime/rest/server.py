@@ -23,6 +23,9 @@ from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.service import Service
 
 if TYPE_CHECKING:
+    import socket
+
+    from mpack_runtime.grpc.server import GrpcServer
     from mpack_runtime.rest.operations import Operations
 
 __all__ = ["Server", "connect", "serve"]
@@ -50,6 +53,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._reason = mmap.mmap(-1, _REASON_BYTES)
         self._slot = 0
         self._operations: Operations | None = None
+        self._grpc: GrpcServer | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -69,6 +73,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "pre_fork": self._pre_fork,
             "post_fork": self._post_fork,
+            "worker_int": self._worker_int,
             "worker_exit": self._worker_exit,
             "child_exit": self._child_exit,
             "on_exit": self._on_exit,
@@ -88,6 +93,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             app.answer = selfcheck.ask_sample(service, connect(service))
             service.observe = self.metrics.predicted
             wsgi = self._around(app.flask(), service)
+            self._listen(service)
         except RuntimeFault as error:
             self._fail(error.message)
         except Exception as error:
@@ -97,7 +103,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._loaded[self._slot] = 1
         signal.signal(signal.SIGTERM, handler)
         settings, model = self.settings, self.config
-        print(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
+        ports = f"{settings.port}" if settings.grpc is None else f"{settings.port}, gRPC on {settings.grpc.port}"
+        print(f"{model.name} {model.version} is ready on {settings.host}:{ports}", file=sys.stderr, flush=True)
         return wsgi
 
     def _around(self, app: Any, service: Service) -> Any:
@@ -108,6 +115,21 @@ class Server(BaseApplication):  # type: ignore[misc]
 
         self._operations = Operations(service, self.settings, self.metrics, self.deadlines)
         return self._operations.around(app)
+
+    def _listen(self, service: Service) -> None:
+        """Starts gRPC's server if it is wanted. Raises RuntimeFault."""
+        if self.settings.grpc is None:
+            return
+        # Never before a fork: gRPC's threads and locks do not outlive one.
+        from mpack_runtime.grpc.server import GrpcServer
+
+        self._grpc = GrpcServer(service, self.settings, self.metrics, self.deadlines, self._operations)
+        self._grpc.start()
+
+    def stopping(self) -> None:
+        """In a worker that was told to end: what is not gunicorn's takes no more requests either."""
+        if self._grpc is not None:
+            self._grpc.stop()
 
     def _fail(self, reason: str) -> NoReturn:
         text = " ".join(reason.split()).encode()[: _REASON_BYTES - 1]
@@ -122,7 +144,14 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._slot = worker.slot
         self.metrics.take(worker.slot)
 
+    def _worker_int(self, worker: Any) -> None:
+        """The worker ends at once."""
+        if self._grpc is not None:
+            self._grpc.stop(grace=0)
+
     def _worker_exit(self, server: Arbiter, worker: Any) -> None:
+        if self._grpc is not None:
+            self._grpc.close()
         if self._operations is not None:
             self._operations.close(_FLUSH)
 
@@ -152,11 +181,23 @@ def serve(config: ModelConfig, settings: Settings) -> int:
     adapt()
     JsonAccessLog.keep_stdout()
     server = Server(config, settings)
+    held = _hold_port(settings)
     if loaders.forkable(config):
         server.service = Service.load(config)
     _freeze()
     Arbiter(server).run()
+    if held is not None:
+        held.close()
     return 0
+
+
+def _hold_port(settings: Settings) -> socket.socket | None:
+    """Keeps gRPC's port for the workers. Raises RuntimeFault where that is not possible."""
+    if settings.grpc is None:
+        return None
+    from mpack_runtime.grpc.port import reserve
+
+    return reserve(settings.host, settings.grpc)
 
 
 def _freeze() -> None:

@@ -16,7 +16,7 @@ from mpack_runtime.v2.decode import check_content_type, decode, from_base64
 from mpack_runtime.v2.raw import V2Tensor
 from mpack_runtime.v2.spec import Spec
 from mpack_runtime.v2.tensors import input_specs, output_specs
-from mpack_runtime.wire_columns import quote
+from mpack_runtime.wire_columns import quote, sentence
 
 #: The output of a model that tells nothing of it.
 UNKNOWN = (Spec("predict", "FP64", (-1, -1)),)
@@ -92,6 +92,12 @@ class Core:
         if self._told is None:
             self._told = outputs_of(self._service) if self._service.sample is not None else UNKNOWN
         return self._told
+
+
+def check_output(parameters: Mapping[str, Any], what: str) -> None:
+    """Raises BadRequest where a requested output is wanted in a form that is not offered."""
+    if parameters.get("classification"):
+        raise BadRequest(f"{sentence(what)}: classification is not offered; ask for the output itself.")
 
 
 def outputs_of(service: Service) -> tuple[Spec, ...]:

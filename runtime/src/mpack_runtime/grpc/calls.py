@@ -1,0 +1,239 @@
+"""Calls on their way to the model: who may ask, how many at once, how long each may take, what is told of them.
+
+A call waits in the event loop and is answered in one of MPACK_THREADS threads. Its phases have MPACK_TIMEOUT seconds
+each, as a request's over HTTP: reading, and the model's answer, after which the worker process is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Union
+
+import grpc
+
+from mpack_runtime.config import Settings
+from mpack_runtime.errors import BadRequest, RuntimeFault
+from mpack_runtime.grpc.protocol import Answer
+from mpack_runtime.rest.deadline import Deadlines
+from mpack_runtime.rest.gunicorn_worker import JsonAccessLog
+from mpack_runtime.rest.metrics import Metrics
+
+if TYPE_CHECKING:
+    from mpack_runtime.rest.operations import Operations
+
+#: HTTP's statuses of the same answers, by which metrics count; other ones are INVALID_ARGUMENT or, from 500, INTERNAL.
+CODES = {
+    200: grpc.StatusCode.OK,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+#: Seconds in which the word that the model is late leaves for its client, before the process ends.
+_LAST_WORDS = 0.2
+#: A status' words travel in a header, of which clients take 8 kB; what is not printable ASCII is three bytes each there.
+_WORDS = 2400
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+Work = Callable[[bytes], Answer]
+Outcome = Union[Answer, RuntimeFault]
+
+
+class Call:
+    """One call: its path, what came with it, and when it began."""
+
+    def __init__(self, path: str, context: Any) -> None:
+        self.path, self.begun = path, time.perf_counter()
+        pairs = context.invocation_metadata() or ()
+        self.metadata = {str(key): value for key, value in pairs if isinstance(value, str)}
+        given = self.metadata.get("request-id") or self.metadata.get("x-request-id") or ""
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.peer = context.peer()
+        self.counted = False
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self.begun
+
+
+class Calls:
+    """What a worker's calls share. Made in the event loop."""
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, deadlines: Deadlines, operations: Operations | None
+    ) -> None:
+        assert settings.grpc is not None
+        self._limit, self._timeout = settings.grpc.calls, settings.timeout
+        self._metrics, self._deadlines = metrics, deadlines
+        self._guard = operations.guard if operations else None
+        self._recorder = operations.recorder if operations else None
+        self._pool = ThreadPoolExecutor(settings.threads, "grpc")
+        self._turns = asyncio.Semaphore(settings.threads)
+        self._there = 0
+
+    def close(self) -> None:
+        """No call is left."""
+        self._pool.shutdown(wait=False)
+
+    def model(self, path: str, work: Work) -> Any:
+        """A handler whose work is the model's."""
+
+        async def answer(call: Call, context: Any) -> Answer:
+            if self._there >= self._limit:
+                raise BadRequest(f"The service has {self._limit} calls already (MPACK_GRPC_CALLS); try again.", 429)
+            self._there += 1
+            try:
+                return await self._ask(call, work, await self._read(context))
+            finally:
+                self._there -= 1
+
+        return self._handler(path, answer)
+
+    def light(self, path: str, work: Callable[[bytes], bytes]) -> Any:
+        """A handler whose work takes no time, so that it is answered however busy the model is."""
+
+        async def answer(call: Call, context: Any) -> Answer:
+            return Answer(work(await self._read(context)))
+
+        return self._handler(path, answer)
+
+    def _handler(self, path: str, answer: Callable[[Call, Any], Awaitable[Answer]]) -> Any:
+        # As a stream of one message, which looks the same to clients: so what may not ask is refused before its
+        # message is read, and one that sends too slowly is cut off.
+        async def handle(_: Any, context: Any) -> bytes:
+            call = Call(path, context)
+            status, words = 499, "The client went away."
+            try:
+                self.let_in(call)
+                given = await answer(call, context)
+                self._tell(call, context, given)
+                status = 200
+                return given.body
+            except RuntimeFault as error:
+                status, words = error.status, error.message
+            except Exception as error:
+                traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
+                status, words = 500, "The service failed on this request; its log has the reason."
+            finally:
+                self.done(call, status)
+            return await self.refuse(call, context, status, words)
+
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+    def let_in(self, call: Call) -> None:
+        """Raises BadRequest (401) for a call without the token that it needs."""
+        if self._guard is not None and not self._guard.lets_in(call.metadata.get("authorization", ""), call.path):
+            raise BadRequest("This service wants a token: send it as metadata, authorization: Bearer TOKEN.", 401)
+
+    def done(self, call: Call, status: int) -> None:
+        """Counts a call, unless it was counted where the model was asked, and writes its line."""
+        if not call.counted:
+            self._metrics.start()
+            self._metrics.end(call.path, status, call.seconds)
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "method": "gRPC",
+            "path": call.path,
+            "status": status,
+            "code": code_of(status).name,
+            "ms": round(call.seconds * 1000, 3),
+            "remote": _address(call.peer),
+            "agent": call.metadata.get("user-agent"),
+            "request_id": call.request_id,
+        }
+        JsonAccessLog.write(line)
+
+    async def refuse(self, call: Call, context: Any, status: int, words: str) -> bytes:
+        """Ends a call with its status."""
+        await context.abort(code_of(status), _short(words), (("request-id", call.request_id),))
+        return b""  # for abort raises
+
+    async def _read(self, context: Any) -> bytes:
+        try:
+            body = await asyncio.wait_for(context.read(), self._timeout)
+        except asyncio.TimeoutError:
+            raise BadRequest(f"The request did not arrive within {self._timeout} seconds.", 408) from None
+        if not isinstance(body, bytes):
+            raise BadRequest("The call has no message.")
+        return body
+
+    async def _ask(self, call: Call, work: Work, body: bytes) -> Answer:
+        await self._turns.acquire()
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Outcome] = loop.create_future()
+        late = loop.call_later(self._timeout, self._late, outcome)
+        call.counted = True
+
+        def ended(inner: asyncio.Future[Outcome]) -> None:
+            # Only the thread's end frees its place, not that of a client which went away.
+            late.cancel()
+            self._turns.release()
+            if not outcome.done():
+                outcome.set_result(inner.result())
+
+        loop.run_in_executor(self._pool, self._work, call, work, body).add_done_callback(ended)
+        found = await outcome
+        if isinstance(found, RuntimeFault):
+            raise found
+        return found
+
+    def _work(self, call: Call, work: Work, body: bytes) -> Outcome:
+        """In a thread: the answer or the refusal, counted and kept."""
+        self._metrics.start()
+        found: Outcome
+        try:
+            found = work(body)
+        except RuntimeFault as error:
+            found = error
+        except Exception as error:
+            traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
+            found = RuntimeFault("The service failed on this request; its log has the reason.")
+        status, rows = (200, found.rows) if isinstance(found, Answer) else (found.status, 0)
+        self._metrics.end(call.path, status, call.seconds, rows)
+        return found
+
+    def _late(self, outcome: asyncio.Future[Outcome]) -> None:
+        fault = BadRequest(self._deadlines.late_message, 504)
+        if not outcome.done():
+            outcome.set_result(fault)
+        asyncio.get_running_loop().call_later(_LAST_WORDS, self._deadlines.replace_worker)
+
+    def _tell(self, call: Call, context: Any, given: Answer) -> None:
+        told = [("request-id", call.request_id)]
+        if given.warnings:
+            text = "; ".join(given.warnings).encode("ascii", "backslashreplace").decode("ascii")
+            told.append(("mpack-warning", "".join(c if " " <= c <= "~" else " " for c in text)[:1000]))
+        context.set_trailing_metadata(tuple(told))
+
+
+def code_of(status: int) -> grpc.StatusCode:
+    """gRPC's code of an HTTP status."""
+    return CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT if status < 500 else grpc.StatusCode.INTERNAL)
+
+
+def _short(words: str) -> str:
+    """As many characters as a header may carry."""
+    size = 0
+    for index, character in enumerate(words):
+        size += 1 if " " <= character <= "~" else 3 * len(character.encode("utf-8", "replace"))
+        if size > _WORDS:
+            return words[:index] + "…"
+    return words.encode("utf-8", "replace").decode()
+
+
+def _address(peer: str) -> str:
+    """The client's address of gRPC's "ipv4:127.0.0.1:53210"."""
+    return re.sub(r":\d+$", "", peer.partition(":")[2]).replace("%5B", "").replace("%5D", "").strip("[]")
