@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mpack.packager import Arguments
-from mpack_docker_rest.packager import DEFAULTS
+from mpack_docker_rest.packager import DEFAULTS, GRPC_PORT
 
 
 class RestArguments(Arguments):
@@ -20,3 +20,10 @@ class RestArguments(Arguments):
     maxBodyBytes: int = Field(
         default=DEFAULTS["maxBodyBytes"], ge=1024, description="Largest request body, after decompression."
     )
+    grpc: bool = Field(default=DEFAULTS["grpc"], description="Answer V2 over gRPC too, on port 9000.")
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> RestArguments:
+        if self.grpc and self.port == GRPC_PORT:
+            raise ValueError(f"port is {GRPC_PORT}, which is gRPC's; give another one")
+        return self

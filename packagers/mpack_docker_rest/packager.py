@@ -31,7 +31,9 @@ DEFAULTS = {
     "host": "0.0.0.0",  # noqa: S104
     "strict": False,
     "maxBodyBytes": 64 << 20,
+    "grpc": False,
 }
+GRPC_PORT = 9000
 
 
 class DockerRest:
@@ -56,6 +58,9 @@ class DockerRest:
         """What the image must hold: model, runtime, its requirements, and gunicorn's settings as environment."""
         trees, contents = serving_trees(artifact, {"strict": arguments.strict})
         description = artifact.description
+        required = runtime_requirements("rest", description.needs)
+        if arguments.grpc:
+            required += runtime_requirements("grpc")
         config = ImageConfig(
             env=serving_env(
                 {
@@ -65,9 +70,10 @@ class DockerRest:
                     "MPACK_THREADS": arguments.threads,
                     "MPACK_TIMEOUT": arguments.timeout,
                     "MPACK_MAX_BODY": arguments.maxBodyBytes,
+                    **({"MPACK_GRPC_PORT": GRPC_PORT} if arguments.grpc else {}),
                 }
             ),
-            ports=(arguments.port,),
+            ports=(arguments.port, GRPC_PORT) if arguments.grpc else (arguments.port,),
             entrypoint=ENTRYPOINT,
             command=("serve",),
             healthcheck=HealthCheck((*ENTRYPOINT, "health")),
@@ -77,7 +83,7 @@ class DockerRest:
             model_name=artifact.name,
             model_version=artifact.version,
             python=artifact.python,
-            requirements=(*description.requirements, *runtime_requirements("rest", description.needs)),
+            requirements=(*description.requirements, *required),
             base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,
             config=with_model_labels(config, artifact, self.name),

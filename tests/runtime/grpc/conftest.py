@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -77,8 +77,7 @@ Serve = Callable[..., Served]
 def grpc_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """`grpc_serve(function, signature, **settings)`; without a function the model `sk` of flowers. Ended at last."""
     made: list[Served] = []
-    quiet = Path("/dev/null").open("wb")
-    stdout, JsonAccessLog.stdout = JsonAccessLog.stdout, quiet.fileno()
+    stdout, JsonAccessLog.stdout = JsonAccessLog.stdout, os.open(os.devnull, os.O_WRONLY)
 
     def serve(
         answer: Callable[[Inputs], Any] = flowers,
@@ -105,8 +104,8 @@ def grpc_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         served.channel.close()
         served.server.stop(grace=0)
         served.server.close()
+    os.close(JsonAccessLog.stdout)
     JsonAccessLog.stdout = stdout
-    quiet.close()
 
 
 def free_port() -> int:

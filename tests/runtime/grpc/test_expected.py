@@ -132,7 +132,7 @@ EXPECTED: dict[str, tuple[tuple[str, Any], grpc.StatusCode, Any]] = {
         INVALID,
         "not in bool_contents",
     ),
-    "typed FP16": (infer(x(datatype="FP16")), INVALID, "raw_input_contents"),
+    "typed FP16": (infer(x(datatype="FP16")), INVALID, "only be raw"),
     "out of range for INT8": (
         infer(x([1, 128] * 4, datatype="INT8", field="int_contents")),
         INVALID,

@@ -42,6 +42,7 @@ def _connect_all(service: Service) -> selfcheck.Ask:
         roads.preload()
         if importlib.util.find_spec("grpc") is not None:
             importlib.import_module("mpack_runtime.grpc.server")
+            importlib.import_module("mpack_runtime.grpc.record")
     return ask
 
 

@@ -24,6 +24,7 @@ from mpack_runtime.grpc.protocol import Answer
 from mpack_runtime.rest.deadline import Deadlines
 from mpack_runtime.rest.gunicorn_worker import JsonAccessLog
 from mpack_runtime.rest.metrics import Metrics
+from mpack_runtime.rest.routes import ROADS, group
 
 if TYPE_CHECKING:
     from mpack_runtime.rest.operations import Operations
@@ -43,7 +44,7 @@ CODES = {
 }
 #: Seconds in which the word that the model is late leaves for its client, before the process ends.
 _LAST_WORDS = 0.2
-#: A status' words travel in a header, of which clients take 8 kB; what is not printable ASCII is three bytes each there.
+#: A status' words travel in a header, of which clients take 8 kB; a byte beyond printable ASCII is three there.
 _WORDS = 2400
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -79,10 +80,25 @@ class Calls:
         self._limit, self._timeout = settings.grpc.calls, settings.timeout
         self._metrics, self._deadlines = metrics, deadlines
         self._guard = operations.guard if operations else None
-        self._recorder = operations.recorder if operations else None
+        self._keep = self._keeper(operations)
         self._pool = ThreadPoolExecutor(settings.threads, "grpc")
         self._turns = asyncio.Semaphore(settings.threads)
         self._there = 0
+
+    @staticmethod
+    def _keeper(operations: Operations | None) -> Callable[[Call, bytes, Outcome], None] | None:
+        """What hands predictions to the recorder, where there is one."""
+        recorder = operations.recorder if operations else None
+        if recorder is None:
+            return None
+        from mpack_runtime.grpc.record import exchange
+
+        def keep(call: Call, body: bytes, found: Outcome) -> None:
+            status, answer = (200, found.body) if isinstance(found, Answer) else (found.status, found.message)
+            made = exchange(call.path, call.metadata, body, status, call.request_id, answer)
+            recorder.keep(made, len(body) + len(answer) + 4096)
+
+        return keep
 
     def close(self) -> None:
         """No call is left."""
@@ -203,6 +219,8 @@ class Calls:
             found = RuntimeFault("The service failed on this request; its log has the reason.")
         status, rows = (200, found.rows) if isinstance(found, Answer) else (found.status, 0)
         self._metrics.end(call.path, status, call.seconds, rows)
+        if self._keep is not None and group(call.path) in ROADS:
+            self._keep(call, body, found)
         return found
 
     def _late(self, outcome: asyncio.Future[Outcome]) -> None:

@@ -46,20 +46,21 @@ def parse(kind: Any, body: bytes) -> Any:
 
 def read(asked: Any) -> Request:
     """A ModelInferRequest as a V2 request. Raises BadRequest."""
-    raw = list(asked.raw_input_contents)
-    if raw and len(raw) != len(asked.inputs):
-        raise BadRequest(
-            f"The request has {len(asked.inputs)} inputs and {len(raw)} raw_input_contents; each input has one."
-        )
-    tensors, content_types = [], {}
-    for index, item in enumerate(asked.inputs):
-        tensors.append(_tensor(item, raw[index] if raw else None))
-        if "content_type" in item.parameters:
-            content_types[item.name] = _value(item.parameters["content_type"])
+    found = tensors(asked.inputs, asked.raw_input_contents, "input")
+    kinds = {item.name: item.parameters["content_type"] for item in asked.inputs if "content_type" in item.parameters}
     for item in asked.outputs:
         check_output(_values(item.parameters), f"output {quote(item.name)}")
     wanted = tuple(item.name for item in asked.outputs)
-    return Request(tuple(tensors), wanted, _values(asked.parameters), content_types)
+    content_types = {name: _value(kind) for name, kind in kinds.items()}
+    return Request(found, wanted, _values(asked.parameters), content_types)
+
+
+def tensors(items: Sequence[Any], raw: Sequence[bytes], side: str) -> tuple[V2Tensor, ...]:
+    """A message's inputs or outputs (`side`: "input", "output") with their values. Raises BadRequest."""
+    whole = list(raw)
+    if whole and len(whole) != len(items):
+        raise BadRequest(f"There are {len(items)} {side}s and {len(whole)} raw_{side}_contents; each has one.")
+    return tuple(_tensor(item, whole[index] if whole else None, side) for index, item in enumerate(items))
 
 
 def write(name: str, version: str, asked: Any, tensors: Sequence[V2Tensor]) -> Any:
@@ -78,22 +79,22 @@ def write(name: str, version: str, asked: Any, tensors: Sequence[V2Tensor]) -> A
     return answer
 
 
-def _tensor(item: Any, raw: bytes | None) -> V2Tensor:
-    what = f"input {quote(item.name)}"
+def _tensor(item: Any, raw: bytes | None, side: str) -> V2Tensor:
+    what = f"{side} {quote(item.name)}"
     check_datatype(item.datatype, what)
     shape = check_shape(list(item.shape), what)
     filled = [field.name for field, _ in item.contents.ListFields()] if item.HasField("contents") else []
     if raw is None:
         return V2Tensor(item.name, item.datatype, _typed(item, filled, shape, what))
     if filled:
-        raise BadRequest(f"{sentence(what)} has {filled[0]} beside raw_input_contents; its values must stand once.")
+        raise BadRequest(f"{sentence(what)} has {filled[0]} beside raw_{side}_contents; its values must stand once.")
     return V2Tensor(item.name, item.datatype, from_bytes(raw, item.datatype, shape, what))
 
 
 def _typed(item: Any, filled: list[str], shape: tuple[int, ...], what: str) -> Array:
     """The values of `contents`; `filled` are its lists that are not empty."""
     if item.datatype not in _LISTS:
-        raise BadRequest(f"{sentence(what)} is {item.datatype}; its values can only be in raw_input_contents.")
+        raise BadRequest(f"{sentence(what)} is {item.datatype}; its values can only be raw.")
     field, held = _LISTS[item.datatype]
     for name in filled:
         if name != field:

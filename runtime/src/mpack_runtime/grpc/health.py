@@ -1,4 +1,4 @@
-"""gRPC's own health checking (grpc.health.v1): the server and the protocol's service are ready as long as they serve."""
+"""gRPC's own health checking (grpc.health.v1): the server and its services serve until they stop."""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ class Reflection:
             answer.all_extension_numbers_response.base_type_name = asked.all_extension_numbers_of_type
         else:
             known = kind in ("file_containing_extension", "all_extension_numbers_of_type")
-            _refuse(answer, _NOT_FOUND if known else _UNIMPLEMENTED, "There are no extensions." if known else "Unknown.")
+            _refuse(
+                answer, _NOT_FOUND if known else _UNIMPLEMENTED, "There are no extensions." if known else "Unknown."
+            )
         told: bytes = answer.SerializeToString()
         return told
 

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 # gRPC's own log has nothing for operators: what a client does wrong is in the access log.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-import grpc  # noqa: E402
+import grpc
 
-from mpack_runtime.config import Settings  # noqa: E402
-from mpack_runtime.errors import BadRequest, RuntimeFault  # noqa: E402
-from mpack_runtime.grpc import health  # noqa: E402
-from mpack_runtime.grpc.calls import Call, Calls  # noqa: E402
-from mpack_runtime.grpc.messages import HEALTH, INFERENCE, METHODS, REFLECTION  # noqa: E402
-from mpack_runtime.grpc.protocol import Protocol  # noqa: E402
-from mpack_runtime.grpc.reflection import Reflection  # noqa: E402
-from mpack_runtime.rest.deadline import Deadlines  # noqa: E402
-from mpack_runtime.rest.metrics import Metrics  # noqa: E402
-from mpack_runtime.service import Service  # noqa: E402
+from mpack_runtime.config import Settings
+from mpack_runtime.errors import BadRequest, RuntimeFault
+from mpack_runtime.grpc import health
+from mpack_runtime.grpc.calls import Call, Calls
+from mpack_runtime.grpc.messages import HEALTH, INFERENCE, METHODS, REFLECTION
+from mpack_runtime.grpc.protocol import Protocol
+from mpack_runtime.grpc.reflection import Reflection
+from mpack_runtime.rest.deadline import Deadlines
+from mpack_runtime.rest.metrics import Metrics
+from mpack_runtime.service import Service
 
 if TYPE_CHECKING:
     from mpack_runtime.rest.operations import Operations
@@ -62,7 +62,7 @@ class GrpcServer:
             raise RuntimeFault(f"gRPC cannot be served: {self._fault}")
 
     def stop(self, grace: float | None = None) -> None:
-        """Takes no more calls; those that are there have `grace` seconds. Returns at once; may be called by a signal."""
+        """Takes no more calls; those that are there have `grace` seconds. Returns at once; for signals too."""
         if grace is not None:
             self._grace = grace
         if self._loop is not None:
