@@ -262,6 +262,15 @@ def test_every_call_is_a_line_of_the_access_log(model_json: Path, start: Start, 
     assert lines[0]["agent"].startswith("grpc-python")
 
 
+def test_the_self_check_loads_all_of_it(model_json: Path, command: Callable[..., Any]) -> None:
+    """Where grpc is installed, so that the image has byte code for every module of the road."""
+    done = command(model_json, "self-check", "--modules")
+    modules = json.loads(done.out)["modules"]
+    folder = Path(__file__).parents[3] / "runtime/src/mpack_runtime/grpc"
+    lacking = {path.name for path in folder.glob("*.py")} - {Path(path).name for path in modules if "/grpc/" in path}
+    assert (done.code, lacking) == (0, set())
+
+
 def test_both_roads_at_once(model_json: Path, start: Start, port: int) -> None:
     """Sixty calls from twenty clients, and as many requests over HTTP: each gets its own answer."""
     server = start(model_json, workers=2, grpc_port=port)

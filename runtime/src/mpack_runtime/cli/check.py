@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import io
 import json
@@ -36,13 +35,12 @@ def _connect_all(service: Service) -> selfcheck.Ask:
     """The same, with what only some settings or requests import: it gets byte code too."""
     ask = _connect(service)
     if "mpack_runtime.rest.server" in sys.modules:
+        from mpack_runtime import grpc
         from mpack_runtime.rest import operations, roads
 
         operations.preload()
         roads.preload()
-        if importlib.util.find_spec("grpc") is not None:
-            importlib.import_module("mpack_runtime.grpc.server")
-            importlib.import_module("mpack_runtime.grpc.record")
+        grpc.preload()
     return ask
 
 

@@ -15,7 +15,7 @@ from mpack_runtime.v2 import answers, outputs
 from mpack_runtime.v2.decode import check_content_type, decode, from_base64
 from mpack_runtime.v2.raw import V2Tensor
 from mpack_runtime.v2.spec import Spec
-from mpack_runtime.v2.tensors import input_specs, output_specs
+from mpack_runtime.v2.tensors import column_datatype, input_specs, output_specs, widest
 from mpack_runtime.wire_columns import quote, sentence
 
 #: The output of a model that tells nothing of it.
@@ -82,10 +82,11 @@ class Core:
         return [by_name[name] for name in _pick(wanted, list(by_name))]
 
     def _inputs(self) -> tuple[Spec, ...]:
-        """As declared; columns that only the model itself tells are one matrix, for their types are not known."""
+        """As declared; columns that only the model itself tells are one matrix, of FP64 where it tells no types."""
         columns = self._signature.input_columns
         if columns and not self._declared:
-            return (Spec("input-0", "FP64", (-1, len(columns))),)
+            told = [column_datatype(column.type) for column in columns if column.type != "any"]
+            return (Spec("input-0", widest(told) if told else "FP64", (-1, len(columns))),)
         return input_specs(self._signature)
 
     def _told_outputs(self) -> tuple[Spec, ...]:
