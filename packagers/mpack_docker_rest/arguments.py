@@ -20,7 +20,7 @@ class RestArguments(Arguments):
     maxBodyBytes: int = Field(
         default=DEFAULTS["maxBodyBytes"], ge=1024, description="Largest request body, after decompression."
     )
-    grpc: bool = Field(default=DEFAULTS["grpc"], description="Answer V2 over gRPC too, on port 9000.")
+    grpc: bool = Field(default=DEFAULTS["grpc"], description="Answer V2 over gRPC too, on port 9000 (grpcio, 22 MB).")
 
     @model_validator(mode="after")
     def _ports_differ(self) -> RestArguments:

@@ -25,7 +25,7 @@ def exchange(
     A body above BODY_LIMIT bytes is not kept: unpacking it would take its time from who predicts.
     """
     environ = {f"HTTP_{name.replace('-', '_').upper()}": value for name, value in metadata.items()}
-    environ |= {"REQUEST_METHOD": "gRPC", "RAW_URI": path, "CONTENT_TYPE": "application/json"}
+    environ.update(REQUEST_METHOD="gRPC", RAW_URI=path, CONTENT_TYPE="application/json")
     when, headers = time.time(), (("request-id", request_id),)
     asked = request if len(request) <= BODY_LIMIT else None
     told = answer if len(answer) <= BODY_LIMIT else None
