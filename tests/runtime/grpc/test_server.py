@@ -202,12 +202,19 @@ def refused(port: int) -> bool:
 
 def test_a_message_is_bounded_unpacked_too(model_json: Path, start: Start, port: int) -> None:
     """RESOURCE_EXHAUSTED above MPACK_MAX_BODY, also for what gzip made small; below it, an answer."""
-    start(model_json, max_body=1 << 20, grpc_port=port)
+    server = start(model_json, max_body=1 << 20, grpc_port=port)
     with client(port) as asked:
         assert len(asked.infer("wine", wine(rows=20_000)).as_numpy("quality")) == 20_000
         for compression in (None, "gzip"):
             with pytest.raises(InferenceServerException, match="RESOURCE_EXHAUSTED"):
                 asked.infer("wine", wine(rows=100_000), compression_algorithm=compression)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        nothing = channel.stream_unary(f"{PATH}ModelInfer").future(iter(()))
+        assert nothing.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "there is none" in nothing.details()
+    server.stop()
+    lines = [json.loads(line) for line in server.stdout().splitlines()]
+    assert [line["status"] for line in lines if line["method"] == "gRPC"] == [200, 413, 413, 413]
+    assert "Traceback" not in server.stderr()
 
 
 def test_a_client_that_never_sends_its_message_is_cut_off(model_json: Path, start: Start, port: int) -> None:

@@ -182,9 +182,10 @@ class Calls:
             body = await asyncio.wait_for(context.read(), self._timeout)
         except asyncio.TimeoutError:
             raise BadRequest(f"The request did not arrive within {self._timeout} seconds.", 408) from None
-        if not isinstance(body, bytes):
-            raise BadRequest("The call has no message.")
-        return body
+        if isinstance(body, bytes):
+            return body
+        # gRPC drops what is too large, and tells its client so; here it looks like nothing, which nobody sends.
+        raise BadRequest("The message is larger than MPACK_MAX_BODY allows, or there is none.", 413)
 
     async def _ask(self, call: Call, work: Work, body: bytes) -> Answer:
         await self._turns.acquire()
