@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,9 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from mpack_runtime.config import GrpcSettings
+from mpack_runtime.errors import SettingsError
+from mpack_runtime.grpc.port import reserve
 from tritonclient.utils import InferenceServerException
 
 Start = Callable[..., Any]
@@ -122,12 +126,13 @@ def test_calls_in_flight_are_finished_and_new_ones_unavailable(model_json: Path,
         asked = pool.submit(ask, port, 1.0, "slow", 15)
         until(lambda: 'in_flight{model="wine",version="1.2"} 2' in server.client.get("/metrics").text)
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: not listening(port))
-        assert not asked.done() and refusal(port)[0] == "UNAVAILABLE"
-        with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
-            idle.infer("wine", wine())
-        assert asked.result() == 1.015
-    assert server.process.wait(5) == 0
+        until(lambda: not idle.is_server_ready())
+        for one in (idle, client(port)):
+            with pytest.raises(InferenceServerException, match=r"UNAVAILABLE.* The service stops"):
+                one.infer("wine", wine())
+        assert not asked.done() and asked.result() == 1.015
+    assert server.process.wait(5) == 0 and not listening(port)
+    assert refusal(port)[0] == "UNAVAILABLE"
 
 
 def test_interrupt_is_a_quick_stop(model_json: Path, start: Start, port: int) -> None:
@@ -154,6 +159,14 @@ def test_a_port_that_is_taken_ends_the_container(model_json: Path, start: Start,
         assert server.process.wait(30) == 1
     [line] = server.stderr().splitlines()
     assert str(port) in line and "MPACK_GRPC_PORT" in line and "in use" in line
+
+
+def test_an_image_without_grpc_says_so(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Code 2, and what adds it."""
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(SettingsError, match="argument grpc=true") as caught:
+        reserve("127.0.0.1", GrpcSettings(port))
+    assert caught.value.exit_code == 2
 
 
 def test_one_port_cannot_be_both(model_json: Path, start: Start, port: int) -> None:

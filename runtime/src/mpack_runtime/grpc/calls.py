@@ -7,8 +7,10 @@ each, as a request's over HTTP: reading, and the model's answer, after which the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import sys
+import threading
 import time
 import traceback
 import uuid
@@ -21,7 +23,7 @@ import grpc
 from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, RuntimeFault
 from mpack_runtime.grpc.protocol import Answer
-from mpack_runtime.rest.deadline import Deadlines
+from mpack_runtime.rest.deadline import WORKING, Deadlines
 from mpack_runtime.rest.gunicorn_worker import JsonAccessLog
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.routes import ROADS, group
@@ -42,8 +44,8 @@ CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-#: Seconds in which the word that the model is late leaves for its client, before the process ends.
-_LAST_WORDS = 0.2
+#: Seconds in which the word that the model is late must leave for its client, before the process ends.
+_LAST_WORDS = 1.0
 #: A status' words travel in a header, of which clients take 8 kB; a byte beyond printable ASCII is three there.
 _WORDS = 2400
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -63,6 +65,8 @@ class Call:
         self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         self.peer = context.peer()
         self.counted = False
+        #: The client has been told of its end.
+        self.ended = threading.Event()
 
     @property
     def seconds(self) -> float:
@@ -84,6 +88,7 @@ class Calls:
         self._pool = ThreadPoolExecutor(settings.threads, "grpc")
         self._turns = asyncio.Semaphore(settings.threads)
         self._there = 0
+        self._ended: asyncio.Event | None = None
 
     @staticmethod
     def _keeper(operations: Operations | None) -> Callable[[Call, bytes, Outcome], None] | None:
@@ -100,6 +105,13 @@ class Calls:
 
         return keep
 
+    async def drain(self, grace: float) -> None:
+        """Refuses new calls from now on; returns when those that are there have ended, or `grace` seconds are over."""
+        self._ended = asyncio.Event()
+        if self._there:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), grace)
+
     def close(self) -> None:
         """No call is left."""
         self._pool.shutdown(wait=False)
@@ -108,6 +120,8 @@ class Calls:
         """A handler whose work is the model's."""
 
         async def answer(call: Call, context: Any) -> Answer:
+            if self._ended is not None:
+                raise BadRequest("The service stops.", 503)
             if self._there >= self._limit:
                 raise BadRequest(f"The service has {self._limit} calls already (MPACK_GRPC_CALLS); try again.", 429)
             self._there += 1
@@ -115,6 +129,8 @@ class Calls:
                 return await self._ask(call, work, await self._read(context))
             finally:
                 self._there -= 1
+                if not self._there and self._ended is not None:
+                    self._ended.set()
 
         return self._handler(path, answer)
 
@@ -159,22 +175,23 @@ class Calls:
         if not call.counted:
             self._metrics.start()
             self._metrics.end(call.path, status, call.seconds)
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "method": "gRPC",
-            "path": call.path,
-            "status": status,
-            "code": code_of(status).name,
-            "ms": round(call.seconds * 1000, 3),
-            "remote": _address(call.peer),
-            "agent": call.metadata.get("user-agent"),
-            "request_id": call.request_id,
-        }
-        JsonAccessLog.write(line)
+        JsonAccessLog.write(
+            method="gRPC",
+            path=call.path,
+            status=status,
+            code=code_of(status).name,
+            ms=round(call.seconds * 1000, 3),
+            remote=_address(call.peer),
+            agent=call.metadata.get("user-agent"),
+            request_id=call.request_id,
+        )
 
     async def refuse(self, call: Call, context: Any, status: int, words: str) -> bytes:
         """Ends a call with its status."""
-        await context.abort(code_of(status), _short(words), (("request-id", call.request_id),))
+        try:
+            await context.abort(code_of(status), _short(words), (("request-id", call.request_id),))
+        finally:
+            call.ended.set()
         return b""  # for abort raises
 
     async def _read(self, context: Any) -> bytes:
@@ -191,25 +208,31 @@ class Calls:
         await self._turns.acquire()
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        late = loop.call_later(self._timeout, self._late, outcome)
         call.counted = True
 
-        def ended(inner: asyncio.Future[Outcome]) -> None:
-            # Only the thread's end frees its place, not that of a client which went away.
-            late.cancel()
-            self._turns.release()
-            if not outcome.done():
-                outcome.set_result(inner.result())
+        def answered(found: Outcome) -> None:
+            if not outcome.done():  # else the client went away, or was told that the model is late
+                outcome.set_result(found)
 
-        loop.run_in_executor(self._pool, self._work, call, work, body).add_done_callback(ended)
+        def late() -> None:
+            loop.call_soon_threadsafe(answered, BadRequest(self._deadlines.late_message, 504))
+            call.ended.wait(_LAST_WORDS)
+
+        def ended(inner: asyncio.Future[Outcome]) -> None:
+            # Only the thread's end frees its place, not that of the call.
+            self._turns.release()
+            answered(inner.result())
+
+        loop.run_in_executor(self._pool, self._work, call, work, body, late).add_done_callback(ended)
         found = await outcome
         if isinstance(found, RuntimeFault):
             raise found
         return found
 
-    def _work(self, call: Call, work: Work, body: bytes) -> Outcome:
+    def _work(self, call: Call, work: Work, body: bytes, late: Callable[[], None]) -> Outcome:
         """In a thread: the answer or the refusal, counted and kept."""
         self._metrics.start()
+        self._deadlines.begin(late, WORKING)
         found: Outcome
         try:
             found = work(body)
@@ -218,17 +241,13 @@ class Calls:
         except Exception as error:
             traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
             found = RuntimeFault("The service failed on this request; its log has the reason.")
+        finally:
+            self._deadlines.end()
         status, rows = (200, found.rows) if isinstance(found, Answer) else (found.status, 0)
         self._metrics.end(call.path, status, call.seconds, rows)
         if self._keep is not None and group(call.path) in ROADS:
             self._keep(call, body, found)
         return found
-
-    def _late(self, outcome: asyncio.Future[Outcome]) -> None:
-        fault = BadRequest(self._deadlines.late_message, 504)
-        if not outcome.done():
-            outcome.set_result(fault)
-        asyncio.get_running_loop().call_later(_LAST_WORDS, self._deadlines.replace_worker)
 
     def _tell(self, call: Call, context: Any, given: Answer) -> None:
         told = [("request-id", call.request_id)]

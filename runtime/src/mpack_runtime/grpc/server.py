@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Streams (health's Watch, reflection) that a worker keeps open at once.
 _STREAMS = 100
+#: Seconds for clients to hear that the service stops.
+_REFUSE = 0.2
 _MOST = (1 << 31) - 1
 
 
@@ -103,7 +105,10 @@ class GrpcServer:
         await server.start()
         self._started.set()
         await self._stopping.wait()
-        await server.stop(self._grace)
+        # Refused by a handler first: of calls that come while gRPC stops, some would be CANCELLED.
+        await calls.drain(self._grace)
+        await asyncio.sleep(min(self._grace, _REFUSE))
+        await server.stop(min(self._grace, _REFUSE))
         calls.close()
 
     def _ready(self) -> bool:

@@ -82,22 +82,21 @@ class JsonAccessLog(Logger):  # type: ignore[misc]
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         answered = dict(resp.headers)
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "method": environ.get("REQUEST_METHOD"),
-            "path": environ.get("RAW_URI"),
-            "status": int(str(resp.status).split(None, 1)[0]),
-            "bytes": getattr(resp, "sent", None),
-            "ms": round(request_time.total_seconds() * 1000, 3),
-            "remote": environ.get("REMOTE_ADDR"),
-            "agent": environ.get("HTTP_USER_AGENT"),
-            "request_id": answered.get("Request-Id"),
-        }
-        self.write(line)
+        self.write(
+            method=environ.get("REQUEST_METHOD"),
+            path=environ.get("RAW_URI"),
+            status=int(str(resp.status).split(None, 1)[0]),
+            bytes=getattr(resp, "sent", None),
+            ms=round(request_time.total_seconds() * 1000, 3),
+            remote=environ.get("REMOTE_ADDR"),
+            agent=environ.get("HTTP_USER_AGENT"),
+            request_id=answered.get("Request-Id"),
+        )
 
     @classmethod
-    def write(cls, line: dict[str, Any]) -> None:
-        """Writes one line, whatever becomes of it."""
+    def write(cls, **fields: Any) -> None:
+        """One line."""
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **fields}
         try:
             # One write a line, so that lines of several threads and workers never mix.
             os.write(cls.stdout, orjson.dumps(line, default=str) + b"\n")
