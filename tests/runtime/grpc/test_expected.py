@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from mpack_runtime import __version__
+from mpack_runtime.errors import BadRequest
 from tritonclient.grpc import service_pb2 as pb
 
 DATA = [5.1, 3.5, 1.4, 0.2, 6.7, 3.0, 5.2, 2.3]
@@ -251,3 +252,29 @@ def test_metrics_count_the_road(grpc_serve: Any) -> None:
         'kind="model"} 1',
     ):
         assert f"{line}\n" in text, line
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, grpc.StatusCode.INVALID_ARGUMENT),
+        (404, grpc.StatusCode.NOT_FOUND),
+        (413, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (415, grpc.StatusCode.INVALID_ARGUMENT),
+        (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (500, grpc.StatusCode.INTERNAL),
+        (503, grpc.StatusCode.UNAVAILABLE),
+        (504, grpc.StatusCode.DEADLINE_EXCEEDED),
+    ],
+)
+def test_faults_have_the_codes_of_their_statuses(grpc_serve: Any, status: int, code: grpc.StatusCode) -> None:
+    """Whoever raises them on the way to the model, with their words; metrics have the status."""
+
+    def refuse(inputs: Any) -> Any:
+        raise BadRequest("Not now.", status)
+
+    served = grpc_serve(refuse)
+    with pytest.raises(grpc.RpcError) as caught:
+        served.stub.ModelInfer(infer(x())[1])
+    assert (caught.value.code(), caught.value.details()) == (code, "Not now.")
+    assert f'ModelInfer",status="{status}"}} 1\n' in served.metrics.render("sk", "1")

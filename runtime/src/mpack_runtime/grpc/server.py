@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -81,6 +83,10 @@ class GrpcServer:
             asyncio.run(self._serve())
         except BaseException as error:
             self._fault = error
+            if self._started.is_set():
+                # A worker that is left with one of its roads would look well.
+                traceback.print_exc(file=sys.stderr)
+                os._exit(1)
         finally:
             self._started.set()
 
