@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from mpack.packager import Arguments
-from mpack_docker_rest.packager import DEFAULTS
+from mpack_docker_rest.packager import DEFAULTS, GRPC_PORT
 
 
 class RestArguments(Arguments):
@@ -24,6 +24,7 @@ class RestArguments(Arguments):
     maxBodyBytes: int = Field(
         default=DEFAULTS["maxBodyBytes"], ge=1024, description="Largest request body, after decompression."
     )
+    grpc: bool = Field(default=DEFAULTS["grpc"], description="Answer V2 over gRPC too, on port 9000 (grpcio, 22 MB).")
     arrow: bool = Field(default=DEFAULTS["arrow"], description="Arrow streams in and out; adds pyarrow (152 MB).")
     queue: int = Field(
         default=DEFAULTS["queue"], ge=0, le=4096, description="Predictions of a worker that wait; more are refused."
@@ -58,3 +59,9 @@ class RestArguments(Arguments):
             return check(value)
         except ValidationError:
             raise ValueError("it must be a whole number from 1 to 512, or auto") from None
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> RestArguments:
+        if self.grpc and self.port == GRPC_PORT:
+            raise ValueError(f"port is {GRPC_PORT}, which is gRPC's; give another one")
+        return self

@@ -31,6 +31,7 @@ DEFAULTS = {
     "host": "0.0.0.0",  # noqa: S104
     "strict": False,
     "maxBodyBytes": 64 << 20,
+    "grpc": False,
     "arrow": False,
     "queue": 64,
     "queueTimeout": 10,
@@ -41,6 +42,7 @@ DEFAULTS = {
     "logStorage": None,
     "tracing": False,
 }
+GRPC_PORT = 9000
 
 #: Before this version, reading a stream could run code that its sender wrote.
 PYARROW = "pyarrow>=14.0.1"
@@ -79,10 +81,11 @@ class DockerRest:
                     "MPACK_THREADS": arguments.threads,
                     "MPACK_TIMEOUT": arguments.timeout,
                     "MPACK_MAX_BODY": arguments.maxBodyBytes,
+                    **({"MPACK_GRPC_PORT": GRPC_PORT} if arguments.grpc else {}),
                     **_load(arguments),
                 }
             ),
-            ports=(arguments.port,),
+            ports=(arguments.port, GRPC_PORT) if arguments.grpc else (arguments.port,),
             entrypoint=ENTRYPOINT,
             command=("serve",),
             healthcheck=HealthCheck((*ENTRYPOINT, "health")),
@@ -118,5 +121,6 @@ def _load(arguments: RestArguments) -> dict[str, object]:
 
 def _extras(arguments: RestArguments) -> list[str]:
     """The runtime's extras that arguments ask for."""
-    asked = {"jwt": arguments.jwt, arguments.logStorage: arguments.logStorage, "tracing": arguments.tracing}
-    return [extra for extra, given in asked.items() if extra and given]
+    asked = {"grpc": arguments.grpc, "jwt": arguments.jwt, "tracing": arguments.tracing}
+    storage = [arguments.logStorage] if arguments.logStorage else []
+    return [*(extra for extra, given in asked.items() if given), *storage]

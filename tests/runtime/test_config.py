@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from mpack_runtime import threads
-from mpack_runtime.config import ModelConfig, Settings
+from mpack_runtime.config import GrpcSettings, ModelConfig, Settings
 from mpack_runtime.errors import LoadFailure, SettingsError
 from mpack_runtime.signature import Column, Tensor
 
@@ -103,6 +103,8 @@ def test_settings_have_defaults_and_overrides() -> None:
         ("MPACK_BATCHING", "yes"),
         ("MPACK_MAX_BATCH_ROWS", "many"),
         ("MPACK_MAX_BATCH_DELAY", "1.5"),
+        ("MPACK_GRPC_PORT", "65536"),
+        ("MPACK_GRPC_CALLS", "0"),
     ],
 )
 def test_wrong_setting_names_variable_and_value(name: str, value: str) -> None:
@@ -111,6 +113,15 @@ def test_wrong_setting_names_variable_and_value(name: str, value: str) -> None:
         Settings.from_env({name: value})
     assert name in caught.value.message and repr(value) in caught.value.message
     assert caught.value.exit_code == 2
+
+
+def test_settings_of_grpc() -> None:
+    """Without a port, or with 0, there is none; the port of HTTP is no other's."""
+    for env in ({}, {"MPACK_GRPC_PORT": ""}, {"MPACK_GRPC_PORT": "0", "MPACK_GRPC_CALLS": "7"}):
+        assert Settings.from_env(env).grpc is None
+    assert Settings.from_env({"MPACK_GRPC_PORT": "9000"}).grpc == GrpcSettings(9000, 100)
+    with pytest.raises(SettingsError, match="both 5000"):
+        Settings.from_env({"MPACK_GRPC_PORT": "5000"})
 
 
 def test_thread_variables_never_override_the_users() -> None:

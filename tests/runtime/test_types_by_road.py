@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from mpack_runtime.arrow import MEDIA
-from mpack_runtime.cli.source import batches
+from mpack_runtime.cli.source import chunks
 from mpack_runtime.config import LoaderConfig, ModelConfig, Settings
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Frame, Inputs
@@ -125,8 +125,8 @@ def by_parquet(asked: Asked, values: Values, kind: pa.DataType) -> int:
     pyarrow.parquet.write_table(table_of(values, kind), file)
     file.seek(0)
     try:
-        for inputs in batches(asked.service, file, "parquet"):
-            asked.service.predict(inputs)
+        for chunk in chunks(asked.service, file, "parquet"):
+            asked.service.predict(chunk.inputs)
     except BadRequest as error:
         return error.status
     return 200

@@ -158,9 +158,18 @@ BATCHING = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
+class GrpcSettings:
+    """V2 over gRPC on a port of its own; `calls` are those that a worker may have at once, waiting ones included."""
+
+    port: int
+    calls: int = 100
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to serve. `timeout` is seconds, `max_body` bytes; `workers` None: as many as fit; `threads_per_worker` None:
-    from the CPU limit; `log` None: nothing is kept; `auth` None: whoever reaches the port may ask."""
+    from the CPU limit; `log` None: nothing is kept; `auth` None: whoever reaches the port may ask; `grpc` None: HTTP
+    alone."""
 
     host: str = "0.0.0.0"  # noqa: S104 - a server in a container listens on all of its interfaces
     port: int = 5000
@@ -172,6 +181,7 @@ class Settings:
     log: LogSettings | None = None
     auth: AuthSettings | None = None
     load: LoadSettings = LoadSettings()
+    grpc: GrpcSettings | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -192,6 +202,7 @@ class Settings:
             log=_log(env),
             auth=_auth(env),
             load=_load(env),
+            grpc=_grpc(env),
         )
 
 
@@ -270,6 +281,14 @@ def _jwt(env: Mapping[str, str]) -> JwtSettings | None:
     if importlib.util.find_spec("jwt") is None:
         raise SettingsError("MPACK_AUTH_JWKS is set, but this image has no PyJWT; build it with -a jwt=true.")
     return JwtSettings(jwks, issuer, audience)
+
+
+def _grpc(env: Mapping[str, str]) -> GrpcSettings | None:
+    calls = _whole(env, "MPACK_GRPC_CALLS", GrpcSettings.calls, 1, 1 << 20)
+    port = _whole(env, "MPACK_GRPC_PORT", 0, 0, 65535)
+    if port and port == _whole(env, "MPACK_PORT", Settings.port, 1, 65535):
+        raise SettingsError(f"MPACK_GRPC_PORT and MPACK_PORT are both {port}; gRPC needs a port of its own.")
+    return GrpcSettings(port, calls) if port else None
 
 
 def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:

@@ -35,10 +35,12 @@ def _connect_all(service: Service) -> selfcheck.Ask:
     """The same, with what only some settings or requests import: it gets byte code too."""
     ask = _connect(service)
     if "mpack_runtime.rest.server" in sys.modules:
+        from mpack_runtime import grpc
         from mpack_runtime.rest import arrow, operations, roads
 
         operations.preload()
         roads.preload()
+        grpc.preload()
         if service.config.arrow:
             arrow.preload()
     else:

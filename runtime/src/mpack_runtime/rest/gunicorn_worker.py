@@ -81,6 +81,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             request_id=request_id,
         )
 
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.app.stopping()
+        super().handle_exit(sig, frame)
+
     def handle(self, conn: Any) -> Any:
         deadlines = self.app.deadlines
         deadlines.begin(conn.sock)

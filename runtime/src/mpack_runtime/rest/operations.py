@@ -15,7 +15,9 @@ from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.service import Service
 
 if TYPE_CHECKING:
+    from mpack_runtime.rest.guard import Guard
     from mpack_runtime.rest.journal import Journal
+    from mpack_runtime.rest.recorder import Recorder
     from mpack_runtime.tracing import Tracing
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -33,6 +35,9 @@ class Operations:
         self._service, self._settings = service, settings
         self._metrics, self._deadlines = metrics, deadlines
         self._journal: Journal | None = None
+        #: What `around` made, for roads that are not WSGI.
+        self.guard: Guard | None = None
+        self.recorder: Recorder | None = None
         self.tracing: Tracing | None = None
         if traced:
             from mpack_runtime.tracing import Tracing
@@ -55,12 +60,12 @@ class Operations:
             redactor = Redactor(log.redact, inputs, signature.output_names)
             model = (config.name, config.version)
             wires = (self._journal, redactor, self._metrics, self._deadlines)
-            app = Recorder(app, model, *wires, log.sample, self._settings.max_body)
+            app = self.recorder = Recorder(app, model, *wires, log.sample, self._settings.max_body)
         app = admitted(app)
         if self._settings.auth is not None:
             from mpack_runtime.rest.guard import Guard
 
-            app = Guard(app, self._settings.auth, self._metrics)
+            app = self.guard = Guard(app, self._settings.auth, self._metrics)
         if self.tracing is not None:
             from mpack_runtime.rest.traced import Traced
 

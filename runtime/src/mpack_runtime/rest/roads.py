@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import BadRequest, RuntimeFault
 from mpack_runtime.service import Service
 
@@ -109,11 +110,7 @@ class Roads:
         if not route:
             raise BadRequest(f"There is nothing at {path}.", 404)
         method, protocol, view = ROUTES[route]
-        config = self.service.config
-        if name not in (None, config.name):
-            raise BadRequest(f"There is no model {name}; this service has {config.name}.", 404)
-        if version not in (None, config.version):
-            raise BadRequest(f"The model {name} has no version {version}; this is {config.version}.", 404)
+        check_model(self.service.config, name, version)
         if call.method != method and (call.method, method) != ("HEAD", "GET"):
             refusal = _error(protocol, f"{path} does not take {call.method}.", 405)
             refusal.headers["Allow"] = f"{method}, HEAD" if method == "GET" else method
@@ -126,6 +123,14 @@ class Roads:
             module = importlib.import_module(f"mpack_runtime.rest.{protocol}")
             self._parts[protocol] = module.Protocol(self.service)
         return self._parts[protocol]
+
+
+def check_model(config: ModelConfig, name: str | None, version: str | None) -> None:
+    """Raises BadRequest (404) for another model or version than the service's; None: whichever there is."""
+    if name not in (None, config.name):
+        raise BadRequest(f"There is no model {name}; this service has {config.name}.", 404)
+    if version not in (None, config.version):
+        raise BadRequest(f"The model {name} has no version {version}; this is {config.version}.", 404)
 
 
 def preload() -> None:

@@ -29,6 +29,9 @@ from mpack_runtime.service import Service
 from mpack_runtime.turns import take_turns
 
 if TYPE_CHECKING:
+    import socket
+
+    from mpack_runtime.grpc.server import GrpcServer
     from mpack_runtime.rest.crew import Crew
     from mpack_runtime.rest.operations import Operations
 
@@ -69,6 +72,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._reason = mmap.mmap(-1, _REASON_BYTES)
         self._slot = 0
         self._operations: Operations | None = None
+        self._grpc: GrpcServer | None = None
         self._traced = False
         if any(name.startswith("OTEL_") for name in os.environ):
             from mpack_runtime import tracing
@@ -96,6 +100,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "pre_fork": self._pre_fork,
             "post_fork": self._post_fork,
+            "worker_int": self._worker_int,
             "worker_exit": self._worker_exit,
             "child_exit": self._child_exit,
             "on_exit": self._on_exit,
@@ -123,6 +128,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             service.observe, service.blame = self.metrics.predicted, self.metrics.failed
             gate = take_turns(service, self.settings, RequestWatch(self.metrics, self.deadlines, self.arrival))
             wsgi = self._around(app.flask(), service, gate)
+            self._listen(service)
         except RuntimeFault as error:
             self._fail(error.message)
         except Exception as error:
@@ -134,8 +140,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.crew.measure()
         signal.signal(signal.SIGTERM, handler)
         settings, model = self.settings, self.config
+        ports = f"{settings.port}" if settings.grpc is None else f"{settings.port}, gRPC on {settings.grpc.port}"
         # In one piece, for others write to stderr too.
-        sys.stderr.write(f"{model.name} {model.version} is ready on {settings.host}:{settings.port}\n")
+        sys.stderr.write(f"{model.name} {model.version} is ready on {settings.host}:{ports}\n")
         sys.stderr.flush()
         return wsgi
 
@@ -152,6 +159,21 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._operations = Operations(service, self.settings, self.metrics, self.deadlines, traced=self._traced)
         return self._operations.around(app, admitted)
 
+    def _listen(self, service: Service) -> None:
+        """Starts gRPC's server if it is wanted. Raises RuntimeFault."""
+        if self.settings.grpc is None:
+            return
+        # Never before a fork: gRPC's threads and locks do not outlive one.
+        from mpack_runtime.grpc.server import GrpcServer
+
+        self._grpc = GrpcServer(service, self.settings, self.metrics, self.deadlines, self._operations)
+        self._grpc.start()
+
+    def stopping(self) -> None:
+        """In a worker that was told to end: what is not gunicorn's takes no more requests either."""
+        if self._grpc is not None:
+            self._grpc.stop()
+
     def _fail(self, reason: str) -> NoReturn:
         text = " ".join(reason.split()).encode()[: _REASON_BYTES - 1]
         self._reason[: len(text)] = text
@@ -165,7 +187,14 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._slot = worker.slot
         self.metrics.take(worker.slot)
 
+    def _worker_int(self, worker: Any) -> None:
+        """The worker ends at once."""
+        if self._grpc is not None:
+            self._grpc.stop(grace=0)
+
     def _worker_exit(self, server: Arbiter, worker: Any) -> None:
+        if self._grpc is not None:
+            self._grpc.close()
         if self._operations is not None:
             self._operations.close(_FLUSH)
 
@@ -195,6 +224,7 @@ def serve(config: ModelConfig, settings: Settings) -> int:
     adapt()
     JsonAccessLog.keep_stdout()
     server = Server(config, settings)
+    held = _hold_port(settings)
     if loaders.forkable(config):
         server.service = Service.load(config)
     _freeze()
@@ -204,7 +234,18 @@ def serve(config: ModelConfig, settings: Settings) -> int:
         Growing(server, server.crew, settings.threads_per_worker).run()
     else:
         Arbiter(server).run()
+    if held is not None:
+        held.close()
     return 0
+
+
+def _hold_port(settings: Settings) -> socket.socket | None:
+    """Keeps gRPC's port for the workers. Raises RuntimeFault where that is not possible."""
+    if settings.grpc is None:
+        return None
+    from mpack_runtime.grpc.port import reserve
+
+    return reserve(settings.host, settings.grpc)
 
 
 def _freeze() -> None:

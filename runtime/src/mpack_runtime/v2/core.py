@@ -15,8 +15,8 @@ from mpack_runtime.v2 import answers, outputs
 from mpack_runtime.v2.decode import check_content_type, decode, from_base64
 from mpack_runtime.v2.raw import V2Tensor
 from mpack_runtime.v2.spec import Spec
-from mpack_runtime.v2.tensors import input_specs, output_specs
-from mpack_runtime.wire_columns import describe, quote
+from mpack_runtime.v2.tensors import column_datatype, input_specs, output_specs, widest
+from mpack_runtime.wire_columns import describe, quote, sentence
 
 #: The output of a model that tells nothing of it.
 UNKNOWN = (Spec("predict", "FP64", (-1, -1)),)
@@ -105,16 +105,23 @@ class Core:
         return [by_name[name] for name in _pick(wanted, list(by_name))]
 
     def _inputs(self) -> tuple[Spec, ...]:
-        """As declared; columns that only the model itself tells are one matrix, for their types are not known."""
+        """As declared; columns that only the model itself tells are one matrix, of FP64 where it tells no types."""
         columns = self._signature.input_columns
         if columns and not self._declared:
-            return (Spec("input-0", "FP64", (-1, len(columns))),)
+            told = [column_datatype(column.type) for column in columns if column.type != "any"]
+            return (Spec("input-0", widest(told) if told else "FP64", (-1, len(columns))),)
         return input_specs(self._signature)
 
     def _told_outputs(self) -> tuple[Spec, ...]:
         if self._told is None:
             self._told = outputs_of(self._service) if self._service.sample is not None else UNKNOWN
         return self._told
+
+
+def check_output(parameters: Mapping[str, Any], what: str) -> None:
+    """Raises BadRequest where a requested output is wanted in a form that is not offered."""
+    if parameters.get("classification"):
+        raise BadRequest(f"{sentence(what)}: classification is not offered; ask for the output itself.")
 
 
 def outputs_of(service: Service) -> tuple[Spec, ...]:

@@ -28,7 +28,7 @@ from mpack_runtime.signature import Column, Signature, Tensor
 from mpack_runtime.v2 import inputs
 from mpack_runtime.v2.raw import V2Tensor
 from mpack_runtime.v2.spec import Spec
-from mpack_runtime.v2.tensors import DTYPES, Unfit, cast, column_datatype, fit, input_specs, objects
+from mpack_runtime.v2.tensors import DTYPES, Unfit, cast, column_datatype, fit, input_specs, objects, widest
 from mpack_runtime.wire_columns import Place, convert, quote, sentence
 from mpack_runtime.wire_tensors import same_rows
 
@@ -235,7 +235,7 @@ def _matrix(tensor: V2Tensor, signature: Signature) -> Frame:
 
 def _mixed(tensor: V2Tensor, signature: Signature, what: str) -> Frame:
     """A matrix whose columns are of several types: text is read as a CSV cell is, numbers by their values."""
-    wanted = input_specs(signature)[0].datatype
+    wanted = widest([column_datatype(column.type) for column in signature.input_columns])
     _check_type(tensor.datatype, wanted, what)
     if tensor.array.dtype == object and any(item is None for item in tensor.array.ravel().tolist()):
         raise BadRequest(f"{sentence(what)} has null, for which a table in one tensor of this type has no form.")

@@ -44,6 +44,13 @@ def check_shape(shape: Any, what: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def check_count(count: int, shape: tuple[int, ...], what: str) -> None:
+    """Raises BadRequest where there are more or fewer values than the shape says."""
+    said = math.prod(shape)
+    if count != said:
+        raise BadRequest(f"{sentence(what)} has {count} values, where its shape {_short(shape)} says {said}.")
+
+
 def from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> Array:
     """The values in that shape. `what` names the tensor. Raises BadRequest."""
     if type(data) is not list:
@@ -53,10 +60,7 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> Ar
         raise BadRequest(
             f"The data of {what} has the shape {list(nested)}, where its shape is said to be {_short(shape)}."
         )
-    if len(flat) != math.prod(shape):
-        raise BadRequest(
-            f"{sentence(what)} has {len(flat)} values, where its shape {_short(shape)} says {math.prod(shape)}."
-        )
+    check_count(len(flat), shape, what)
     kinds = set(map(type, flat))
     dtype = DTYPES[datatype]
     allowed, wanted = _FORMS.get(dtype.kind, _WHOLE)
