@@ -286,6 +286,8 @@ Y = Column("y", "double")
         (np.array([0.5, 1.5]), (Column("y", "long"),), {"y": ARRAY([0.5, 1.5])}),
         (np.array(ROWS[:2]), (Tensor("p", "float64", (-1, 2)),), {"p": ARRAY(ROWS[:2], pa.list_(pa.float64(), 2))}),
         (np.array(ROWS[:2]), (Y, Column("z", "double")), {"y": ARRAY([1.0, 3.0]), "z": ARRAY([2.0, 4.0])}),
+        (["a", "\ud800"], (), {"predict": ARRAY(['"a"', '"\\ud800"'])}),
+        ([None, "a"], (), {"predict": ARRAY([None, "a"])}),
         (np.array([7, 8]), (), {"predict": ARRAY([7, 8])}),
         ({"a": np.array([1.5, 2.5]), "b": ["x", "y"]}, (), {"a": ARRAY([1.5, 2.5]), "b": ARRAY(["x", "y"])}),
         ({"a": np.array([1.5, 2.5]), "b": ["x"]}, (), {"a": ARRAY([[1.5, 2.5]]), "b": ARRAY([["x"]])}),

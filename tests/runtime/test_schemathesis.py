@@ -28,7 +28,7 @@ def predict_on_matrix(matrix, provided_columns_names=None):
 REQUEST = {"data": [[1.0, 2.0], [3.0, 4.0]]}
 TENSOR = {"inputs": [{"kind": "tensor", "name": "x", "dtype": "float32", "shape": [-1, 2]}], "outputs": []}
 MODELS: dict[str, dict[str, Any]] = {
-    "columns": {},
+    "columns": {"serving": {"arrow": True}},
     "optional columns": {
         "entry": ANY,
         "signature": {"inputs": [{**column, "required": False} for column in COLUMNS], "outputs": []},

@@ -25,18 +25,35 @@ from mpack_runtime.wire_columns import parse_date
 
 def stream(prediction: Prediction, specs: Sequence[Spec], fields: Sequence[Field] = ()) -> bytes:
     """The answer as a stream. `specs` and the signature's `fields` are empty where the answer tells them itself."""
-    tensors = answers.answer(prediction, specs)
     kinds = [field.type if isinstance(field, Column) else "" for field in fields]
-    kinds += [""] * (len(tensors) - len(kinds))
-    columns = [_column(tensor, kind) for tensor, kind in zip(tensors, kinds)]
-    if len({len(column) for column in columns}) > 1:
-        columns = [pa.ListArray.from_arrays([0, len(column)], column) for column in columns]
-    batch = pa.RecordBatch.from_arrays(columns, [tensor.name for tensor in tensors])
+    batch = _labels(prediction, specs, kinds) or _batch(answers.answer(prediction, specs), kinds)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     written: bytes = sink.getvalue().to_pybytes()
     return written
+
+
+def _labels(prediction: Prediction, specs: Sequence[Spec], kinds: Sequence[str]) -> pa.RecordBatch | None:
+    """One column of text, which is what most classifiers answer, without a detour over V2's bytes."""
+    value, names = prediction.value, [spec.name for spec in specs] or list(prediction.columns) or ["predict"]
+    types = set(map(type, value)) if type(value) is list else set()
+    if not {str} <= types <= {str, type(None)} or len(names) > 1 or any(spec.datatype != "BYTES" for spec in specs):
+        return None
+    if {"binary", "datetime"}.intersection(kinds):
+        return None
+    try:
+        return pa.RecordBatch.from_arrays([pa.array(value, pa.string())], names)
+    except UnicodeEncodeError:  # half a character
+        return None
+
+
+def _batch(tensors: Sequence[V2Tensor], kinds: Sequence[str]) -> pa.RecordBatch:
+    told = [*kinds, *[""] * len(tensors)]
+    columns = [_column(tensor, kind) for tensor, kind in zip(tensors, told)]
+    if len({len(column) for column in columns}) > 1:
+        columns = [pa.ListArray.from_arrays([0, len(column)], column) for column in columns]
+    return pa.RecordBatch.from_arrays(columns, [tensor.name for tensor in tensors])
 
 
 def _column(tensor: V2Tensor, kind: str) -> pa.Array:
