@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,12 @@ def batch(bench: Bench, figures: Figures) -> None:
             for form in ("csv", "parquet"):
                 source, row = place / f"{kind}.{form}", f"{kind}, {form.upper() if form == 'csv' else 'Parquet'}"
                 say(f"{row} ({number + 1} of {bench.repeat})")
-                seconds = _child(bench, "peer", kind, str(source))[0]
+                seconds, peer = _child(bench, "peer", kind, str(source))
                 figures.into(row, RATE, PEER).append(rows / seconds)
-                _ours(bench, figures, row, model, source, rows, own)
-                if form == "csv":
-                    _ours(bench, figures, f"{row}, without pyarrow", model, source, rows, own, bare)
+                figures.into(f"{row}: processor time", "s", PEER).append(peer.processor)
+                _ours(bench, figures, row, model, source, rows, own.peak)
+                if form == "csv" and kind == "linear":
+                    _ours(bench, figures, f"{row}, without pyarrow", model, source, rows, own.peak, bare)
         for path in place.glob(f"{kind}.*"):
             path.unlink()
 
@@ -58,18 +60,27 @@ def _ours(
     out = source.parent / "out"
     out.mkdir(exist_ok=True)
     began = time.perf_counter()
-    _, peak = _run(bench, ["-m", "mpack_runtime", "predict", str(source), str(out)], model, bare)
+    _, used = _run(bench, ["-m", "mpack_runtime", "predict", str(source), str(out)], model, bare)
     figures.into(row, RATE, OURS).append(rows / (time.perf_counter() - began))
-    figures.into(f"{row}: above the model's memory", "MB", OURS).append((peak - own) / 1e6)
+    figures.into(f"{row}: processor time", "s", OURS).append(used.processor)
+    figures.into(f"{row}: above the model's memory", "MB", OURS).append((used.peak - own) / 1e6)
 
 
-def _child(bench: Bench, *words: str) -> tuple[float, float]:
-    """What a task of this module says it took, in seconds, and its peak memory in bytes."""
-    said, peak = _run(bench, ["-m", "benchmarks.batch", *words])
-    return float(said.split()[-1]), peak
+@dataclass(frozen=True)
+class Used:
+    """What a process used: peak resident bytes, seconds of processors."""
+
+    peak: float
+    processor: float
 
 
-def _run(bench: Bench, words: list[str], model: Path | None = None, bare: Path | None = None) -> tuple[str, float]:
+def _child(bench: Bench, *words: str) -> tuple[float, Used]:
+    """What a task of this module says it took, in seconds, and what all of its process used."""
+    said, used = _run(bench, ["-m", "benchmarks.batch", *words])
+    return float(said.split()[-1]), used
+
+
+def _run(bench: Bench, words: list[str], model: Path | None = None, bare: Path | None = None) -> tuple[str, Used]:
     sources = [str(ROOT), str(ROOT / "runtime/src"), str(ROOT / "src"), str(ROOT / "packagers")]
     environment = bench.environment(PYTHONPATH=os.pathsep.join([str(bare)] * (bare is not None) + sources))
     if model is not None:
@@ -81,7 +92,7 @@ def _run(bench: Bench, words: list[str], model: Path | None = None, bare: Path |
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise EnvironmentFault("engine-failed", f"{' '.join(words)} ended with {process.returncode}.", "Run it.")
-    return said, usage.ru_maxrss * 1024.0
+    return said, Used(usage.ru_maxrss * 1024.0, usage.ru_utime + usage.ru_stime)
 
 
 def make(kind: str, rows: int, place: Path) -> None:

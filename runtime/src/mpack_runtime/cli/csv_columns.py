@@ -214,8 +214,9 @@ def _whole(values: Any, column: Column) -> Array:
     return array if array.flags.writeable else array.copy()
 
 
-_NEGATIVE_ZERO = re.compile(rb"(?<![eE])-0(?!\.)")
-_UNKNOWN = re.compile(rb"[\[\]{}n]")
+#: What is something else in JSON than in CSV: -0 is a whole number without a sign, null is no text.
+_OTHERWISE = (b"[", b"]", b"{", b"}", b"n")
+_NEGATIVE_ZERO = re.compile(rb"-0(?!\.)")
 
 
 class JsonReader:
@@ -228,9 +229,9 @@ class JsonReader:
         self._fit = all(column.type in self._TYPES for column in wanted.columns)
 
     def __call__(self, block: bytes, first_row: int) -> Inputs | None:
-        if not self._fit or _UNKNOWN.search(block) or _NEGATIVE_ZERO.search(block):
+        if not self._fit or any(text in block for text in _OTHERWISE) or not _cells_end_within(block, _LONGEST):
             return None
-        if not _cells_end_within(block, _LONGEST):
+        if any(block[at.start() - 1 : at.start()] not in (b"e", b"E") for at in _NEGATIVE_ZERO.finditer(block)):
             return None
         try:
             return self._read(block, first_row)
