@@ -59,8 +59,12 @@ async def closed_loop(port: int, request: bytes, connections: int, seconds: floa
 
 
 async def _one(port: int, request: bytes, due: float, found: Answers, free: list[_Connection]) -> None:
-    connection = free.pop() if free else await _connect(port)
+    kept = free.pop() if free else None
+    connection = kept or await _connect(port)
     status = await connection.ask(request) if connection else 0
+    if kept and not status:  # the server had closed it meanwhile, as it may: every client asks again then
+        connection = await _connect(port)
+        status = await connection.ask(request) if connection else 0
     found.answers.append((status, (time.perf_counter() - due) * 1e3))
     if connection and status and not connection.closed:
         free.append(connection)
@@ -92,6 +96,7 @@ class _Connection(asyncio.Protocol):
         head, end, body = self._received.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
         if end and length and len(body) >= int(length[1]):
+            self.closed = b"\r\nconnection: close" in head.lower()
             self._done(int(head[9:12]))
 
     def connection_lost(self, error: Exception | None) -> None:

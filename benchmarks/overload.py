@@ -57,6 +57,7 @@ PREDICT = (
     b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
 HEALTH = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+KNOWN = (200, 429, 503)
 #: Seconds of each load; connections that saturate without a refusal.
 SECONDS, ENOUGH = 8.0, 16
 
@@ -83,6 +84,7 @@ def _measure(figures: Figures, name: str, port: int) -> None:
         ("offered", "/s", len(asked.answers) / SECONDS),
         ("goodput", "/s", len(asked.times(200)) / SECONDS),
         ("goodput : capacity", "", len(asked.times(200)) / SECONDS / capacity),
+        ("neither answered nor refused", "", len([status for status, _ in asked.answers if status not in KNOWN])),
         ("p50 of answers", "ms", good[49]),
         ("p99 of answers", "ms", good[98]),
         ("p99 of health", "ms", _percentiles(health.times(200))[98]),
@@ -93,11 +95,7 @@ def _measure(figures: Figures, name: str, port: int) -> None:
 
 async def _twice(port: int, rate: float) -> tuple[Answers, Answers]:
     """The load, and health asked meanwhile."""
-    both = await asyncio.gather(open_loop(port, PREDICT, rate, SECONDS), open_loop(port, HEALTH, 20, SECONDS))
-    for found in both:
-        if not {status for status, _ in found.answers} <= {200, 429, 503}:
-            raise EnvironmentFault("engine-failed", "The server cut connections off.", "See its own words.")
-    return both
+    return await asyncio.gather(open_loop(port, PREDICT, rate, SECONDS), open_loop(port, HEALTH, 20, SECONDS))
 
 
 def _percentiles(times: list[float]) -> list[float]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from mpack_runtime import batches
+from mpack_runtime import batches, loaders
 from mpack_runtime.batching import OFF, ON, PROBING, Batching
 from mpack_runtime.config import LoaderConfig, LoadSettings, ModelConfig, Settings
 from mpack_runtime.frame import Array, Frame, Inputs, Prediction, Tensors
@@ -249,6 +249,7 @@ def test_no_rows_have_no_kind() -> None:
     assert has_rows(Signature((Tensor("a", "float32", (-1, 3)),), (Tensor("b", "float32", ()),)))
 
 
+FIXTURES = Path(__file__).parents[2] / "fixtures/models"
 X = np.random.default_rng(5).normal(size=(200, 6))
 Y = (X[:, 0] + X[:, 1] * X[:, 2] > 0).astype(int)
 
@@ -264,6 +265,15 @@ Y = (X[:, 0] + X[:, 1] * X[:, 2] > 0).astype(int)
 def test_estimators_answer_row_by_row_unless_they_run_code_of_others(estimator: Any, rowwise: bool) -> None:
     """A function in a pipeline may do anything with rows."""
     assert EstimatorModel(estimator.fit(X, Y), "predict").rowwise() is rowwise
+
+
+def test_graphs_answer_row_by_row_where_their_first_dimension_is_free(tmp_path: Path) -> None:
+    """As their inputs and outputs tell."""
+    iris = LoaderConfig("onnx", "iris.onnx")
+    model = loaders.load(ModelConfig("m", "1", iris, FIXTURES / "onnx-iris"))
+    assert model.rowwise() and model.signature is not None
+    model.signature = Signature((Tensor("x", "float32", (1, 4)),), model.signature.outputs)
+    assert not model.rowwise()
 
 
 @pytest.mark.parametrize("batching", ["auto", "on", "off"])

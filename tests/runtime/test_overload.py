@@ -69,11 +69,13 @@ def info(): return [], []
 def predict_on_matrix(matrix, provided_columns_names=None):
     while matrix[0][1] == "hold" and not os.path.exists({str(flag)!r}):
         time.sleep(0.01)
+    if any(row[1] == "boom" for row in matrix):
+        raise ValueError("the grapes are off")
     return [row[0] for row in matrix], ["quality"]
 """
 
     def make(headers: dict[str, str] | None = None, **settings: Any) -> Any:
-        server = start(make_model(entry, sample=None), threads=1, queue=1, queue_timeout=20, **settings)
+        server = start(make_model(entry, sample=None), **{"threads": 1, "queue": 1, "queue_timeout": 20, **settings})
         server.client.headers.update(headers or {})
         lines = [f"{key}: {value}" for key, value in (headers or {}).items()]
         hold = post("/api/model/invoke", b'{"data": [[7.0, "hold", 1]]}', *lines)
@@ -133,6 +135,29 @@ def test_what_is_not_plain_is_refused_too(busy: Any, request_: bytes) -> None:
     raw = busy.raw(request_)
     assert raw.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 1\r\n" in raw, raw
     assert time.monotonic() - begun < 4
+
+
+def test_what_waits_is_asked_as_one_and_a_bad_row_fails_alone(make_busy: Callable[..., Any]) -> None:
+    """Of a model of the user's own, which says that it answers row by row; by two protocols."""
+    busy = make_busy(queue=8, batching="on")
+    asked = [
+        post("/api/model/invoke", b'{"data": [[2.0, "a", 1], [3.0, "a", 1]]}'),
+        post("/v1/models/wine:predict", b'{"instances": [[4.0, "boom", 1]]}'),
+        post("/v1/models/wine:predict", b'{"instances": [[5.0, "a", 1]]}'),
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        answers = []
+        for number, request in enumerate(asked):
+            answers.append(pool.submit(busy.raw, request))
+            until(lambda number=number: metric(busy, "mpack_queue_length") == number + 2)  # type: ignore[misc]
+        busy.release()
+        heads = [answer.result().partition(b"\r\n\r\n") for answer in answers]
+    assert [head[9:12] for head, _, _ in heads] == [b"200", b"500", b"200"]
+    good, bad, last = (json.loads(body) for _, _, body in heads)
+    assert (good["prediction"], last) == ([2.0, 3.0], {"predictions": [5.0]}) and "grapes" in bad["error"]
+    assert metric(busy, "mpack_batch_rows_count") == 6  # the one that was held, all four as one, each of the four
+    assert metric(busy, "mpack_batch_rows_sum") == 1 + 5 + 5
+    assert metric(busy, "mpack_errors_total", kind="model") == 1
 
 
 def test_who_does_not_close_holds_nobody(model_json: Path, start: Start) -> None:

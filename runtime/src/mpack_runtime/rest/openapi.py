@@ -17,7 +17,9 @@ _ERRORS = {
     "408": "The body came too slowly.",
     "413": "The body is larger than the service takes.",
     "415": "The content type or encoding is not one that the service reads.",
+    "429": "As many predictions wait as may.",
     "500": "The model raised; the message is its own.",
+    "503": "It was not the prediction's turn in time.",
     "504": "The model did not answer in time.",
 }
 

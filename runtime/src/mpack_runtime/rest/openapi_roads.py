@@ -36,7 +36,9 @@ _ASKED = {
     "408": "The body came too slowly.",
     "413": "The body is larger than the service takes.",
     "415": "The content type or encoding is not one that the service reads.",
+    "429": "As many predictions wait as may.",
     "500": "The model raised; the message is its own.",
+    "503": "It was not the prediction's turn in time.",
     "504": "The model did not answer in time.",
 }
 _ARROW_ONLY = "Nothing but Arrow is accepted, and the image does not speak it."
@@ -132,7 +134,7 @@ def _operation(protocol: str, view: str) -> Schema:
     }
     for status, words in faults.items():
         waiting = {"description": words, "content": content}
-        operation["responses"][status] = waiting if status == "503" else _error(protocol, words)
+        operation["responses"][status] = waiting if faults is _WAITING else _error(protocol, words)
     if view in _REQUESTS:
         operation["requestBody"] = {"required": view != "index", "content": _bodies(view)}
     return operation

@@ -77,7 +77,8 @@ class TritonPythonModel:
         for index, request in enumerate(requests):
             try:
                 asked = self._read(request)
-                groups.setdefault(batches.kind(asked) if self._batched else index, []).append((index, asked))
+                kind = batches.kind(asked) if self._batched else None
+                groups.setdefault(index if kind is None else kind, []).append((index, asked))
             except Exception as error:
                 answers[index] = _fault(error)
         for group in groups.values():
