@@ -92,7 +92,7 @@ def grpc_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         deadlines = Deadlines(chosen.timeout)
         service.observe = metrics.predicted
         operations = Operations(service, chosen, metrics, deadlines)
-        operations.around(lambda environ, start: [])
+        operations.around(lambda environ, start: [], lambda app: app)
         server = GrpcServer(service, chosen, metrics, deadlines, operations)
         server.start()
         whole = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
