@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import load, local, registry, throughput
+from benchmarks import load, local, registry, serving, throughput, wrk
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.exported import Exported
@@ -22,10 +22,10 @@ from benchmarks.scenes import SCENES
 from benchmarks.subjects import Mpack, Subject
 from mpack.errors import EXIT_INTERRUPTED, MpackError
 
-PEERS = ("mlflow", "uv", "mlserver")
-THROUGHPUT = "throughput"
+PEERS = ("mlflow", "uv", "mlserver", "bentoml")
+THROUGHPUT, SERVING = "throughput", "serving"
 LOCAL, LARGE, REGISTRY = "local", "large", "registry"
-PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, THROUGHPUT)
+PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, THROUGHPUT, SERVING)
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
 #: Figures, and the names of its columns.
@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
             wanted = chosen.scenes or list(PARTS)
             if THROUGHPUT in wanted:
                 load.program()
+            if SERVING in wanted:
+                wrk.program()
             tables = []
             if building := [scene for scene in wanted if scene in SCENES]:
                 tables.append(_building(bench, building, chosen.without))
@@ -53,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
                 tables.append(_registry(bench, chosen.without))
             if THROUGHPUT in wanted:
                 tables.append(_throughput(bench, chosen.without))
+            if SERVING in wanted:
+                tables.append(_serving(bench, chosen.without))
             for line in _report(bench, tables, about):
                 print(line)
             if chosen.json:
@@ -146,6 +150,13 @@ def _throughput(bench: Bench, without: list[str]) -> Table:
     figures = Figures(ours=throughput.OURS)
     throughput.throughput(bench, figures, None if "mlserver" in without else _shell_base(bench))
     return figures, throughput.names(without)
+
+
+def _serving(bench: Bench, without: list[str]) -> Table:
+    figures = Figures()
+    _own_base(bench, figures)
+    serving.serving(bench, figures, without, *_peers_base(bench))
+    return figures, serving.names(without)
 
 
 def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subject]:
