@@ -30,14 +30,18 @@ class Frame:
     rows: int
     params: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    #: The columns' own memory, where they are views of one matrix.
+    whole: Array | None = field(default=None, compare=False, repr=False)
 
     @property
     def numeric(self) -> bool:
         """True if every column is of numbers or booleans."""
-        return all(column.dtype.kind in "biuf" for column in self.data)
+        return self.whole is not None or all(column.dtype.kind in "biuf" for column in self.data)
 
     def matrix(self) -> Array:
         """A 2-D array (rows, columns): of the columns' common number type, else of objects."""
+        if self.whole is not None:
+            return self.whole
         if self.numeric and self.data:
             return np.stack(self.data, axis=1)
         matrix = np.empty((self.rows, len(self.data)), dtype=object)

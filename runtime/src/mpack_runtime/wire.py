@@ -33,11 +33,12 @@ Rows are counted from 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mpack_runtime import wire_tensors
+from mpack_runtime import wire_matrix, wire_tensors
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Param, Signature, Tensor
@@ -70,6 +71,8 @@ def decode(
 
 def _media_type(content_type: str) -> tuple[str, dict[str, str]]:
     """ "json" or "csv" and the content type's parameters. Raises BadRequest 415."""
+    if content_type == "application/json":
+        return "json", {}
     media, *rest = [part.strip() for part in content_type.split(";")]
     options = dict(part.lower().replace('"', "").partition("=")[::2] for part in rest if part)
     options = {name.strip(): value.strip() for name, value in options.items()}
@@ -113,9 +116,7 @@ def _from_object(value: dict[str, Any], signature: Signature, strict: bool, form
 def with_params(inputs: Inputs, params: Mapping[str, Any], warnings: Sequence[str] = ()) -> Inputs:
     """The inputs with these parameters, and further warnings."""
     everything = (*inputs.warnings, *warnings)
-    if isinstance(inputs, Frame):
-        return Frame(inputs.columns, inputs.data, inputs.rows, params, everything)
-    return Tensors(inputs.arrays, params, everything)
+    return replace(inputs, params=params, warnings=everything)
 
 
 def _ignored(what: str, names: Sequence[str], strict: bool) -> list[str]:
@@ -213,6 +214,9 @@ def from_rows(
     """
     if not isinstance(rows, (list, tuple)) or not rows:
         raise BadRequest(f"Matrix is not provided: data is {describe(rows)}; it must be a list of at least one row.")
+    found = wire_matrix.table(names, rows, signature) if type(rows) is list and not text else None
+    if found is not None:
+        return found
     names = _column_names(names)
     if signature.input_tensors and len(signature.input_tensors) == 1 and not text:
         if names is not None and type(rows[0]) is list and len(rows[0]) != len(names):

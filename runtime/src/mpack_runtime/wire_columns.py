@@ -16,11 +16,11 @@ import numpy as np
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array
 from mpack_runtime.signature import Column
+from mpack_runtime.wire_matrix import NoneType, floats
 
 EXACT = 2**53  # up to here every whole number is a float
 RANGES = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 MAX_NESTING = 64  # of lists and objects in one cell
-NoneType = type(None)
 
 
 def quote(text: str | None) -> str:
@@ -76,7 +76,7 @@ def convert(values: Sequence[Any], column: Column, place: Place, *, nested: bool
         return _integers(values, kinds, column.type, missing, place)
     if column.type in ("float", "double"):
         _only(values, kinds, {int, float}, f"a number ({column.type})", place)
-        return _floats(values, column.type, place)
+        return _floats(values, kinds | {NoneType} if missing else kinds, column.type, place)
     if column.type == "any":
         return _any(values, kinds, missing, place, nested)
     _only(values, kinds, {str}, _STRING_FORMS[column.type], place)
@@ -131,8 +131,8 @@ def _with_gaps(values: Sequence[Any], present: Sequence[int]) -> Array:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _floats(values: Sequence[Any], kind: str, place: Place) -> Array:
-    array = np.array(values, dtype=np.float64)  # None becomes NaN
+def _floats(values: Sequence[Any], kinds: set[type], kind: str, place: Place) -> Array:
+    array = floats(values, kinds)
     if kind == "double":
         return array
     with np.errstate(over="ignore"):

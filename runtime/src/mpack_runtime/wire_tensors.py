@@ -11,7 +11,8 @@ import numpy as np
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array
 from mpack_runtime.signature import Tensor
-from mpack_runtime.wire_columns import NoneType, describe, quote, sentence
+from mpack_runtime.wire_columns import describe, quote, sentence
+from mpack_runtime.wire_matrix import NoneType, floats
 
 MAX_RANK = 32  # NumPy's own limit before version 2
 
@@ -137,7 +138,7 @@ def _typed(flat: list[Any], shape: tuple[int, ...], dtype: str, what: str) -> Ar
         return _whole(flat, shape, dtype, what)
     if kind == "boolean":
         return np.array(flat, dtype=bool)
-    return _floats(flat, shape, dtype, what)
+    return _floats(flat, kinds, shape, dtype, what)
 
 
 _ALLOWED: dict[str, set[type]] = {
@@ -180,8 +181,8 @@ def _whole(flat: list[Any], shape: tuple[int, ...], dtype: str, what: str) -> Ar
     return np.array([int(item) for item in flat], dtype=dtype)
 
 
-def _floats(flat: list[Any], shape: tuple[int, ...], dtype: str, what: str) -> Array:
-    array = np.array(flat, dtype=np.float64)  # None becomes NaN
+def _floats(flat: list[Any], kinds: set[type], shape: tuple[int, ...], dtype: str, what: str) -> Array:
+    array = floats(flat, kinds)
     target = np.dtype(dtype) if dtype in ("float16", "float32", "float64") else np.dtype(np.float32)
     with np.errstate(over="ignore"):
         cast = array.astype(target)
