@@ -47,7 +47,7 @@ def load(url: str, body: bytes, connections: int, process: int, scratch: Path) -
     data, script = scratch / "wrk.body", scratch / "wrk.lua"
     data.write_bytes(body)
     script.write_text(_SCRIPT.format(body=json.dumps(str(data))), "utf-8")
-    arguments = [program(), "-t1", f"-c{connections}", "--latency", "-s", str(script)]
+    arguments = [program(), "-t1", f"-c{connections}", "--latency", "--timeout=30s", "-s", str(script)]
     run([*arguments, f"-d{WARM_UP}", url])
     before = _cpu(process)
     printed = run([*arguments, f"-d{SECONDS}", url])

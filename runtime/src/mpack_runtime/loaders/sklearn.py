@@ -16,6 +16,7 @@ from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import LoadFailure
 from mpack_runtime.frame import Frame, Inputs
 from mpack_runtime.loaders import Model
+from mpack_runtime.loaders.sklearn_linear import shortened
 from mpack_runtime.signature import Column, Signature
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples")
@@ -26,13 +27,13 @@ class EstimatorModel(Model):
 
     def __init__(self, estimator: Any, method: str) -> None:
         self.estimator = estimator
-        self._method = getattr(estimator, method)
         self._named = getattr(estimator, "feature_names_in_", None) is not None
         self._pandas = importlib.util.find_spec("pandas") is not None
         self.signature = estimator_signature(estimator)
         if self._named and not self._pandas:
             # A matrix has no names, and needs none: its columns were put in the model's order by name.
             warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
+        self._method = shortened(estimator, method, getattr(estimator, method))
 
     def predict(self, inputs: Inputs) -> Any:
         if not isinstance(inputs, Frame):
