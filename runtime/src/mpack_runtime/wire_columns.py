@@ -25,6 +25,8 @@ MAX_NESTING = 64  # of lists and objects in one cell
 
 def quote(text: str | None) -> str:
     """A name or value for a message or a header: ASCII, in double quotes, at most 80 characters."""
+    if text and len(text) <= 78 and text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
     quoted = json.dumps(text)
     return quoted if len(quoted) <= 80 else quoted[:76] + '…"'.encode("ascii", "replace").decode()
 

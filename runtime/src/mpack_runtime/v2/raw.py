@@ -12,7 +12,7 @@ import numpy as np
 from mpack_runtime.errors import BadRequest, ModelFailure
 from mpack_runtime.frame import Array
 from mpack_runtime.v2.spec import Spec
-from mpack_runtime.v2.tensors import DATATYPES, DTYPES, Unfit, cast, objects, plain_array
+from mpack_runtime.v2.tensors import DTYPES, Unfit, cast, datatype_of, objects, plain_array
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class V2Tensor:
     @classmethod
     def of(cls, name: str, array: Array) -> V2Tensor:
         """An array of a V2 type."""
-        return cls(name, DATATYPES.get(array.dtype.name, "BYTES"), array)
+        return cls(name, datatype_of(array), array)
 
     @classmethod
     def from_json(cls, item: Mapping[str, Any]) -> V2Tensor:

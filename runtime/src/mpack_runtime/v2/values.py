@@ -75,8 +75,10 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> Ar
 
 def _floats(flat: list[Any], kinds: set[type], dtype: Any, shape: tuple[int, ...], what: str, datatype: str) -> Array:
     array = floats(flat, kinds)
-    with np.errstate(over="ignore"):
-        found = array.astype(dtype, copy=False)
+    found = array
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):
+            found = array.astype(dtype)
     beyond = np.isinf(found)
     if beyond.any():
         index = int(np.argmax(beyond))
