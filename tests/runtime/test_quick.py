@@ -59,6 +59,18 @@ def test_rows_read_as_a_matrix_are_what_their_columns_are(names: Any, rows: Any,
         assert quick == outcome(body, signature)
 
 
+@settings(max_examples=300, deadline=None)
+@given(tables, st.lists(st.permutations([*NAMES]) | st.just(["a", "b"]), min_size=1, max_size=4), signatures)
+def test_records_are_what_they_are_one_by_one(rows: Any, keys: list[list[str]], signature: Signature) -> None:
+    """Whether all of them have the same names in one order, or not: the same frame, or the same refusal."""
+    records = [dict(zip(keys[index % len(keys)], row, strict=False)) for index, row in enumerate(rows)]
+    quick = outcome(json.dumps({"dataframe_records": records}).encode(), signature)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire_matrix, "table", lambda *_: None)
+        patch.setattr(wire, "_alike", lambda _: False)
+        assert quick == outcome(json.dumps({"dataframe_records": records}).encode(), signature)
+
+
 @pytest.mark.parametrize(
     ("kind", "row", "dtype"),
     [
@@ -68,6 +80,7 @@ def test_rows_read_as_a_matrix_are_what_their_columns_are(names: Any, rows: Any,
         ("integer", [1, 2, -3], "int32"),
         ("any", [1.5, 2.5, 3.5], "float64"),
         ("any", [1, 2, 3], "int64"),
+        ("any", [1, 2.5, 3], "float64"),
     ],
 )
 def test_plain_numbers_take_the_quick_road(kind: str, row: list[Any], dtype: str) -> None:
@@ -122,6 +135,7 @@ def fitted(estimator: Any, classes: int) -> tuple[Any, Array]:
     return estimator.fit(rows, wanted), rows
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
 @pytest.mark.parametrize(
     ("estimator", "classes"),
     [*((item, 0) for item in REGRESSORS), *((item, count) for item in CLASSIFIERS for count in (2, 3))],

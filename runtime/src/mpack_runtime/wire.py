@@ -181,6 +181,9 @@ def from_records(records: Any, signature: Signature, *, strict: bool = False, fi
     """A list of objects, one a row. A required column must be in each of them."""
     if not isinstance(records, list) or not records:
         raise BadRequest(f"The records are {describe(records)}; they must be a list of at least one object.")
+    if not signature.input_tensors and _alike(records):
+        rows = [list(record.values()) for record in records]
+        return from_rows(list(records[0]), rows, signature, strict=strict, first_row=first_row)
     for row, record in enumerate(records, first_row):
         if type(record) is not dict:
             raise BadRequest(f"Row {row} is {describe(record)}; it must be an object of column names and values.")
@@ -199,6 +202,11 @@ def from_records(records: Any, signature: Signature, *, strict: bool = False, fi
         return Tensors(arrays, warnings=tuple(_ignored("the input", extra, strict)))
     rows = [[record.get(name) for name in names] for record in records]
     return from_rows(names, rows, signature, strict=strict, first_row=first_row)
+
+
+def _alike(records: list[Any]) -> bool:
+    """Whether all are objects with the same names in one order, as programs write them."""
+    return set(map(type, records)) == {dict} and len(set(map(tuple, records))) == 1 and bool(records[0])
 
 
 def _required(signature: Signature, name: str) -> bool:

@@ -19,6 +19,8 @@ NoneType = type(None)
 _MAYBE = {int, float, NoneType}
 #: Column types of whole numbers -> their dtype and struct's letter, which refuses what is out of range.
 _WHOLE = {"integer": (np.int32, "i"), "long": (np.int64, "q")}
+#: Whole numbers from here on may not fit int64, which decides over a column's type.
+_LARGE = 2.0**63
 
 
 def floats(values: Sequence[Any], kinds: set[type]) -> Array:
@@ -31,23 +33,43 @@ def floats(values: Sequence[Any], kinds: set[type]) -> Array:
 
 def table(names: Any, rows: list[Any], signature: Signature) -> Frame | None:
     """The frame of such rows; None: they may be anything else, or wrong."""
-    kind, wanted = signature.column_type, signature.input_names
-    if kind is None or (names and not (type(names) is list and wanted and names == signature.distinct_names)):
+    kind, wanted, width = signature.column_type, signature.input_names, len(signature.inputs)
+    if kind is None or set(map(type, rows)) != {list} or set(map(len, rows)) != {width}:
         return None
-    if set(map(type, rows)) != {list} or set(map(len, rows)) != {len(signature.inputs)}:
+    order = _order(names, signature) if names else None
+    if names and order is None:
         return None
     values = list(chain.from_iterable(rows))
-    flat = _numbers(values, set(map(type, values)), kind)
+    kinds = set(map(type, values))
+    flat = _numbers(values, kinds, kind)
     if flat is None:
         return None
-    matrix = flat.reshape(len(rows), len(signature.inputs))
-    return Frame(wanted or None, tuple(matrix.T), len(rows), whole=matrix)
+    matrix = flat.reshape(len(rows), width)
+    if order:
+        matrix = np.take(matrix, order, axis=1)
+    data = tuple(matrix.T)
+    if kind == "any" and len(kinds) > 1:
+        if np.abs(matrix).max() >= _LARGE:
+            return None
+        data = _each(rows, order, data)
+    return Frame(wanted or None, data, len(rows), whole=matrix)
+
+
+def _order(names: Any, signature: Signature) -> list[int] | None:
+    """Where the request has the columns, [] where they stand as they are wanted; None: not sure that they are these."""
+    wanted = signature.distinct_names
+    if names == wanted and type(names) is list:
+        return []
+    if wanted is None or type(names) is not list or set(map(type, names)) != {str} or len(names) != len(wanted):
+        return None
+    position = {name: index for index, name in enumerate(names)}
+    return [position[name] for name in wanted] if position.keys() == set(wanted) else None
 
 
 def _numbers(values: list[Any], kinds: set[type], kind: str) -> Array | None:
     """The values of columns of that type, as one column's would be; None: not sure."""
     if kind == "any":
-        kind = "double" if kinds == {float} else "long" if kinds == {int} else ""
+        kind = "long" if kinds == {int} else "double" if kinds and kinds <= {int, float} else ""
     if kind in ("double", "float") and kinds <= _MAYBE:
         array = floats(values, kinds)
         return array if kind == "double" else _single(array)
@@ -57,6 +79,16 @@ def _numbers(values: list[Any], kinds: set[type], kind: str) -> Array | None:
         except struct.error:  # out of range
             return None
     return None
+
+
+def _each(rows: list[Any], order: list[int] | None, data: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Columns without a declared type, where some may be of whole numbers alone; the others as they are."""
+    columns = list(zip(*rows))
+    placed = [columns[index] for index in order] if order else columns
+    return tuple(
+        _packed(values, np.int64, "q") if set(map(type, values)) == {int} else column
+        for values, column in zip(placed, data)
+    )
 
 
 def _single(array: Array) -> Array | None:
