@@ -81,8 +81,8 @@ def write(name: str, version: str, asked: Asked, tensors: Sequence[V2Tensor]) ->
     return (b"".join([text, *parts]), len(text)) if parts else (text, None)
 
 
-def _split(body: bytes, length: str) -> tuple[str, bytes]:
-    """The JSON text and what follows it."""
+def _split(body: bytes, length: str) -> tuple[str, memoryview]:
+    """The JSON text and what follows it, which is not copied."""
     if length and not (length.isascii() and length.isdigit() and int(length) <= len(body)):
         raise BadRequest(f"{LENGTH} is {quote(length)}; the body has {len(body)} bytes.")
     end = int(length) if length else len(body)
@@ -92,16 +92,16 @@ def _split(body: bytes, length: str) -> tuple[str, bytes]:
         raise BadRequest(f"The request's JSON is not UTF-8: {error}.") from error
     if not text.strip():
         raise BadRequest('The request\'s body is empty; send {"inputs": [{"name", "shape", "datatype", "data"}]}.')
-    return text, body[end:]
+    return text, memoryview(body)[end:]
 
 
 class _Rest:
     """What follows the JSON, taken tensor by tensor."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: memoryview) -> None:
         self._data, self._start = data, 0
 
-    def take(self, size: Any, what: str) -> bytes:
+    def take(self, size: Any, what: str) -> memoryview:
         left = len(self._data) - self._start
         if type(size) is not int or not 0 <= size <= left:
             shown = size if type(size) is int else describe(size)
@@ -171,11 +171,11 @@ def _tensor(item: Mapping[str, Any], rest: _Rest) -> V2Tensor:
     return V2Tensor(name, datatype, _from_raw(rest.take(size, what), datatype, shape, what))
 
 
-def _from_raw(data: bytes, datatype: str, shape: tuple[int, ...], what: str) -> Array:
+def _from_raw(data: memoryview, datatype: str, shape: tuple[int, ...], what: str) -> Array:
     """Raw bytes as an array of its own: aligned, and the model's to change."""
     try:
         if datatype == "BYTES":
-            return objects(unpack(data)).reshape(shape)
+            return objects(unpack(bytes(data))).reshape(shape)
         array = np.frombuffer(data, np.uint8 if datatype == "BOOL" else DTYPES[datatype].newbyteorder("<"))
         if datatype == "BOOL" and (array > 1).any():
             raise BadRequest(f"{sentence(what)} is BOOL; its bytes must be 0 or 1.")
@@ -193,10 +193,10 @@ def _values(tensor: V2Tensor) -> Any:
     return plain(flat)
 
 
-def _raw(tensor: V2Tensor) -> bytes:
+def _raw(tensor: V2Tensor) -> bytes | memoryview:
     if tensor.datatype != "BYTES":
-        little: bytes = tensor.array.astype(tensor.array.dtype.newbyteorder("<"), copy=False).tobytes()
-        return little
+        little = np.ascontiguousarray(tensor.array.astype(tensor.array.dtype.newbyteorder("<"), copy=False))
+        return little.reshape(-1).view(np.uint8).data
     items = tensor.array.reshape(-1).tolist()
     if None in items:
         raise BadRequest(f"Output {quote(tensor.name)} has a missing value, which raw text cannot carry; ask for JSON.")
