@@ -27,7 +27,9 @@ tables = st.sampled_from(
     [wholes, floats, wholes | floats, floats | st.none(), wholes | st.booleans(), floats | st.sampled_from(["1", "x"])]
 ).flatmap(lambda cells: st.lists(st.lists(cells, min_size=3, max_size=3), min_size=1, max_size=4))
 ragged = st.lists(st.lists(wholes | floats, min_size=2, max_size=4) | st.just(1), max_size=3)
-headers = st.sampled_from([None, [], NAMES, ["b", "a", "c"], ["a", "b", "x"], ["a", "a", "c"], [0, 1, 2], "abc"])
+headers = st.sampled_from(
+    [None, [], NAMES, ["b", "a", "c"], ["a", "b", "x"], ["a", "a", "c"], [0, 1, 2], "abc", "", {}, False]
+)
 signatures = st.builds(
     lambda kind, names, required: Signature(tuple(Column(name, kind, required) for name in names)),
     st.sampled_from(COLUMN_TYPES),

@@ -36,8 +36,8 @@ def table(names: Any, rows: list[Any], signature: Signature) -> Frame | None:
     kind, wanted, width = signature.column_type, signature.input_names, len(signature.inputs)
     if kind is None or set(map(type, rows)) != {list} or set(map(len, rows)) != {width}:
         return None
-    order = _order(names, signature) if names else None
-    if names and order is None:
+    order = [] if names is None or names == [] else _order(names, signature)
+    if order is None:
         return None
     values = list(chain.from_iterable(rows))
     kinds = set(map(type, values))
@@ -62,7 +62,7 @@ def _order(names: Any, signature: Signature) -> list[int] | None:
         return []
     if wanted is None or type(names) is not list or set(map(type, names)) != {str} or len(names) != len(wanted):
         return None
-    position = {name: index for index, name in enumerate(names)}
+    position = dict(zip(names, range(len(names))))
     return [position[name] for name in wanted] if position.keys() == set(wanted) else None
 
 
@@ -81,7 +81,7 @@ def _numbers(values: list[Any], kinds: set[type], kind: str) -> Array | None:
     return None
 
 
-def _each(rows: list[Any], order: list[int] | None, data: tuple[Array, ...]) -> tuple[Array, ...]:
+def _each(rows: list[Any], order: list[int], data: tuple[Array, ...]) -> tuple[Array, ...]:
     """Columns without a declared type, where some may be of whole numbers alone; the others as they are."""
     columns = list(zip(*rows))
     placed = [columns[index] for index in order] if order else columns
