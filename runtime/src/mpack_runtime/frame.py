@@ -30,8 +30,15 @@ class Frame:
     rows: int
     params: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    #: The columns' own memory, where they are views of one matrix.
-    whole: Array | None = field(default=None, compare=False, repr=False)
+    #: All values, where they were read as one matrix. No argument, so that a frame made of another's columns has none.
+    whole: Array | None = field(default=None, init=False, compare=False, repr=False)
+
+    @classmethod
+    def of_matrix(cls, columns: tuple[str, ...] | None, matrix: Array, data: tuple[Array, ...] = ()) -> Frame:
+        """A table of a C-contiguous matrix's columns, or of `data`, whose common type and values the matrix has."""
+        frame = cls(columns, data or tuple(matrix.T), len(matrix))
+        object.__setattr__(frame, "whole", matrix)
+        return frame
 
     @property
     def numeric(self) -> bool:

@@ -47,12 +47,11 @@ def table(names: Any, rows: list[Any], signature: Signature) -> Frame | None:
     matrix = flat.reshape(len(rows), width)
     if order:
         matrix = np.take(matrix, order, axis=1)
-    data = tuple(matrix.T)
-    if kind == "any" and len(kinds) > 1:
-        if np.abs(matrix).max() >= _LARGE:
-            return None
-        data = _each(rows, order, data)
-    return Frame(wanted or None, data, len(rows), whole=matrix)
+    if kind != "any" or len(kinds) == 1:
+        return Frame.of_matrix(wanted or None, matrix)
+    if np.abs(matrix).max() >= _LARGE:
+        return None
+    return Frame.of_matrix(wanted or None, matrix, _each(rows, order, matrix))
 
 
 def _order(names: Any, signature: Signature) -> list[int] | None:
@@ -81,13 +80,13 @@ def _numbers(values: list[Any], kinds: set[type], kind: str) -> Array | None:
     return None
 
 
-def _each(rows: list[Any], order: list[int], data: tuple[Array, ...]) -> tuple[Array, ...]:
+def _each(rows: list[Any], order: list[int], matrix: Array) -> tuple[Array, ...]:
     """Columns without a declared type, where some may be of whole numbers alone; the others as they are."""
     columns = list(zip(*rows))
     placed = [columns[index] for index in order] if order else columns
     return tuple(
         _packed(values, np.int64, "q") if set(map(type, values)) == {int} else column
-        for values, column in zip(placed, data)
+        for values, column in zip(placed, matrix.T)
     )
 
 

@@ -224,8 +224,7 @@ def _matrix(tensor: V2Tensor, signature: Signature) -> Frame:
         return _mixed(V2Tensor(tensor.name, tensor.datatype, array), signature, what)
     kind = tensor.datatype if columns[0].type == "any" else column_datatype(columns[0].type)
     if "BYTES" not in (kind, tensor.datatype) and np.can_cast(array.dtype, DTYPES[kind], "safe"):
-        matrix = np.ascontiguousarray(cast(array, kind, what))
-        return Frame(names, tuple(matrix.T), len(matrix), whole=matrix)
+        return Frame.of_matrix(names, np.ascontiguousarray(cast(array, kind, what)))
     data = []
     for index, column in enumerate(columns):
         place = Place(f"column {quote(column.name)}" if column.name is not None else f"column {index + 1}")
