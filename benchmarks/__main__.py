@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import load, local, registry, serving, throughput, wrk
+from benchmarks import batch, load, local, registry, serving, throughput, wrk
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.exported import Exported
@@ -24,8 +24,8 @@ from mpack.errors import EXIT_INTERRUPTED, MpackError
 
 PEERS = ("mlflow", "uv", "mlserver", "bentoml")
 THROUGHPUT, SERVING = "throughput", "serving"
-LOCAL, LARGE, REGISTRY = "local", "large", "registry"
-PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, THROUGHPUT, SERVING)
+LOCAL, LARGE, REGISTRY, BATCH = "local", "large", "registry", "batch"
+PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, BATCH, THROUGHPUT, SERVING)
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
 #: Figures, and the names of its columns.
@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
                 tables.append(_large(bench))
             if REGISTRY in wanted:
                 tables.append(_registry(bench, chosen.without))
+            if BATCH in wanted:
+                tables.append(_batch(bench))
             if THROUGHPUT in wanted:
                 tables.append(_throughput(bench, chosen.without))
             if SERVING in wanted:
@@ -144,6 +146,12 @@ def _registry(bench: Bench, without: list[str]) -> Table:
         pusher.prepare()
     registry.registry(bench, pushers, figures)
     return figures, [pusher.name for pusher in pushers]
+
+
+def _batch(bench: Bench) -> Table:
+    figures = Figures()
+    batch.batch(bench, figures)
+    return figures, [OURS, batch.PEER]
 
 
 def _throughput(bench: Bench, without: list[str]) -> Table:

@@ -20,3 +20,4 @@ class RestArguments(Arguments):
     maxBodyBytes: int = Field(
         default=DEFAULTS["maxBodyBytes"], ge=1024, description="Largest request body, after decompression."
     )
+    arrow: bool = Field(default=DEFAULTS["arrow"], description="Arrow streams in and out; adds pyarrow (152 MB).")

@@ -31,7 +31,11 @@ DEFAULTS = {
     "host": "0.0.0.0",  # noqa: S104
     "strict": False,
     "maxBodyBytes": 64 << 20,
+    "arrow": False,
 }
+
+#: Before this version, reading a stream could run code that its sender wrote.
+PYARROW = "pyarrow>=14.0.1"
 
 
 class DockerRest:
@@ -54,8 +58,10 @@ class DockerRest:
 
     def spec(self, artifact: Artifact, arguments: RestArguments) -> ImageSpec:
         """What the image must hold: model, runtime, its requirements, and gunicorn's settings as environment."""
-        trees, contents = serving_trees(artifact, {"strict": arguments.strict})
+        serving = {"strict": arguments.strict, **({"arrow": True} if arguments.arrow else {})}
+        trees, contents = serving_trees(artifact, serving)
         description = artifact.description
+        needs = description.needs | ({PYARROW} if arguments.arrow else frozenset())
         config = ImageConfig(
             env=serving_env(
                 {
@@ -77,7 +83,7 @@ class DockerRest:
             model_name=artifact.name,
             model_version=artifact.version,
             python=artifact.python,
-            requirements=(*description.requirements, *runtime_requirements("rest", description.needs)),
+            requirements=(*description.requirements, *runtime_requirements("rest", needs)),
             base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,
             config=with_model_labels(config, artifact, self.name),

@@ -147,7 +147,7 @@ def test_a_linear_model_answers_its_own_bits(estimator: Any, classes: int) -> No
     """By the short cut, for any number of rows; what is not for it goes to the estimator, errors included."""
     model, rows = fitted(estimator, classes)
     asked: list[Any] = []
-    quick = shortened(model, "predict", _counted(model.predict, asked))
+    quick = shortened(model, _counted(model.predict, asked))
     trials = len(asked)
     for count in (1, 2, 5, 120):
         found, wanted = quick(rows[:count]), model.predict(rows[:count])
@@ -173,7 +173,7 @@ def _counted(predict: Callable[[Any], Any], asked: list[Any]) -> Callable[[Any],
 
 
 def test_whoever_answers_otherwise_is_asked() -> None:
-    """A class of somebody else's, another method, and an estimator whose answer is not that sum."""
+    """A class of somebody else's, and an estimator whose answer is not that sum."""
     model, rows = fitted(LinearRegression(), 0)
 
     class Own(LinearRegression):
@@ -181,11 +181,10 @@ def test_whoever_answers_otherwise_is_asked() -> None:
             return super().predict(X) + 1
 
     own, _ = fitted(Own(), 0)
-    assert shortened(own, "predict", own.predict) == own.predict
-    assert shortened(model, "score", model.score) == model.score
+    assert shortened(own, own.predict) == own.predict
 
     def doubled(matrix: Any) -> Any:
         return 2 * model.predict(matrix)
 
-    assert shortened(model, "predict", doubled) is doubled
+    assert shortened(model, doubled) is doubled
     assert doubled(rows[:1]).tolist() == (2 * model.predict(rows[:1])).tolist()

@@ -13,6 +13,7 @@ import gc
 import importlib.util
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mpack_runtime.cli.arguments import parser, split_flags
 from mpack_runtime.cli.errors import Usage, guard
@@ -75,12 +76,13 @@ def _batch(arguments: argparse.Namespace) -> int:
             from mpack_runtime.cli.predict import predict
 
             return predict(
-                lambda: model_config(arguments.model, arguments.entrypoint),
+                lambda: replace(model_config(arguments.model, arguments.entrypoint), method=arguments.method or ""),
                 arguments.inputs,
                 arguments.output_dir,
                 out,
                 file_name=arguments.output_file_name,
                 form=arguments.format,
+                resume=arguments.resume,
                 verbose=arguments.verbose,
             )
         become_nobody()

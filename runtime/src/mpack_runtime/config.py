@@ -54,6 +54,9 @@ class ModelConfig:
     sample: Sample | None = None
     strict: bool = False
     formats: tuple[str, ...] = ("json", "csv", "jsonl")
+    arrow: bool = False
+    #: What is asked of the model where a request names no method; "": what the loader's options say.
+    method: str = ""
     #: All of model.json's "serving"; `mpack_runtime.triton.serving` reads what Triton's images have there.
     serving: Mapping[str, Any] = field(default_factory=dict)
 
@@ -92,6 +95,7 @@ class ModelConfig:
             sample=Sample(**data["sample"]) if data.get("sample") else None,
             strict=bool(serving.get("strict", False)),
             formats=tuple(serving.get("formats", ("json", "csv", "jsonl"))),
+            arrow=bool(serving.get("arrow", False)),
             serving=serving,
         )
 

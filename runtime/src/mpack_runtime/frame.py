@@ -22,7 +22,7 @@ class Frame:
 
     Dtypes: bool, int32, int64, float32, float64 (NaN is missing), datetime64[ns] in UTC (NaT is missing), object
     (str, bytes, bool, int or JSON values; None is missing); any number type where a V2 tensor brings it and no type is
-    declared. `warnings` tell the client what was ignored.
+    declared. `warnings` tell the client what was ignored. `method` is one of the model's; "" is its own.
     """
 
     columns: tuple[str, ...] | None
@@ -30,6 +30,7 @@ class Frame:
     rows: int
     params: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    method: str = ""
     #: All values, where they were read as one matrix. No argument, so that a frame made of another's columns has none.
     whole: Array | None = field(default=None, init=False, compare=False, repr=False)
 
@@ -76,11 +77,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Tensors:
-    """Arrays by input name ("" for the single unnamed one). `rows` is the first dimension of the first."""
+    """Arrays by input name ("" for the single unnamed one). `rows` is the first dimension of the first.
+
+    `params`, `warnings` and `method` are those of a Frame.
+    """
 
     arrays: Mapping[str, Array]
     params: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    method: str = ""
 
     @property
     def rows(self) -> int:

@@ -6,14 +6,21 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mpack_runtime import loaders, render, wire
+from mpack_runtime.arrow import MEDIA
 from mpack_runtime.config import ModelConfig, Sample
-from mpack_runtime.errors import ModelFailure, RuntimeFault
+from mpack_runtime.errors import BadRequest, ModelFailure, RuntimeFault
 from mpack_runtime.frame import Inputs, Prediction
 from mpack_runtime.loaders import pickled
 from mpack_runtime.signature import Field, Signature
+from mpack_runtime.wire_columns import quote
+
+NO_ARROW = (
+    "This image does not speak Arrow; build it with the argument arrow=true, or send application/json and accept it."
+)
 
 
 class Service:
@@ -27,6 +34,8 @@ class Service:
         self.sample: Sample | None = pickled.resolve(sample, config.root) if sample else None
         #: Is told of every prediction: the seconds that the model took, and whether it raised.
         self.observe: Callable[[float, bool], None] | None = None
+        #: What is asked where a request names no method.
+        self.method = self._known(config.method or model.method)
 
     @classmethod
     def load(cls, config: ModelConfig) -> Service:
@@ -47,7 +56,16 @@ class Service:
 
     def decode(self, body: bytes, content_type: str = "application/json", forms: Sequence[str] = wire.FORMS) -> Inputs:
         """A request's body (already un-gzipped) as the model's inputs. Raises BadRequest."""
+        if "arrow" in content_type and content_type.partition(";")[0].strip().lower() == MEDIA:
+            return self._decode_arrow(body)
         return wire.decode(body, content_type, self.signature, strict=self.config.strict, forms=forms)
+
+    def _decode_arrow(self, body: bytes) -> Inputs:
+        if not self.config.arrow:
+            raise BadRequest(NO_ARROW, 415)
+        from mpack_runtime.arrow import inputs, stream
+
+        return inputs.from_table(stream.read(body), self.signature, strict=self.config.strict)
 
     def rows(
         self, names: Sequence[str] | None, rows: Sequence[Sequence[Any]], *, text: bool = False, first_row: int = 1
@@ -55,10 +73,31 @@ class Service:
         """Rows of JSON values (`text`: of CSV cells) as the model's inputs; `first_row` is the first one's number."""
         return wire.from_rows(names, rows, self.signature, strict=self.config.strict, text=text, first_row=first_row)
 
+    def methods(self) -> tuple[str, ...]:
+        """What a client may ask for by name, the model's own first; nothing where that is all it has."""
+        others = tuple(method for method in self.model.methods if method != self.method)
+        return (self.method, *others) if others else ()
+
+    def asking(self, inputs: Inputs, method: str) -> Inputs:
+        """The inputs for a method that a client names. Raises BadRequest for one that the model does not have."""
+        known = self._known(method)
+        return inputs if known == self.method else replace(inputs, method=known)
+
+    def _known(self, method: str) -> str:
+        if method not in self.model.methods:
+            there = ", ".join(self.model.methods)
+            raise BadRequest(f"The model has no method {quote(method)} to ask for; it has {there}.")
+        return method
+
     def predict(self, inputs: Inputs) -> Prediction:
         """The model's answer. Raises ModelFailure; the traceback goes to stderr."""
+        method = inputs.method or self.method
+        if method == self.model.method:
+            names = self.signature.output_names
+        else:
+            names, inputs = self.model.output_names(method), replace(inputs, method=method)
         try:
-            return render.render(self._ask(inputs), self.signature.output_names)
+            return render.render(self._ask(inputs), names)
         except RuntimeFault:
             raise
         except (Exception, SystemExit) as error:  # whatever the model's own code raises

@@ -115,8 +115,7 @@ def _from_object(value: dict[str, Any], signature: Signature, strict: bool, form
 
 def with_params(inputs: Inputs, params: Mapping[str, Any], warnings: Sequence[str] = ()) -> Inputs:
     """The inputs with these parameters, and further warnings."""
-    everything = (*inputs.warnings, *warnings)
-    return replace(inputs, params=params, warnings=everything)
+    return replace(inputs, params=params, warnings=(*inputs.warnings, *warnings))
 
 
 def _ignored(what: str, names: Sequence[str], strict: bool) -> list[str]:
@@ -225,7 +224,7 @@ def from_rows(
     found = wire_matrix.table(names, rows, signature) if type(rows) is list and not text else None
     if found is not None:
         return found
-    names = _column_names(names)
+    names = column_names(names)
     if signature.input_tensors and len(signature.input_tensors) == 1 and not text:
         if names is not None and type(rows[0]) is list and len(rows[0]) != len(names):
             raise BadRequest(f"Row {first_row} has {len(rows[0])} values, but columns names {len(names)}.")
@@ -239,7 +238,7 @@ def from_rows(
     columns = list(zip(*rows))
     if signature.input_tensors:
         return _tensors_from_columns(names, columns, signature.input_tensors, strict, text)
-    wanted, indices, warnings = _select(names, len(columns), signature.input_columns, strict)
+    wanted, indices, warnings = select(names, len(columns), signature.input_columns, strict)
     data = []
     for position, (column, index) in enumerate(zip(wanted, indices), 1):
         place = Place(f"column {quote(column.name)}" if column.name is not None else f"column {position}", first_row)
@@ -252,8 +251,8 @@ def from_rows(
     return Frame(frame_names, tuple(data), len(rows), warnings=tuple(warnings))
 
 
-def _column_names(names: Any) -> list[str] | None:
-    """The request's column names; whole numbers, as pandas writes unnamed columns, become their digits."""
+def column_names(names: Any) -> list[str] | None:
+    """The request's column names as texts; whole numbers, as pandas writes unnamed columns, become their digits."""
     if names is None:
         return None
     if not isinstance(names, (list, tuple)):
@@ -288,10 +287,13 @@ def _check_rows(rows: Sequence[Any], width: int | None, first_row: int) -> None:
         raise BadRequest(f"Matrix is not provided: row {first_row} is empty.")
 
 
-def _select(
+def select(
     names: list[str] | None, width: int, columns: tuple[Column, ...], strict: bool
 ) -> tuple[tuple[Column, ...], list[int | None], list[str]]:
-    """The model's columns, each with its position in the request (None: not there), and warnings."""
+    """The model's columns, each with its position in the request (None: not there), and warnings.
+
+    Raises BadRequest.
+    """
     if not columns:
         free = tuple(Column(name) for name in names) if names is not None else (Column(None),) * width
         return free, list(range(width)), []

@@ -25,10 +25,10 @@ _CLASSIFIERS = frozenset(
 _TRIALS = (1, 2, 3, 64)
 
 
-def shortened(estimator: Any, method: str, predict: Predict) -> Predict:
-    """`predict`, which is the estimator's own method of that name, or something quicker that answers the same."""
+def shortened(estimator: Any, predict: Predict) -> Predict:
+    """`predict`, which is the estimator's own method, or something quicker that answers the same."""
     kind, names = type(estimator), _REGRESSORS | _CLASSIFIERS
-    if method != "predict" or kind.__name__ not in names or not kind.__module__.startswith("sklearn."):
+    if kind.__name__ not in names or not kind.__module__.startswith("sklearn."):
         return predict
     coefficients, intercept = getattr(estimator, "coef_", None), getattr(estimator, "intercept_", None)
     if type(coefficients) is not np.ndarray or coefficients.dtype != np.float64 or coefficients.ndim not in (1, 2):

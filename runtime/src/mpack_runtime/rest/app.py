@@ -11,13 +11,15 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from mpack_runtime.arrow import MEDIA
 from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, RuntimeFault
-from mpack_runtime.rest import prefix
+from mpack_runtime.rest import arrow, prefix
 from mpack_runtime.rest.deadline import Deadlines
 from mpack_runtime.rest.front import Front
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.page import SECURITY_HEADERS, page
+from mpack_runtime.rest.query import asking
 from mpack_runtime.rest.roads import BUG, Call, Reply, Roads, to_json
 from mpack_runtime.selfcheck import Ask
 from mpack_runtime.service import Service
@@ -91,8 +93,15 @@ class RestApp:
             if not body.strip():
                 raise BadRequest(EMPTY)
             inputs = self.service.decode(body, call.content_type)
+            if call.query:
+                inputs = asking(self.service, inputs, call.query)
             rows = inputs.rows
-            reply = Reply(self.service.encode(self.service.predict(inputs)), headers=self._headers)
+            accept = call.header("Accept")
+            if "arrow" in accept and arrow.accepted(self.service, accept):
+                stream = arrow.stream(self.service, inputs, self.service.predict(inputs))
+                reply = Reply(stream, content_type=MEDIA, headers=self._headers)
+            else:
+                reply = Reply(self.service.encode(self.service.predict(inputs)), headers=self._headers)
             if inputs.warnings:
                 reply.headers["Mpack-Warning"] = _header("; ".join(inputs.warnings))
         except RuntimeFault as error:
@@ -112,7 +121,8 @@ class RestApp:
         from mpack_runtime.rest.swagger import swagger
 
         config, service = self.service.config, self.service
-        return _json(swagger(config.name, config.version, service.signature, service.example(), self.answer))
+        methods = service.methods()
+        return _json(swagger(config.name, config.version, service.signature, service.example(), self.answer, methods))
 
     def openapi(self) -> Response:
         """The OpenAPI document."""
@@ -127,6 +137,8 @@ class RestApp:
                 service.example(),
                 self.answer,
                 prefix=prefix.prefix(request.environ),
+                methods=service.methods(),
+                arrow=config.arrow,
             )
         )
 

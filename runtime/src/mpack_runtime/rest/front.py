@@ -52,7 +52,8 @@ class Front:
         path = environ["PATH_INFO"] = prefix.path(environ)
         if method != "POST":
             rest.deadlines.enter(WORKING)
-        call = Call(method, _decoded(path), _Headers(environ), lambda: self._body(environ), rest.ready)
+        query = environ.get("QUERY_STRING", "")
+        call = Call(method, _decoded(path), _Headers(environ), lambda: self._body(environ), rest.ready, query)
         reply = rest.reply(call)
         if reply is None:
             return self._app(environ, self._named(environ, start_response, path, started))

@@ -59,12 +59,22 @@ class Reply:
 
 
 class Call:
-    """One request. `body` reads it (raises BadRequest), `header` gives a header's value or "". `ready`: the model."""
+    """One request. `body` reads it (raises BadRequest), `header` gives a header's value or "". `ready`: the model.
+
+    `query` is what follows the address's question mark.
+    """
 
     def __init__(
-        self, method: str, path: str, header: Callable[[str], str], body: Callable[[], bytes], ready: bool = True
+        self,
+        method: str,
+        path: str,
+        header: Callable[[str], str],
+        body: Callable[[], bytes],
+        ready: bool = True,
+        query: str = "",
     ) -> None:
         self.method, self.path, self.header, self.body, self.ready = method, path, header, body, ready
+        self.query = query
 
     @property
     def content_type(self) -> str:

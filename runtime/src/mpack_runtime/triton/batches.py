@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,10 +11,10 @@ from mpack_runtime.frame import Array, Frame, Inputs, Tensors
 
 
 def kind(inputs: Inputs) -> Hashable:
-    """Inputs of one kind can be joined: the same names, types and shapes but for the number of rows."""
+    """Inputs of one kind can be joined: the same names, types, method, and shapes but for the number of rows."""
     if isinstance(inputs, Frame):
-        return (inputs.columns, tuple(column.dtype.str for column in inputs.data))
-    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in inputs.arrays.items())
+        return (inputs.columns, tuple(column.dtype.str for column in inputs.data), inputs.method)
+    return (*((name, array.dtype.str, array.shape[1:]) for name, array in inputs.arrays.items()), inputs.method)
 
 
 def join(parts: Sequence[Inputs]) -> Inputs:
@@ -24,9 +25,9 @@ def join(parts: Sequence[Inputs]) -> Inputs:
     if isinstance(first, Frame):
         tables = [part for part in parts if isinstance(part, Frame)]
         data = tuple(np.concatenate(columns) for columns in zip(*(table.data for table in tables)))
-        return Frame(first.columns, data, sum(table.rows for table in tables))
+        return replace(first, data=data, rows=sum(table.rows for table in tables))
     groups = [part.arrays for part in parts if isinstance(part, Tensors)]
-    return Tensors({name: np.concatenate([arrays[name] for arrays in groups]) for name in first.arrays})
+    return replace(first, arrays={name: np.concatenate([arrays[name] for arrays in groups]) for name in first.arrays})
 
 
 def split(outputs: dict[str, Array], rows: Sequence[int]) -> list[dict[str, Array]]:
