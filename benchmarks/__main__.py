@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import batch, load, local, registry, serving, throughput, wrk
+from benchmarks import batch, load, local, overload, registry, serving, throughput, wrk
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.exported import Exported
@@ -23,9 +23,9 @@ from benchmarks.subjects import Mpack, Subject
 from mpack.errors import EXIT_INTERRUPTED, MpackError
 
 PEERS = ("mlflow", "uv", "mlserver", "bentoml")
-THROUGHPUT, SERVING = "throughput", "serving"
+THROUGHPUT, OVERLOAD, SERVING = "throughput", "overload", "serving"
 LOCAL, LARGE, REGISTRY, BATCH = "local", "large", "registry", "batch"
-PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, BATCH, THROUGHPUT, SERVING)
+PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, BATCH, THROUGHPUT, OVERLOAD, SERVING)
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
 #: Figures, and the names of its columns.
@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
                 tables.append(_batch(bench))
             if THROUGHPUT in wanted:
                 tables.append(_throughput(bench, chosen.without))
+            if OVERLOAD in wanted:
+                tables.append(_overload(bench))
             if SERVING in wanted:
                 tables.append(_serving(bench, chosen.without))
             for line in _report(bench, tables, about):
@@ -165,6 +167,12 @@ def _serving(bench: Bench, without: list[str]) -> Table:
     _own_base(bench, figures)
     serving.serving(bench, figures, without, *_peers_base(bench))
     return figures, serving.names(without)
+
+
+def _overload(bench: Bench) -> Table:
+    figures = Figures()
+    overload.overload(bench, figures)
+    return figures, [OURS]
 
 
 def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subject]:

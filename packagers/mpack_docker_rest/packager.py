@@ -32,6 +32,14 @@ DEFAULTS = {
     "strict": False,
     "maxBodyBytes": 64 << 20,
     "arrow": False,
+    "queue": 64,
+    "queueTimeout": 10,
+    "batching": "auto",
+    "maxBatchRows": None,
+    "maxBatchDelay": 0,
+    "jwt": False,
+    "logStorage": None,
+    "tracing": False,
 }
 
 #: Before this version, reading a stream could run code that its sender wrote.
@@ -71,6 +79,7 @@ class DockerRest:
                     "MPACK_THREADS": arguments.threads,
                     "MPACK_TIMEOUT": arguments.timeout,
                     "MPACK_MAX_BODY": arguments.maxBodyBytes,
+                    **_load(arguments),
                 }
             ),
             ports=(arguments.port,),
@@ -83,9 +92,31 @@ class DockerRest:
             model_name=artifact.name,
             model_version=artifact.version,
             python=artifact.python,
-            requirements=(*description.requirements, *runtime_requirements("rest", needs)),
+            requirements=(
+                *description.requirements,
+                *runtime_requirements("rest", needs),
+                *(item for extra in _extras(arguments) for item in runtime_requirements(extra)),
+            ),
             base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,
             config=with_model_labels(config, artifact, self.name),
             contents=contents,
         )
+
+
+def _load(arguments: RestArguments) -> dict[str, object]:
+    """Settings of queue and batching that are not the runtime's own defaults."""
+    given = {
+        "MPACK_QUEUE": (arguments.queue, "queue"),
+        "MPACK_QUEUE_TIMEOUT": (arguments.queueTimeout, "queueTimeout"),
+        "MPACK_BATCHING": (arguments.batching, "batching"),
+        "MPACK_MAX_BATCH_ROWS": (arguments.maxBatchRows, "maxBatchRows"),
+        "MPACK_MAX_BATCH_DELAY": (arguments.maxBatchDelay, "maxBatchDelay"),
+    }
+    return {name: value for name, (value, argument) in given.items() if value != DEFAULTS[argument]}
+
+
+def _extras(arguments: RestArguments) -> list[str]:
+    """The runtime's extras that arguments ask for."""
+    asked = {"jwt": arguments.jwt, arguments.logStorage: arguments.logStorage, "tracing": arguments.tracing}
+    return [extra for extra, given in asked.items() if extra and given]

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from mpack_runtime import threads
     from mpack_runtime.config import Settings
+    from mpack_runtime.errors import SettingsError
 
     settings = Settings.from_env()
     if arguments.command == "health":
@@ -49,6 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     threads.apply(settings)
     if arguments.command == "triton":
+        if settings.workers is None:
+            raise SettingsError("MPACK_WORKERS is 'auto', which the REST image knows alone; give a number.")
         from mpack_runtime.config import ModelConfig
         from mpack_runtime.triton.launch import launch
 

@@ -32,10 +32,16 @@ class Service:
         self.signature = merge(config.signature, model.signature)
         sample = config.sample or model.sample
         self.sample: Sample | None = pickled.resolve(sample, config.root) if sample else None
-        #: Is told of every prediction: the seconds that the model took, and whether it raised.
-        self.observe: Callable[[float, bool], None] | None = None
         #: What is asked where a request names no method.
         self.method = self._known(config.method or model.method)
+        #: Is told of every call of the model: its seconds and rows.
+        self.observe: Callable[[float, int], None] | None = None
+        #: Is called, in the thread that asks, where the model raised.
+        self.blame: Callable[[], None] | None = None
+        #: Asks the model when it is this request's turn (`mpack_runtime.turns`); None: at once.
+        self.queue: Callable[[Inputs], Any] | None = None
+        #: Rows of one request at most; None: any number.
+        self.max_rows: int | None = None
 
     @classmethod
     def load(cls, config: ModelConfig) -> Service:
@@ -90,29 +96,33 @@ class Service:
         return method
 
     def predict(self, inputs: Inputs) -> Prediction:
-        """The model's answer. Raises ModelFailure; the traceback goes to stderr."""
+        """The model's answer. Raises ModelFailure (the traceback goes to stderr), Overloaded, and BadRequest."""
+        if self.max_rows is not None and inputs.rows > self.max_rows:
+            raise BadRequest(f"The request has {inputs.rows} rows; {self.max_rows} are allowed (MPACK_MAX_BATCH_ROWS).")
         method = inputs.method or self.method
         if method == self.model.method:
             names = self.signature.output_names
         else:
             names, inputs = self.model.output_names(method), replace(inputs, method=method)
         try:
-            return render.render(self._ask(inputs), names)
+            raw = self.ask(inputs) if self.queue is None else self.queue(inputs)
+            return render.render(raw, names)
         except RuntimeFault:
             raise
         except (Exception, SystemExit) as error:  # whatever the model's own code raises
-            traceback.print_exc(file=sys.stderr)
+            if self.blame is not None:
+                self.blame()
+            traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
             raise ModelFailure(f"Exception during prediction: {str(error) or type(error).__name__}") from error
 
-    def _ask(self, inputs: Inputs) -> Any:
-        started, failed = time.perf_counter(), True
+    def ask(self, inputs: Inputs) -> Any:
+        """The model's own answer, now. Raises what the model raises."""
+        started = time.perf_counter()
         try:
-            raw = self.model.predict(inputs)
-            failed = False
-            return raw
+            return self.model.predict(inputs)
         finally:
             if self.observe is not None:
-                self.observe(time.perf_counter() - started, failed)
+                self.observe(time.perf_counter() - started, inputs.rows)
 
     def encode(self, prediction: Prediction) -> bytes:
         """The answer's JSON: {"prediction": …, "columns": […]}."""

@@ -41,6 +41,11 @@ class Model:
         """The columns that a method other than the model's own answers, where it answers as many; (): not known."""
         return ()
 
+    def rowwise(self) -> bool:
+        """True if each row is answered by itself, as far as its framework tells: rows of several requests may be tried
+        as one."""
+        return False
+
 
 def forkable(config: ModelConfig) -> bool:
     """True if the model may be loaded before the server forks its workers, so that they share its memory."""

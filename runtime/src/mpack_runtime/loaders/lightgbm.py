@@ -44,6 +44,9 @@ class WrapperModel(EstimatorModel):
     def table(self, frame: Frame) -> Any:
         return self._categories.matrix(frame) if self._categories else super().table(frame)
 
+    def rowwise(self) -> bool:
+        return True
+
 
 def load(config: ModelConfig) -> Model:
     """Reads a text model, or what a pickle holds."""

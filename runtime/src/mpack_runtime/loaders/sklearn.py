@@ -57,6 +57,20 @@ class EstimatorModel(Model):
     def output_names(self, method: str) -> tuple[str, ...]:
         return class_names(self.estimator) if method in BY_CLASS else ()
 
+    def rowwise(self) -> bool:
+        return _is_plain(self.estimator) and all(map(_is_plain, self.estimator.get_params(deep=True).values()))
+
+
+#: Libraries whose estimators answer each row by itself.
+_ROWWISE = ("sklearn", "xgboost", "lightgbm")
+
+
+def _is_plain(value: Any) -> bool:
+    """True unless it is code of somebody else's: what that does with rows nobody knows."""
+    if hasattr(value, "fit"):
+        return type(value).__module__.partition(".")[0] in _ROWWISE
+    return isinstance(value, type) or not callable(value)
+
 
 def load(config: ModelConfig) -> Model:
     """Reads the estimator as `options.serialization` says (default pickle)."""

@@ -46,6 +46,9 @@ class BoosterModel(Model):
             output_margin=inputs.method == RAW,
         )
 
+    def rowwise(self) -> bool:
+        return True
+
 
 class WrapperModel(Model):
     """A scikit-learn class of XGBoost: labels for classifiers, numbers for regressors."""
@@ -65,6 +68,9 @@ class WrapperModel(Model):
 
     def output_names(self, method: str) -> tuple[str, ...]:
         return class_names(self._estimator) if method in BY_CLASS else ()
+
+    def rowwise(self) -> bool:
+        return True
 
 
 def load(config: ModelConfig) -> Model:

@@ -20,7 +20,7 @@ from mpack_runtime.rest.front import Front
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.page import SECURITY_HEADERS, page
 from mpack_runtime.rest.query import asking
-from mpack_runtime.rest.roads import BUG, Call, Reply, Roads, to_json
+from mpack_runtime.rest.roads import BUG, Call, Reply, Roads, refusal, to_json
 from mpack_runtime.selfcheck import Ask
 from mpack_runtime.service import Service
 
@@ -105,7 +105,7 @@ class RestApp:
             if inputs.warnings:
                 reply.headers["Mpack-Warning"] = _header("; ".join(inputs.warnings))
         except RuntimeFault as error:
-            reply = to_json({"message": error.message}, error.status)
+            reply = refusal("odahu", error)
         except Exception as error:
             traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
             reply = to_json({"message": BUG}, 500)
@@ -165,7 +165,10 @@ class RestApp:
         return Response(html, content_type="text/html; charset=utf-8", headers=SECURITY_HEADERS)
 
     def _fault(self, error: RuntimeFault) -> Response:
-        return _json({"message": error.message}, error.status)
+        response = _json({"message": error.message}, error.status)
+        if error.retry_after:
+            response.headers["Retry-After"] = str(error.retry_after)
+        return response
 
     def _http_error(self, error: HTTPException) -> Response:
         status = error.code or 500

@@ -2,12 +2,14 @@
 
 A request passes three phases, each with the whole timeout: *reading* (a client that sends too slowly is cut off and
 answered 408), *working* (a model that hangs: the client gets 504 and the worker process is replaced, for a thread
-cannot be stopped), *writing* (a client that does not take its answer is cut off).
+cannot be stopped), *writing* (a client that does not take its answer is cut off). While it is *waiting* for its turn
+with the model, the gate watches the time.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import sys
@@ -16,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-READING, WORKING, WRITING = "reading", "working", "writing"
+READING, WAITING, WORKING, WRITING = "reading", "waiting", "working", "writing"
 
 
 @dataclass
@@ -49,7 +51,9 @@ class Deadlines:
         request = self._requests.get(threading.get_ident())
         if request is None:
             return True
-        request.phase, request.deadline = phase, time.monotonic() + self.timeout
+        # The deadline first: the watcher may look between the two.
+        request.deadline = math.inf if phase == WAITING else time.monotonic() + self.timeout
+        request.phase = phase
         return not request.expired
 
     def end(self) -> None:

@@ -99,7 +99,7 @@ class Roads:
         try:
             reply = self._answer(call, path, route, name, version)
         except RuntimeFault as error:
-            reply = _error(protocol, error.message, error.status)
+            reply = refusal(protocol, error)
         except Exception as error:
             traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
             reply = _error(protocol, BUG, 500)
@@ -151,6 +151,17 @@ def _find(path: str) -> tuple[str, str | None, str | None]:
         rest, _, version = rest.rpartition("/versions/")
         route += "/versions/{version}"
     return (route + action, rest, version) if rest else ("", None, None)
+
+
+def refusal(protocol: str, error: RuntimeFault) -> Reply:
+    """An error in the form of the protocol, a group of `routes`."""
+    if protocol == "odahu":
+        reply = to_json({"message": error.message}, error.status)
+    else:
+        reply = _error(protocol, error.message, error.status)
+    if error.retry_after:
+        reply.headers["Retry-After"] = str(error.retry_after)
+    return reply
 
 
 def _error(protocol: str, message: str, status: int) -> Reply:

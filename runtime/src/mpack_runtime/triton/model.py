@@ -25,12 +25,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mpack_runtime import batches
 from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import BadRequest, ModelFailure, RuntimeFault
 from mpack_runtime.frame import Array, Inputs
 from mpack_runtime.service import Service
 from mpack_runtime.signature import Signature
-from mpack_runtime.triton import batches, numpy2
+from mpack_runtime.triton import numpy2
 from mpack_runtime.v2 import core, inputs, outputs
 from mpack_runtime.v2.spec import Spec
 from mpack_runtime.v2.tensors import output_specs
