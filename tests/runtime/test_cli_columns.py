@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,17 @@ def tables(draw: st.DrawFn) -> str:
     return end.join(",".join(line) for line in lines) + draw(st.sampled_from(["", end]))
 
 
-def service(signature: Signature, strict: bool = False) -> Service:
-    config = ModelConfig("m", "1", LoaderConfig("sklearn", "m"), Path("."), signature=signature, strict=strict)
-    return Service(config, loaders.Model())
+class Sines(loaders.Model):
+    """A model of numbers whose answers have all their digits."""
+
+    def predict(self, inputs: Inputs) -> Any:
+        assert isinstance(inputs, Frame)
+        return np.sin(inputs.matrix()).sum(axis=1)
+
+
+def service(signature: Signature) -> Service:
+    config = ModelConfig("m", "1", LoaderConfig("sklearn", "m"), Path("."), signature=signature)
+    return Service(config, Sines())
 
 
 def read(signature: Signature, data: bytes, **options: Any) -> list[Inputs] | str:
@@ -155,6 +164,41 @@ def test_chunks_of_any_size_hold_every_row_once(reader: str, monkeypatch: pytest
         done += chunk.inputs.rows
         rest = source_csv.chunks(model, io.BytesIO(text.encode()), chunk.after, done)
         assert [tuple(row) for piece in rest for row in piece.inputs.values()] == wanted[done:]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["double", "float", "any"])
+def test_every_format_is_answered_as_by_rest(reader: str, tmp_path: Path, kind: str) -> None:
+    """JSON, CSV, JSON Lines and Parquet of the same numbers: the bytes of the REST service's answer, and in every
+    format of results the numbers of it."""
+    model = service(Signature(tuple(Column(name, kind) for name in NAMES)))
+    rows = np.random.default_rng(1).normal(size=(500, 3)).tolist()
+    rows[7][1] = rows[9][0] = None
+    body = json.dumps({"columns": NAMES, "data": rows})
+    lines = [",".join("" if cell is None else repr(cell) for cell in row) + "\n" for row in rows]
+    (tmp_path / "x.json").write_text(body)
+    (tmp_path / "x.csv").write_text("a,b,c\n" + "".join(lines))
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(dict(zip(NAMES, row, strict=True))) + "\n" for row in rows))
+    columns = dict(zip(NAMES, map(list, zip(*rows, strict=True)), strict=True))
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    rest = model.encode(model.predict(model.decode(body.encode())))
+
+    def answer(source_form: str, form: str) -> io.BytesIO:
+        out = io.BytesIO()
+        with (tmp_path / f"x.{source_form}").open("rb") as stream:
+            writer = sink(form, out)
+            for chunk in source.chunks(model, stream, source_form):
+                writer.write(model.predict(chunk.inputs))
+            writer.close()
+        return io.BytesIO(out.getvalue())
+
+    for form in source.FORMATS:
+        assert answer(form, "json").getvalue() == rest, form
+    numbers = json.loads(rest)["prediction"]
+    assert numbers[7] is None and len(numbers) == 500
+    assert pyarrow.parquet.read_table(answer("csv", "parquet")).to_pydict() == {"prediction": numbers}
+    assert [json.loads(line)["prediction"] for line in answer("csv", "jsonl")] == numbers
+    cells = answer("parquet", "csv").read().decode().splitlines()[1:]
+    assert [float(cell) if cell != '""' else None for cell in cells] == numbers
 
 
 @pytest.mark.parametrize("text", ["x,y\n1,a\n2," + "b" * 200, 'x,y\n1,a\n2,"' + "b\n" * 200])

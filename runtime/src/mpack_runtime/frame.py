@@ -31,14 +31,25 @@ class Frame:
     params: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     method: str = ""
+    #: All values, where they were read as one matrix. No argument, so that a frame made of another's columns has none.
+    whole: Array | None = field(default=None, init=False, compare=False, repr=False)
+
+    @classmethod
+    def of_matrix(cls, columns: tuple[str, ...] | None, matrix: Array, data: tuple[Array, ...] = ()) -> Frame:
+        """A table of a C-contiguous matrix's columns, or of `data`, whose common type and values the matrix has."""
+        frame = cls(columns, data or tuple(matrix.T), len(matrix))
+        object.__setattr__(frame, "whole", matrix)
+        return frame
 
     @property
     def numeric(self) -> bool:
         """True if every column is of numbers or booleans."""
-        return all(column.dtype.kind in "biuf" for column in self.data)
+        return self.whole is not None or all(column.dtype.kind in "biuf" for column in self.data)
 
     def matrix(self) -> Array:
         """A 2-D array (rows, columns): of the columns' common number type, else of objects."""
+        if self.whole is not None:
+            return self.whole
         if self.numeric and self.data:
             return np.stack(self.data, axis=1)
         matrix = np.empty((self.rows, len(self.data)), dtype=object)

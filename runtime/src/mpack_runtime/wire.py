@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from mpack_runtime import wire_tensors
+from mpack_runtime import wire_matrix, wire_tensors
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Param, Signature, Tensor
@@ -71,6 +71,8 @@ def decode(
 
 def _media_type(content_type: str) -> tuple[str, dict[str, str]]:
     """ "json" or "csv" and the content type's parameters. Raises BadRequest 415."""
+    if content_type == "application/json":
+        return "json", {}
     media, *rest = [part.strip() for part in content_type.split(";")]
     options = dict(part.lower().replace('"', "").partition("=")[::2] for part in rest if part)
     options = {name.strip(): value.strip() for name, value in options.items()}
@@ -178,6 +180,9 @@ def from_records(records: Any, signature: Signature, *, strict: bool = False, fi
     """A list of objects, one a row. A required column must be in each of them."""
     if not isinstance(records, list) or not records:
         raise BadRequest(f"The records are {describe(records)}; they must be a list of at least one object.")
+    if not signature.input_tensors and _alike(records):
+        rows = [list(record.values()) for record in records]
+        return from_rows(list(records[0]), rows, signature, strict=strict, first_row=first_row)
     for row, record in enumerate(records, first_row):
         if type(record) is not dict:
             raise BadRequest(f"Row {row} is {describe(record)}; it must be an object of column names and values.")
@@ -198,6 +203,11 @@ def from_records(records: Any, signature: Signature, *, strict: bool = False, fi
     return from_rows(names, rows, signature, strict=strict, first_row=first_row)
 
 
+def _alike(records: list[Any]) -> bool:
+    """Whether all are objects with the same names in one order, as programs write them."""
+    return set(map(type, records)) == {dict} and len(set(map(tuple, records))) == 1 and bool(records[0])
+
+
 def _required(signature: Signature, name: str) -> bool:
     return next((getattr(field, "required", True) for field in signature.inputs if field.name == name), False)
 
@@ -211,6 +221,9 @@ def from_rows(
     """
     if not isinstance(rows, (list, tuple)) or not rows:
         raise BadRequest(f"Matrix is not provided: data is {describe(rows)}; it must be a list of at least one row.")
+    found = wire_matrix.table(names, rows, signature) if type(rows) is list and not text else None
+    if found is not None:
+        return found
     names = column_names(names)
     if signature.input_tensors and len(signature.input_tensors) == 1 and not text:
         if names is not None and type(rows[0]) is list and len(rows[0]) != len(names):

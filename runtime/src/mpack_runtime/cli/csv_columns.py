@@ -17,7 +17,8 @@ from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array, Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Signature
 from mpack_runtime.wire_arrow import Doubt, matrix
-from mpack_runtime.wire_columns import EXACT, RANGES, NoneType, Place, convert, quote, read_text
+from mpack_runtime.wire_columns import EXACT, RANGES, Place, convert, quote, read_text
+from mpack_runtime.wire_matrix import NoneType
 from mpack_runtime.wire_tensors import column_type
 
 #: Longest number that every rule takes (a guessed column's), in characters.

@@ -70,7 +70,7 @@ def write(name: str, version: str, asked: Any, tensors: Sequence[V2Tensor]) -> A
     for tensor in tensors:
         item = answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if raw:
-            answer.raw_output_contents.append(to_bytes(tensor))
+            answer.raw_output_contents.append(bytes(to_bytes(tensor)))
             continue
         values = tensor.array.reshape(-1).tolist()
         if tensor.datatype == "BYTES" and None in values:

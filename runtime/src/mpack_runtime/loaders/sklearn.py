@@ -18,6 +18,7 @@ from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import LoadFailure
 from mpack_runtime.frame import Frame, Inputs
 from mpack_runtime.loaders import Model
+from mpack_runtime.loaders.sklearn_linear import shortened
 from mpack_runtime.signature import Column, Signature
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples")
@@ -41,6 +42,8 @@ class EstimatorModel(Model):
         if self._named and not self._pandas:
             # A matrix has no names, and needs none: its columns were put in the model's order by name.
             warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
+        if "predict" in self._methods:
+            self._methods["predict"] = shortened(estimator, self._methods["predict"])
 
     def predict(self, inputs: Inputs) -> Any:
         table = self.table(inputs) if isinstance(inputs, Frame) else inputs.single()

@@ -18,6 +18,7 @@ from mpack_runtime.errors import BadRequest, RuntimeFault
 from mpack_runtime.service import Service
 
 JSON = "application/json"
+BUG = "The service failed on this request; its log has the reason."
 #: Addresses: the method they take, and the protocol's function that answers, by module and name.
 ROUTES: dict[str, tuple[str, str, str]] = {
     "/v2": ("GET", "v2", "server"),
@@ -102,7 +103,7 @@ class Roads:
             reply = refusal(protocol, error)
         except Exception as error:
             traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
-            reply = _error(protocol, "The service failed on this request; its log has the reason.", 500)
+            reply = _error(protocol, BUG, 500)
         reply.route = route
         return reply
 

@@ -52,7 +52,8 @@ OTHER = "other"
 #: Every group, in the order of the table, and the one of all other paths.
 GROUPS: tuple[str, ...] = (*dict.fromkeys(group for _, group in TABLE), OTHER)
 
-_EXACT = {path: number for number, (path, _) in enumerate(TABLE) if "{" not in path}
+#: What is in braces fits itself, so a row's own words are its number too.
+_EXACT = {path: number for number, (path, _) in enumerate(TABLE)}
 
 
 def find(path: str) -> int:

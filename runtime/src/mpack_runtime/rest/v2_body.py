@@ -77,8 +77,8 @@ def write(name: str, version: str, asked: Asked, tensors: Sequence[V2Tensor]) ->
     return (b"".join([text, *parts]), len(text)) if parts else (text, None)
 
 
-def _split(body: bytes, length: str) -> tuple[str, bytes]:
-    """The JSON text and what follows it."""
+def _split(body: bytes, length: str) -> tuple[str, memoryview]:
+    """The JSON text and what follows it, which is not copied."""
     if length and not (length.isascii() and length.isdigit() and int(length) <= len(body)):
         raise BadRequest(f"{LENGTH} is {quote(length)}; the body has {len(body)} bytes.")
     end = int(length) if length else len(body)
@@ -88,16 +88,16 @@ def _split(body: bytes, length: str) -> tuple[str, bytes]:
         raise BadRequest(f"The request's JSON is not UTF-8: {error}.") from error
     if not text.strip():
         raise BadRequest('The request\'s body is empty; send {"inputs": [{"name", "shape", "datatype", "data"}]}.')
-    return text, body[end:]
+    return text, memoryview(body)[end:]
 
 
 class _Rest:
     """What follows the JSON, taken tensor by tensor."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: memoryview) -> None:
         self._data, self._start = data, 0
 
-    def take(self, size: Any, what: str) -> bytes:
+    def take(self, size: Any, what: str) -> memoryview:
         left = len(self._data) - self._start
         if type(size) is not int or not 0 <= size <= left:
             shown = size if type(size) is int else describe(size)
