@@ -192,7 +192,7 @@ def test_chunks_join_to_one_json(model_json: Path, command: Command, out: Path, 
 def test_memory_does_not_grow_with_the_file(
     model_json: Path, command: Command, out: Path, tmp_path: Path, form: str
 ) -> None:
-    """Twice the rows, 80 MB more as Python's objects, cost 25 MB more at most once there are enough to read ahead."""
+    """Twice the rows, 80 MB more as objects of Python, cost no more than 25 MB more."""
 
     def peak(rows: int) -> int:
         path = tmp_path / f"{rows}.{form}"
