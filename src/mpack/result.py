@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpack.builders import BuiltImage
 from mpack.plan import ImagePlan
 from mpack.records import dataclass
 from mpack.verify import Verification
+
+if TYPE_CHECKING:
+    from mpack.optimize.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class BuildResult:
     outputs: tuple[str, ...]
     lock: Path
     timings: Mapping[str, float]
+    optimized: Outcome | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Of an index `digest` is the index's; what else is of one image is the first platform's."""
@@ -68,6 +72,8 @@ class BuildResult:
             "verified": facts["verified"],
             "timings": dict(self.timings),
         }
+        if self.optimized is not None:
+            value["optimized"] = self.optimized.to_json()
         if len(self.platforms) > 1:
             value["platforms"] = [item.to_json() for item in self.platforms]
         return value
