@@ -231,7 +231,10 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
     `hail`: the engine was asked already who it is.
     """
     asked, targets, before, store = request, request_targets(request), state_of(request), Store.default()
-    with early_model(store, request.builder, wanted=not request.optimize) as begin, described(request, progress, begin) as found:
+    with (
+        early_model(store, request.builder, wanted=not request.optimize) as begin,
+        described(request, progress, begin) as found,
+    ):
         require_targets(found.packager, targets)
         name = found.name(request.tag)
         workshop = Workshop.of_this_machine(store, need_docker=_needs_docker(request), hail=hail)

@@ -81,7 +81,9 @@ class LockEntry:
     product: tuple[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        product = {} if self.product is None else {"product": dict(zip(("artifact", "graph"), self.product, strict=True))}
+        product = (
+            {} if self.product is None else {"product": dict(zip(("artifact", "graph"), self.product, strict=True))}
+        )
         return {
             **product,
             "key": self.key,

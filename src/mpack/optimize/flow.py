@@ -13,7 +13,7 @@ from mpack.optimize.outcome import Conversion, Outcome, parse
 from mpack.optimize.wish import SERVING, conversion_spec, optimized_artifact, unfit
 from mpack.plan import VENV, ImagePlan
 from mpack.records import dataclass
-from mpack.resolve import Resolution, resolve
+from mpack.resolve import Resolution, lock_inputs, resolve
 from mpack.sandbox import Box, Sandbox, memory_limit, pick_sandbox, this_platform
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ def optimize(
 ) -> Optimization:
     """The artifact with its model as an ONNX graph, if one agrees with it.
 
-    `base` is the user's base image, `tolerance` what he allows numbers to differ by. Raises what resolving and building raise for an environment that there is.
+    `base` is the user's base image, `tolerance` what he allows numbers to differ by. Raises what resolving and building
+    raise for an environment that there is.
     """
     reason = unfit(artifact)
     if reason is not None:
         return Optimization(artifact, Outcome.of(reason))
-    spec = conversion_spec(artifact, base)
-    own = replace(options, platform=this_platform(), optimize=None)
+    spec, own = conversion_spec(artifact, base), _here(options)
     with progress.phase("convert", "resolving what converts the model"):
         try:
             resolution = resolve(spec, own, bases=place.bases, index=place.index, lock=lock, say=progress.say)
@@ -100,6 +100,16 @@ def optimize(
     return Optimization(
         changed, Outcome.of(found), replace(resolution, entry=entry, fresh=resolution.fresh or told != product)
     )
+
+
+def conversion_key(artifact: Artifact, options: ResolveOptions, base: str | None) -> str:
+    """The key of the lock entry for what converts an artifact."""
+    return lock_inputs(conversion_spec(artifact, base), _here(options)).key
+
+
+def _here(options: ResolveOptions) -> ResolveOptions:
+    """A graph is for every platform; it is made on this machine's."""
+    return replace(options, platform=this_platform(), optimize=None)
 
 
 def _versions(resolution: Resolution) -> dict[str, str]:

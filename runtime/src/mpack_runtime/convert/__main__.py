@@ -63,6 +63,7 @@ def convert(tolerance: float) -> tuple[dict[str, Any], bytes]:
     from mpack_runtime.config import LoaderConfig, ModelConfig
     from mpack_runtime.convert import graph, questions, refusals, subject
     from mpack_runtime.convert.agree import Agreement
+    from mpack_runtime.convert.forest import Unsupported
     from mpack_runtime.service import Service
 
     config = ModelConfig.load()
@@ -73,7 +74,7 @@ def convert(tolerance: float) -> tuple[dict[str, Any], bytes]:
     kinds = subject.kinds_of(estimator, shape, words)
     made = graph.convert(estimator, shape.names, kinds)
     if output >= len(made.outputs):
-        raise graph.Unsupported("its graph does not tell the shares of the classes")
+        raise Unsupported("its graph does not tell the shares of the classes")
     tests = made.tests if made.direct else ()
     request = service.sample.request if service.sample else None
     sample = service.decode(orjson.dumps(request)) if request is not None else None
@@ -85,29 +86,32 @@ def convert(tolerance: float) -> tuple[dict[str, Any], bytes]:
         "columns": len(shape.names),
         "output": made.outputs[output],
         **refusals.form(service.model, first),
-        **refusals.probe(service.model, shape, rows[0]),
+        **refusals.probe(service.model, shape, rows[0], double=made.double),
     }
+    lost = [] if made.double else [made.lost]
+    if refusals.answers_beyond(service.model, shape, rows[0], options["limit"]):
+        lost.append(f"refuses numbers beyond {options['limit']:.2g}")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / GRAPH).write_bytes(made.model)
-        converted = loaders.load(
-            replace(config, root=root, loader=LoaderConfig("onnx", GRAPH, {"converted": options}))
-        )
+        converted = loaders.load(replace(config, root=root, loader=LoaderConfig("onnx", GRAPH, {"converted": options})))
     agreement = Agreement(service.model, converted, tolerance)
     for inputs in ([sample] if sample is not None else []) + [shape.inputs(group) for group in rows]:
         agreement.check(inputs)
-    for group in refusals.odd(shape, rows[0]):
+    for group in refusals.missing(shape, rows[0]):
         agreement.check(group)
+    for group in refusals.large(shape, rows[0], options["limit"]):
+        agreement.check_whether(group)
     agreement.one_by_one(shape.inputs([column[:20] for column in rows[0]]))
     if not agreement.rows:
-        raise graph.Unsupported("the model answers none of the rows that it is asked")
+        raise Unsupported("the model answers none of the rows that it is asked")
     return {
         "status": "converted",
         "options": {"converted": options},
         "signature": subject.signature_json(service),
         "rows": agreement.rows,
         "max_rel_diff": agreement.largest,
-        "lost": made.lost,
+        "lost": " and ".join(lost) or None,
         "size": len(made.model),
     }, made.model
 

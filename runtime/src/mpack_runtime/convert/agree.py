@@ -61,8 +61,23 @@ class Agreement:
         try:
             got = ask(self.converted, inputs)
         except Refused as error:
-            raise Unsupported(f"to {_row(inputs, 0)} it answers {_short(expected[0])}; converted it refuses: {error}") from error
+            raise Unsupported(
+                f"to {_row(inputs, 0)} it answers {_short(expected[0])}; converted it refuses: {error}"
+            ) from error
         self.compare(inputs, expected, got)
+
+    def check_whether(self, inputs: Inputs) -> None:
+        """Raises Unsupported where only one of them answers: of numbers that leave no digit of the others, no more can
+        be asked."""
+        try:
+            ask(self.original, inputs)
+        except Refused as error:
+            self._refuses(inputs, str(error))
+            return
+        try:
+            ask(self.converted, inputs)
+        except Refused as error:
+            raise Unsupported(f"{_row(inputs, 0)} is answered; converted it is refused: {error}") from error
 
     def _refuses(self, inputs: Inputs, why: str) -> None:
         try:

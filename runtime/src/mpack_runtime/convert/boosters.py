@@ -74,7 +74,11 @@ def _xgboost(model: Any, nodes: Nodes) -> None:
         return _xgboost_classes(model, nodes, raw, groups)
     if link == "ArgMax":
         return nodes.finish(nodes.add("ArgMax", raw, axis=1, keepdims=1))
-    nodes.finish(nodes.add(link, raw, **({"axis": 1} if link == "Softmax" else {})) if link else raw)
+    nodes.finish(_linked(nodes, link, raw) if link else raw)
+
+
+def _linked(nodes: Nodes, link: str, raw: str) -> str:
+    return nodes.add(link, raw, axis=1) if link == "Softmax" else nodes.add(link, raw)
 
 
 def _best(model: Any) -> Any:
@@ -161,7 +165,7 @@ def _lightgbm_link(objective: str, options: list[str], nodes: Nodes, raw: str) -
     if link == "Sigmoid":
         steep = next((float(item.partition(":")[2]) for item in options if item.startswith("sigmoid:")), 1.0)
         raw = nodes.add("Mul", raw, nodes.constant(steep, np.float64))
-    return nodes.add(link, raw, **({"axis": 1} if link == "Softmax" else {}))
+    return _linked(nodes, link, raw)
 
 
 def _lightgbm_tree(info: Mapping[str, Any]) -> Tree:

@@ -6,7 +6,7 @@ told by copies of its tree, one a target; a copy adds nothing where its leaf has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,7 @@ class Forest:
     _leaf_weights: list[float] = field(default_factory=list)
     _roots: list[int] = field(default_factory=list)
 
-    def start(self, values: Sequence[float]) -> None:
+    def start(self, values: Iterable[float]) -> None:
         """What the sums begin with, a value a target: as trees of one leaf, so that they are added first."""
         for target, value in enumerate(values):
             self.add(_leaf_alone(float(value)), target)

@@ -4,12 +4,13 @@ for the same estimator."""
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpack_runtime.convert import boosters, forest, trees
+from mpack_runtime.convert import boosters, encoders, forest, trees
 from mpack_runtime.convert.forest import Unsupported
 
 #: Operators of ONNX itself: old enough for every onnxruntime that has trees in float64.
@@ -21,11 +22,12 @@ MATRIX = "inputs"
 
 @dataclass(frozen=True)
 class Converted:
-    """`model` is the file; `lost` says in words what is computed otherwise than before."""
+    """`model` is the file; where it is not computed in float64 (`double`), `lost` says so and why."""
 
     model: bytes
     outputs: tuple[str, ...]
-    lost: str | None
+    double: bool
+    lost: str
     #: A feature and a threshold of every test of a tree; `direct`: features are the inputs themselves.
     tests: tuple[tuple[int, float], ...]
     direct: bool
@@ -41,14 +43,15 @@ def convert(estimator: Any, columns: Sequence[str | None], types: list[str]) -> 
     boosters.register()
     reason = None
     for double in (True, False):
+        encoders.register(double=double)
         try:
             found = _convert(estimator, columns, types, double=double)
             _open(found[0])
         except Exception as error:  # whatever converters raise for what they do not know
             reason = reason or _reason(error)
         else:
-            lost = None if double else f"computed in float32, for in float64 {reason}"
-            return Converted(*found, lost, *_tests(found[0]))
+            lost = "" if double else f"computes in float32 ({reason})"
+            return Converted(*found, double, lost, *_tests(found[0]))
     raise Unsupported(reason or "it cannot be converted")
 
 
@@ -113,7 +116,7 @@ def _open(model: bytes) -> None:
 def _reason(error: Exception) -> str:
     """A clause of one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    text = lines[0].strip().rstrip(".")
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", lines[0].strip()).rstrip(".")
     text = text.partition("This usually means")[0].rstrip(" .")
     return text if len(text) <= 300 else text[:297] + "..."
 

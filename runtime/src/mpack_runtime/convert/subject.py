@@ -87,7 +87,11 @@ def words_of(estimator: Any, shape: Shape) -> list[list[str]]:
 def _listed(picked: Any) -> list[Any]:
     if isinstance(picked, slice) or callable(picked):
         return []
-    return [picked] if isinstance(picked, (str, int)) else [getattr(item, "item", lambda item=item: item)() for item in picked]
+    return (
+        [picked]
+        if isinstance(picked, (str, int))
+        else [getattr(item, "item", lambda item=item: item)() for item in picked]
+    )
 
 
 def _first(estimator: Any) -> Any:

@@ -3,8 +3,8 @@
 `options.converted` of the loader tells how the graph's inputs come about, which output is the answer, its dtype and
 number of dimensions, and which numbers the original refuses:
 
-    {"inputs": ["matrix"] or number or string for each column, "columns": 4, "output": "label", "dtype": "int64", "ndim": 1,
-     "limit": 1.7e308 or null, "no_nan": [0, 1]}
+    {"inputs": ["matrix"] or number or string for each column, "columns": 4, "output": "label", "dtype": "int64",
+     "ndim": 1, "limit": 1.7e308 or null, "no_nan": [0, 1]}
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class ConvertedModel(Model):
         self._no_nan: list[int] = list(how["no_nan"])
 
     def predict(self, inputs: Inputs) -> Any:
-        answer = self._run(self._outputs, self._matrix(inputs) if self._kinds == ["matrix"] else self._columns(inputs))[0]
+        answer = self._run(self._outputs, self._matrix(inputs) if self._kinds == ["matrix"] else self._columns(inputs))[
+            0
+        ]
         if self._flat and answer.ndim == 2:
             answer = answer[:, 0]
         return answer if answer.dtype == self._dtype else answer.astype(self._dtype)
