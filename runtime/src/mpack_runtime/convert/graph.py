@@ -67,13 +67,14 @@ def _convert(
         initial = [(MATRIX, number([None, len(columns)]))]
     else:
         initial = [(str(name), kinds[kind]([None, 1])) for name, kind in zip(columns, types)]
-    options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model = _written(skl2onnx, estimator, initial, options)
-        except NameError:  # the option is unknown to some classifiers
+            model = _written(skl2onnx, estimator, initial, {id(estimator): {"zipmap": False}})
+        except NameError:  # the option is not known for what is no classifier, and for some that are
             model = _written(skl2onnx, estimator, initial, None)
+    if double:
+        _tell_double(model.graph)
     return _same_again(model)
 
 
@@ -85,6 +86,18 @@ def _written(skl2onnx: Any, estimator: Any, initial: Any, options: Any) -> Any:
         target_opset={"": OPSET, forest.DOMAIN: 3},
         name="model",
     )
+
+
+def _tell_double(graph: Any) -> None:
+    """Casts numbers that are answered to float64: what is announced of them is not always what they are."""
+    from onnx import TensorProto, helper
+
+    for output in graph.output:
+        kind = output.type.tensor_type
+        if kind.elem_type in (TensorProto.FLOAT, TensorProto.DOUBLE):
+            name = f"{output.name}_double"
+            graph.node.append(helper.make_node("Cast", [output.name], [name], name=name, to=TensorProto.DOUBLE))
+            output.name, kind.elem_type = name, TensorProto.DOUBLE
 
 
 def _same_again(model: Any) -> tuple[bytes, tuple[str, ...]]:

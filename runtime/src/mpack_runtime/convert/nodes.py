@@ -23,7 +23,7 @@ class Nodes:
         self.source: str = operator.inputs[0].full_name
 
     def add(self, kind: str, *inputs: str, domain: str = "", version: int | None = None, **attributes: Any) -> str:
-        name = self._scope.get_unique_variable_name(kind.lower())
+        name: str = self._scope.get_unique_variable_name(kind.lower())
         self._write(kind, inputs, name, domain, version, attributes)
         return name
 
@@ -39,7 +39,7 @@ class Nodes:
         from onnx import helper
 
         array = np.asarray(values, dtype)
-        name = self._scope.get_unique_variable_name("constant")
+        name: str = self._scope.get_unique_variable_name("constant")
         text = array.dtype.kind in "OUS"
         code = 8 if text else helper.np_dtype_to_tensor_dtype(array.dtype)
         flat = [str(item).encode() for item in array.ravel()] if text else array.ravel().tolist()

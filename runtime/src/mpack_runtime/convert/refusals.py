@@ -43,7 +43,7 @@ def probe(model: Model, shape: Shape, rows: Sequence[Array], *, double: bool) ->
     """`no_nan`: the columns in which NaN is refused; `limit`: the largest number that is not, None for any. A graph in
     float32 (not `double`) has that one's largest for its limit."""
     few = _answered(model, shape, rows)
-    numbers = [index for index, column in enumerate(few) if column.dtype != object]
+    numbers = _numbers(shape, few)
     no_nan = [index for index in numbers[:COLUMNS] if _refuses(model, shape, with_one(few, index, np.nan))]
     if no_nan == numbers[:COLUMNS]:
         no_nan = numbers
@@ -76,11 +76,17 @@ def large(shape: Shape, rows: Sequence[Array], limit: float | None) -> Iterator[
 def answers_beyond(model: Model, shape: Shape, rows: Sequence[Array], limit: float | None) -> bool:
     """True if the model itself answers numbers that a graph with that limit refuses."""
     few = _answered(model, shape, rows)
-    numbers = [index for index, column in enumerate(few) if column.dtype != object]
+    numbers = _numbers(shape, few)
     if limit is None or not numbers:
         return False
     beyond = np.inf if limit == _DOUBLE else limit * 2
     return not all(_refuses(model, shape, with_one(few, index, beyond)) for index in numbers[:COLUMNS])
+
+
+def _numbers(shape: Shape, rows: Sequence[Array]) -> list[int]:
+    """The columns that can hold NaN and infinity."""
+    whole = ("integer", "long", "boolean")
+    return [index for index, column in enumerate(rows) if column.dtype != object and shape.types[index] not in whole]
 
 
 def _answered(model: Model, shape: Shape, rows: Sequence[Array]) -> list[Array]:
