@@ -18,6 +18,7 @@ from mpack.bases import bases_of
 from mpack.builders import Builder, BuiltImage
 from mpack.builders.early import Begin, early_model
 from mpack.engine import Docker
+from mpack.env.hostindex import HostIndex
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
 from mpack.errors import InputError, InternalError, MpackError, UsageError, disk_fault
 from mpack.naming import image_name, legal_reference, random_uuid
@@ -74,19 +75,6 @@ class Described:
         return {"template": self.arguments.imageName, "model": artifact.name, "version": artifact.version}
 
 
-class _HostIndex:
-    """`IndexSettings.from_host()`, read when it is first asked for something: most builds ask nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._settings, name)
-
-    @cached_property
-    def _settings(self) -> IndexSettings:
-        from mpack.env.index import IndexSettings
-
-        return IndexSettings.from_host()
-
-
 @dataclass(frozen=True)
 class _LateCompiler:
     """`SandboxCompiler`, made when there is something to compile: most builds have nothing."""
@@ -111,7 +99,7 @@ class Workshop:
     @cached_property
     def index(self) -> IndexSettings:
         """The host's index settings, read when first asked for."""
-        return cast("IndexSettings", _HostIndex())
+        return cast("IndexSettings", HostIndex())
 
     @classmethod
     def of_this_machine(
@@ -278,8 +266,9 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
         warn_of_relaxed(one.plan, one.verification, progress)
         for note in one.image.notes:
             progress.warn(note)
+    told = None if outcome is None else outcome.to_json()
     image = with_pushed_digest(image, targets, outputs)
-    result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings, outcome)
+    result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings, told)
     remember(asked, before, found.artifact.digest, found.naming, image, result.to_json(), progress)
     return result
 

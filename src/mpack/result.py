@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpack.builders import BuiltImage
 from mpack.plan import ImagePlan
 from mpack.records import dataclass
 from mpack.verify import Verification
-
-if TYPE_CHECKING:
-    from mpack.optimize.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,8 @@ class BuildResult:
     outputs: tuple[str, ...]
     lock: Path
     timings: Mapping[str, float]
-    optimized: Outcome | None = None
+    #: What came of converting the model, where that was asked for.
+    optimized: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Of an index `digest` is the index's; what else is of one image is the first platform's."""
@@ -73,7 +71,7 @@ class BuildResult:
             "timings": dict(self.timings),
         }
         if self.optimized is not None:
-            value["optimized"] = self.optimized.to_json()
+            value["optimized"] = dict(self.optimized)
         if len(self.platforms) > 1:
             value["platforms"] = [item.to_json() for item in self.platforms]
         return value

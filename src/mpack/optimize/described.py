@@ -47,7 +47,7 @@ def optimized(
         return request, found, outcome
     progress.say(f"converted to ONNX: {outcome.rows} rows answered alike, {outcome.max_rel_diff:.2g} apart at most")
     if outcome.lost:
-        progress.warn(f"the converted model {outcome.lost}")
+        progress.say(f"the converted model {outcome.lost}")
     with packager_faults(packager.name):
         spec = packager.spec(made.artifact, found.arguments)
     changed = replace(found, artifact=made.artifact, spec=spec, conversion=made.conversion)

@@ -92,5 +92,5 @@ def _clause(text: Any) -> str:
     """One line without control characters."""
     if not isinstance(text, str):
         raise ValueError("a reason is no text")
-    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return (words if len(words) <= 1000 else words[:997] + "...").rstrip(".") or "it gave no reason"
+    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split()).rstrip(".")
+    return words if 0 < len(words) <= 1000 else f"{words[:997]}..." if words else "it gave no reason"

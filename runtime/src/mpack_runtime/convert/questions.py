@@ -42,7 +42,7 @@ def _typed(column: Array, kind: str) -> Array:
     if column.dtype == object or kind not in _DTYPES:
         return column
     if kind == "boolean":
-        return column > np.median(column)
+        return np.asarray(column > np.median(column))
     with np.errstate(over="ignore", invalid="ignore"):
         if kind in ("integer", "long"):
             column = np.clip(np.nan_to_num(np.rint(column)), -(2**31), 2**31 - 1)
