@@ -113,6 +113,7 @@ def test_the_image_has_the_graph_and_nothing_of_the_model(tmp_path: Path) -> Non
     model = next(tree for tree in spec.trees if tree.kind == "model")
     assert [file.path for file in model.files] == ["model.onnx"]
     assert spec.contents.open(model.files[0].sha256).read() == GRAPH
+    assert dict(spec.config.labels)["dev.mpack.optimized"] == "onnx"
     lines = [item.line for item in spec.requirements]
     assert {"numpy==2.0", "onnxruntime==1.20"} < set(lines)
     assert not any("scikit" in line or "skl2onnx" in line for line in lines)

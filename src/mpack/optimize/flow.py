@@ -97,9 +97,7 @@ def optimize(
         progress.warn(f"the converted model is {product[1]}; the lock tells of {told[1]}, of the same artifact")
     changed = optimized_artifact(artifact, found, _versions(resolution), place.scratch)
     entry = replace(resolution.entry, product=product)
-    return Optimization(
-        changed, Outcome.of(found), replace(resolution, entry=entry, fresh=resolution.fresh or told != product)
-    )
+    return Optimization(changed, Outcome.of(found), replace(resolution, entry=entry))
 
 
 def conversion_key(artifact: Artifact, options: ResolveOptions, base: str | None) -> str:

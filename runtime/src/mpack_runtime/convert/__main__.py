@@ -75,11 +75,15 @@ def convert(tolerance: float) -> tuple[dict[str, Any], bytes]:
     made = graph.convert(estimator, shape.names, kinds)
     if output >= len(made.outputs):
         raise Unsupported("its graph does not tell the shares of the classes")
-    tests = made.tests if made.direct else ()
+    numbers = subject.numbers_of(estimator, shape)
+    before = None if made.direct else subject.before_trees(estimator)
+    tests = made.tests if kinds == ["matrix"] and (made.direct or before is not None) else ()
+    for feature, value in tests if made.direct else ():
+        numbers[feature].append(value)
     request = service.sample.request if service.sample else None
     sample = service.decode(orjson.dumps(request)) if request is not None else None
-    drawn = questions.columns(shape, sample, words, tests)
-    rows = list(questions.groups(drawn, tests))
+    drawn = questions.columns(shape, sample, words, numbers)
+    rows = list(questions.groups(drawn, tests, before))
     first = refusals.accepted(service.model, shape, rows[0], sample)
     options = {
         "inputs": kinds,

@@ -64,20 +64,20 @@ class Column:
 
 
 def columns(
-    shape: Shape, sample: Inputs | None, words: Sequence[Sequence[str]], tests: Sequence[tuple[int, float]]
+    shape: Shape, sample: Inputs | None, words: Sequence[Sequence[str]], numbers: Sequence[Sequence[float]]
 ) -> list[Column]:
-    """How each column is drawn: from the sample's values, the thresholds of trees, the categories (`words`)."""
+    """How each column is drawn: from the sample's values, what the model tells of `numbers` and `words`."""
     found = []
     for index in range(len(shape.names)):
         own = sample_column(sample, index)
         if words[index] or (own is not None and own.dtype == object):
-            known = [item for item in ([] if own is None else own.tolist()) if isinstance(item, str)]
-            found.append(Column(0, 0, tuple(dict.fromkeys([*words[index], *known, "", "no such value"]))))
+            said = [item for item in ([] if own is None else own.tolist()) if isinstance(item, str)]
+            found.append(Column(0, 0, tuple(dict.fromkeys([*words[index], *said, "", "no such value"]))))
             continue
-        numbers = [value for feature, value in tests if feature == index and np.isfinite(value)]
-        numbers += [] if own is None else [float(item) for item in own if np.isfinite(float(item))]
-        low, high = (min(numbers), max(numbers)) if numbers else (-1.0, 1.0)
-        found.append(Column((low + high) / 2, max(high - low, abs(high) / 10, 1e-3 if numbers else 1.0)))
+        known = [*numbers[index], *([] if own is None else own.astype(float).tolist())]
+        known = [value for value in known if np.isfinite(value)]
+        low, high = (min(known), max(known)) if known else (-1.0, 1.0)
+        found.append(Column((low + high) / 2, max((high - low) / 2, abs(high) / 10, 1e-3 if known else 1.0)))
     return found
 
 
@@ -89,8 +89,8 @@ def sample_column(sample: Inputs | None, index: int) -> Array | None:
     return matrix[:, index] if matrix is not None and matrix.ndim == 2 and index < matrix.shape[1] else None
 
 
-def groups(drawn: Sequence[Column], tests: Sequence[tuple[int, float]]) -> Iterator[list[Array]]:
-    """Groups of rows, each column by column."""
+def groups(drawn: Sequence[Column], tests: Sequence[tuple[int, float]], before: Any = None) -> Iterator[list[Array]]:
+    """Groups of rows, each column by column; `before`: what makes the trees' features of the inputs, and back."""
     random = np.random.default_rng(20)
     yield [column.draw(random, ROWS) for column in drawn]
     for value in _EDGES:
@@ -99,11 +99,11 @@ def groups(drawn: Sequence[Column], tests: Sequence[tuple[int, float]]) -> Itera
             if not column.words:
                 rows[index][index] = rows[index][-1] = value
         yield rows
-    yield from thresholds(drawn, tests, random)
+    yield from thresholds(drawn, tests, random, before)
 
 
 def thresholds(
-    drawn: Sequence[Column], tests: Sequence[tuple[int, float]], random: np.random.Generator
+    drawn: Sequence[Column], tests: Sequence[tuple[int, float]], random: np.random.Generator, before: Any = None
 ) -> Iterator[list[Array]]:
     """Rows on each threshold and beside it: next to it in float64, and in float32."""
     usable = [item for item in tests if item[0] < len(drawn) and np.isfinite(item[1])]
@@ -113,10 +113,14 @@ def thresholds(
     for start in range(0, len(asked), GROUP):
         part = asked[start : start + GROUP]
         rows = [column.draw(random, len(part)) for column in drawn]
+        if before is not None:
+            rows = list(np.array(before.transform(np.stack(rows, axis=1)), float).T)
+            if len(rows) != len(drawn):
+                return
         for row, (feature, value) in enumerate(part):
             if not drawn[feature].words:
                 rows[feature][row] = value
-        yield rows
+        yield rows if before is None else list(before.inverse_transform(np.stack(rows, axis=1)).T)
 
 
 def sides(value: float) -> set[float]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from mpack_runtime.convert.boosters import BareLightGBM, BareXGBoost
 from mpack_runtime.convert.forest import Unsupported
 from mpack_runtime.convert.questions import Shape
+from mpack_runtime.frame import Array
 from mpack_runtime.loaders import Model
 from mpack_runtime.service import Service
 from mpack_runtime.signature import Column
@@ -71,17 +74,56 @@ def kinds_of(estimator: Any, shape: Shape, words: list[list[str]]) -> list[str]:
 def words_of(estimator: Any, shape: Shape) -> list[list[str]]:
     """The categories, where they are text, of each column."""
     found: list[list[str]] = [[] for _ in shape.names]
-    known = {name: index for index, name in enumerate(shape.names)}
-    for part in _parts(estimator):
-        for _, member, picked in getattr(part, "transformers_", ()) if _picks(part, any_way=True) else ():
-            places = [known.get(item, item) for item in _listed(picked)]
-            for encoder in _parts(member):
-                for place, values in zip(places, getattr(encoder, "categories_", ())):
-                    if isinstance(place, int) and place < len(found) and values.dtype.kind in "OU":
-                        found[place] = [item for item in values.tolist() if isinstance(item, str)]
-    for values, place in zip(getattr(_first(estimator), "categories_", ()), found):
-        place += [item for item in values.tolist() if isinstance(item, str)]
+    for places, part in _fitted(estimator, shape):
+        for place, values in zip(places, getattr(part, "categories_", ())):
+            if values.dtype.kind in "OU":
+                found[place] = [item for item in values.tolist() if isinstance(item, str)]
     return found
+
+
+def numbers_of(estimator: Any, shape: Shape) -> list[list[float]]:
+    """Numbers that tell of each column's range, from what was fitted on it: scalers, imputers, kept rows."""
+    found: list[list[float]] = [[] for _ in shape.names]
+    for places, part in _fitted(estimator, shape):
+        for row in _told(part):
+            if len(row) == len(places):
+                for place, value in zip(places, row):
+                    found[place].append(float(value))
+    return found
+
+
+def _told(part: Any) -> Iterator[Array]:
+    middle = np.asarray(getattr(part, "mean_", getattr(part, "center_", None)))
+    scale = np.asarray(getattr(part, "scale_", None))
+    if middle.ndim == 1 and middle.shape == scale.shape and middle.dtype.kind == scale.dtype.kind == "f":
+        yield from (middle - 2 * scale, middle + 2 * scale)
+    for name in ("data_min_", "data_max_", "statistics_"):
+        values = np.asarray(getattr(part, name, ()))
+        if values.ndim == 1 and values.dtype.kind in "fiu":
+            yield values
+    for name in ("support_vectors_", "_fit_X", "theta_"):
+        rows = getattr(part, name, None)
+        if isinstance(rows, np.ndarray) and rows.ndim == 2 and len(rows) and rows.dtype.kind in "fiu":
+            yield from (rows.min(axis=0), rows.max(axis=0))
+
+
+def _fitted(estimator: Any, shape: Shape) -> Iterator[tuple[list[int], Any]]:
+    """What was fitted on the inputs themselves, and on which of them."""
+    yield list(range(len(shape.names))), _first(estimator)
+    known = {name: index for index, name in enumerate(shape.names)}
+    for _, member, picked in getattr(_first(estimator), "transformers_", ()):
+        places = [known.get(item, item) for item in _listed(picked)]
+        if all(isinstance(place, int) and 0 <= place < len(shape.names) for place in places):
+            for part in _parts(member):
+                yield places, part
+
+
+def before_trees(estimator: Any) -> Any:
+    """What stands before the last step, if it can be gone through both ways; else None."""
+    steps = getattr(estimator, "steps", ())
+    if len(steps) < 2 or not hasattr(estimator[:-1], "inverse_transform"):
+        return None
+    return estimator[:-1]
 
 
 def _listed(picked: Any) -> list[Any]:
@@ -99,11 +141,9 @@ def _first(estimator: Any) -> Any:
     return steps[0][1] if steps else estimator
 
 
-def _picks(part: Any, any_way: bool = False) -> bool:
-    """True for what sends columns different ways, by name unless `any_way`."""
-    if type(part).__name__ != "ColumnTransformer":
-        return False
-    return any_way or getattr(part, "feature_names_in_", None) is not None
+def _picks(part: Any) -> bool:
+    """True for what sends columns different ways by name."""
+    return type(part).__name__ == "ColumnTransformer" and getattr(part, "feature_names_in_", None) is not None
 
 
 def _parts(estimator: Any) -> Iterator[Any]:
