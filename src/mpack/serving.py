@@ -101,8 +101,8 @@ def serving_env(settings: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
 
 
 def with_model_labels(config: ImageConfig, artifact: Artifact, packager: str) -> ImageConfig:
-    """The labels that tell what is in the image: model, artifact digest, signature, consent to code in pickles, and what
-    the model was converted to."""
+    """The labels that tell what is in the image: model, artifact digest, signature, consent to code in pickles, and
+    what the model was converted to."""
     labels = {
         "org.opencontainers.image.title": artifact.name,
         "org.opencontainers.image.version": artifact.version,

@@ -183,6 +183,8 @@ def lend(source: Store, image: OciImage, target: Store) -> None:
     """Lets another store on the same file system have an image's blobs."""
     for digest in {image.digest, image.id, *(layer.digest for layer in image.layers)}:
         path = target.path(digest)
+        if path.exists():
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source.path(digest), path)

@@ -29,6 +29,7 @@ class ConvertedModel(Model):
         self._names = [item.name for item in inputs]
         self._number = np.float64 if any(item.type == "tensor(double)" for item in inputs) else np.float32
         self._kinds: list[str] = list(how["inputs"])
+        self._feeds = self._matrix if self._kinds == ["matrix"] else self._columns
         self._width = int(how["columns"])
         self._outputs = [how["output"]]
         self._dtype = np.dtype(how["dtype"])
@@ -37,18 +38,15 @@ class ConvertedModel(Model):
         self._no_nan: list[int] = list(how["no_nan"])
 
     def predict(self, inputs: Inputs) -> Any:
-        answer = self._run(self._outputs, self._matrix(inputs) if self._kinds == ["matrix"] else self._columns(inputs))[
-            0
-        ]
+        answer = self._run(self._outputs, self._feeds(inputs))[0]
         if self._flat and answer.ndim == 2:
             answer = answer[:, 0]
         return answer if answer.dtype == self._dtype else answer.astype(self._dtype)
 
     def _matrix(self, inputs: Inputs) -> dict[str, Array]:
         if isinstance(inputs, Frame):
-            matrix = np.empty((inputs.rows, len(inputs.data)))
-            for index, column in enumerate(inputs.data):
-                matrix[:, index] = column
+            columns = np.array(inputs.data, dtype=np.float64)
+            matrix = columns.reshape(1, -1) if inputs.rows == 1 else np.ascontiguousarray(columns.T)
         else:
             matrix = np.ascontiguousarray(inputs.single(), dtype=np.float64)
             if matrix.ndim != 2:
