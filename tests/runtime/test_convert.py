@@ -240,3 +240,46 @@ def test_unusual_links_are_refused() -> None:
     model = ensemble.GradientBoostingRegressor(n_estimators=2, init=linear_model.Ridge()).fit(XR, YR)
     with pytest.raises(Unsupported, match="starts from a Ridge"):
         graph.convert(model, (None,) * 6, ["matrix"])
+
+
+ROADS: tuple[tuple[str, Any], ...] = (
+    ("/api/model/info", None),
+    ("/v2/models/m", None),
+    ("/openapi.json", None),
+    ("/api/model/invoke", {"data": [[0.1, -2, 3, 0.5, 1, 0], [1, 2, 3, 4, 5, 6]]}),
+    ("/api/model/invoke", {"data": [[0.1, -2, None, 0.5, 1, 0]]}),
+    ("/api/model/invoke", {"data": [["a", 0, 0, 0, 0, 0]]}),
+    ("/api/model/invoke", {"data": [[1, 2]]}),
+    ("/v1/models/m:predict", {"instances": [[0.1, -2, 3, 0.5, 1, 0]]}),
+    ("/invocations", {"inputs": [[0.1, -2, 3, 0.5, 1, 0]]}),
+    ("/invocations", {"dataframe_split": {"columns": list("abcdef"), "data": [[0.1, -2, 3, 0.5, 1, 0]]}}),
+    (
+        "/v2/models/m/infer",
+        {"inputs": [{"name": "input-0", "datatype": "FP64", "shape": [1, 6], "data": [0.1, -2, 3, 0.5, 1, 0]}]},
+    ),
+    (
+        "/v2/models/m/infer",
+        {"inputs": [{"name": "input-0", "datatype": "INT64", "shape": [2, 6], "data": list(range(12))}]},
+    ),
+)
+
+
+@pytest.mark.parametrize("name", ["forest", "forest with gaps", "forest of numbers", "logistic"])
+def test_every_road_answers_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over each route the graph has the status and the body that the model has, in info and metadata too; where the
+    model raises, only the sentence may be shorter."""
+    from mpack_runtime.config import Settings
+    from mpack_runtime.rest.app import RestApp
+    from mpack_runtime.service import Service
+    from werkzeug.test import Client
+
+    config = package(tmp_path, MODELS[name]())
+    _, model = converted(config, monkeypatch, tmp_path)
+    services = (Service(config, loaders.load(config)), Service(config, model))
+    native, ours = (Client(RestApp(service, Settings()).flask()) for service in services)
+    for road, body in ROADS:
+        ask_it = (lambda client: client.get(road)) if body is None else (lambda client: client.post(road, json=body))  # noqa: B023
+        expected, got = ask_it(native), ask_it(ours)
+        assert got.status_code == expected.status_code, (road, body, expected.text, got.text)
+        if got.status_code == 200:
+            assert got.data == expected.data, (road, body)

@@ -24,7 +24,6 @@ from mpack.pipeline import described as reading
 from mpack.progress import Progress
 from mpack.resolve import lock_inputs
 from mpack.sandbox import Completed
-from mpack.signature import Column, Signature
 from mpack.spec import BaseWish
 
 MODELS = Path(__file__).parents[2] / "fixtures" / "models"
@@ -33,7 +32,6 @@ GRAPH = b"\x08\x09graph"
 TOLD: dict[str, Any] = {
     "status": "converted",
     "options": {"converted": {"inputs": ["matrix"]}},
-    "signature": {"inputs": [{"kind": "column", "name": None, "type": "any", "required": True}], "outputs": []},
     "rows": 7,
     "max_rel_diff": 0.0,
     "lost": None,
@@ -50,10 +48,9 @@ def quiet() -> Progress:
 
 
 def test_a_conversion_is_read() -> None:
-    """Options, signature, figures and the graph as they were printed; a reason as a clause of one line."""
+    """Options, figures and the graph as they were printed; a reason as a clause of one line."""
     found = parse(printed(TOLD))
     assert isinstance(found, Conversion) and found.graph == GRAPH and found.rows == 7
-    assert found.signature == Signature((Column(None, "any"),))
     assert parse(printed({"status": "kept", "reason": "no\x1b[31m such\nop."}, b"")) == "no [31m such op"
     assert len(str(parse(printed({"status": "kept", "reason": "x" * 10**6}, b"")))) == 1000
 
@@ -73,7 +70,6 @@ def test_a_conversion_is_read() -> None:
         printed({**TOLD, "rows": 0}),
         printed({**TOLD, "max_rel_diff": float("nan")}),
         printed({**TOLD, "options": {"converted": {}, "trusted": []}}),
-        printed({**TOLD, "signature": {"inputs": [{"kind": "column"}]}}),
         printed({**TOLD, "lost": 1}),
     ],
 )

@@ -1,4 +1,4 @@
-"""What came of a conversion: a graph with its signature, or the reason why there is none."""
+"""What came of a conversion: a graph, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpack.records import dataclass
-from mpack.signature import Signature
 
 #: Bytes of the line that tells of a conversion.
 _MAX_LINE = 16 << 20
@@ -22,7 +21,6 @@ class Conversion:
 
     graph: bytes
     options: Mapping[str, Any]
-    signature: Signature
     rows: int
     max_rel_diff: float
     lost: str | None
@@ -82,8 +80,7 @@ def parse(output: bytes) -> Conversion | str:
         options = told["options"]
         if set(options) != {"converted"} or not isinstance(options["converted"], dict):
             raise ValueError("its options are others")
-        signature = Signature.from_json(told["signature"])
-        return Conversion(graph, options, signature, rows, difference, None if lost is None else _clause(lost))
+        return Conversion(graph, options, rows, difference, None if lost is None else _clause(lost))
     except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(repr(error)) from error
 

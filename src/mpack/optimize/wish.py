@@ -67,7 +67,6 @@ def optimized_artifact(
         requirements=lines,
         loader=Loader("onnx", GRAPH, conversion.options),
         ships={GRAPH: file.path},
-        signature=conversion.signature,
         needs=frozenset(),
     )
     return replace(artifact, files=(*artifact.files, file), description=description)

@@ -2,7 +2,7 @@
 
 The first line is JSON, and after it comes the file, if there is one:
 
-    {"status": "converted", "options": {…}, "signature": {…}, "rows": 9000, "max_rel_diff": 0.0, "lost": null,
+    {"status": "converted", "options": {…}, "rows": 9000, "max_rel_diff": 0.0, "lost": null,
      "size": 938377}
     {"status": "kept", "reason": "the operator … is not implemented"}
 
@@ -87,6 +87,7 @@ def convert(tolerance: float) -> tuple[dict[str, Any], bytes]:
     first = refusals.accepted(service.model, shape, rows[0], sample)
     options = {
         "inputs": kinds,
+        "signature": subject.told_json(service.model),
         "columns": len(shape.names),
         "output": made.outputs[output],
         **refusals.form(service.model, first),
@@ -112,7 +113,6 @@ def convert(tolerance: float) -> tuple[dict[str, Any], bytes]:
     return {
         "status": "converted",
         "options": {"converted": options},
-        "signature": subject.signature_json(service),
         "rows": agreement.rows,
         "max_rel_diff": agreement.largest,
         "lost": " and ".join(lost) or None,

@@ -13,7 +13,6 @@ from mpack_runtime.convert.questions import Shape
 from mpack_runtime.frame import Array
 from mpack_runtime.loaders import Model
 from mpack_runtime.service import Service
-from mpack_runtime.signature import Column
 
 #: What is asked of an estimator -> the number of the graph's output that says it.
 METHODS = {"predict": 0, "predict_proba": 1}
@@ -157,13 +156,12 @@ def _parts(estimator: Any) -> Iterator[Any]:
             yield from _parts(member)
 
 
-def signature_json(service: Service) -> dict[str, Any]:
-    """The whole signature, what the model itself tells included, in model.json's form."""
-
-    def told(field: Any) -> dict[str, Any]:
-        if isinstance(field, Column):
-            return {"kind": "column", "name": field.name, "type": field.type, "required": field.required}
-        return {"kind": "tensor", "name": field.name, "dtype": field.dtype, "shape": list(field.shape)}
-
-    signature = service.signature
-    return {"inputs": list(map(told, signature.inputs)), "outputs": list(map(told, signature.outputs)), "params": []}
+def told_json(model: Model) -> dict[str, Any] | None:
+    """What only the model itself tells of its inputs, in model.json's form: the graph tells it in its place."""
+    if model.signature is None:
+        return None
+    inputs = [
+        {"kind": "column", "name": field.name, "type": field.type, "required": field.required}
+        for field in model.signature.input_columns
+    ]
+    return {"inputs": inputs, "outputs": [], "params": []}

@@ -1,10 +1,10 @@
 """A graph that `mpack build --optimize onnx` made of a model of another library, answering as that model does.
 
-`options.converted` of the loader tells how the graph's inputs come about, which output is the answer, its dtype and
-number of dimensions, and which numbers the original refuses:
+`options.converted` of the loader tells how the graph's inputs come about, what the original told of its own, which output
+is the answer, its dtype and number of dimensions, and which numbers the original refuses:
 
-    {"inputs": ["matrix"] or number or string for each column, "columns": 4, "output": "label", "dtype": "int64",
-     "ndim": 1, "limit": 1.7e308 or null, "no_nan": [0, 1]}
+    {"inputs": ["matrix"] or number or string for each column, "signature": {…} or null, "columns": 4,
+     "output": "label", "dtype": "int64", "ndim": 1, "limit": 1.7e308 or null, "no_nan": [0, 1]}
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from mpack_runtime.frame import Array, Frame, Inputs
 from mpack_runtime.loaders import Model
+from mpack_runtime.signature import Signature
 
 #: Stands for a missing value among text, for which ONNX has no form.
 MISSING = "\x00missing"
@@ -25,6 +26,7 @@ class ConvertedModel(Model):
 
     def __init__(self, session: Any, how: Any) -> None:
         self._run = session.run
+        self.signature = None if how["signature"] is None else Signature.from_json(how["signature"])
         inputs = session.get_inputs()
         self._names = [item.name for item in inputs]
         self._number = np.float64 if any(item.type == "tensor(double)" for item in inputs) else np.float32
