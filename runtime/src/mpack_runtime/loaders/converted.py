@@ -1,7 +1,7 @@
 """A graph that `mpack build --optimize onnx` made of a model of another library, answering as that model does.
 
-`options.converted` of the loader tells how the graph's inputs come about, what the original told of its own, which output
-is the answer, its dtype and number of dimensions, and which numbers the original refuses:
+`options.converted` of the loader tells how the graph's inputs come about, what the original told of its own, which
+output is the answer, its dtype and number of dimensions, and which numbers the original refuses:
 
     {"inputs": ["matrix"] or number or string for each column, "signature": {…} or null, "columns": 4,
      "output": "label", "dtype": "int64", "ndim": 1, "limit": 1.7e308 or null, "no_nan": [0, 1]}
