@@ -15,6 +15,9 @@ from gunicorn.workers import base, gthread
 from mpack_runtime.rest.deadline import json_response
 from mpack_runtime.rest.lingering import Lingering
 
+#: New connections that are accepted together; more would be unfair to other workers.
+_ACCEPTED = 8
+
 
 class MemoryHeartbeat:
     """gunicorn's WorkerTmp (a file whose time stamp says that the worker lives) on a file in memory."""
@@ -60,6 +63,14 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def get_thread_pool(self) -> Any:
         return self.app.lanes(self._refused)
+
+    def accept(self, *where: Any) -> None:
+        # One at a time, new connections would wait for as many turns of a busy main thread.
+        for _ in range(_ACCEPTED):
+            before = self.nr_conns
+            super().accept(*where)
+            if not before < self.nr_conns < self.worker_connections:
+                break
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         if keepalive and self.app.arrival.refused:
