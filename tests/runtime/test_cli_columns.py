@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +344,7 @@ def test_a_chunk_may_be_answered_with_nothing() -> None:
                 if resumed:
                     writer = sink("json", stream, json.loads(json.dumps(writer.state())))
             writer.close()
-            assert json.loads(stream.getvalue()) == {"prediction": sum(chunks, []), "columns": []}
+            assert json.loads(stream.getvalue()) == {"prediction": [*chain(*chunks)], "columns": []}
 
 
 def test_rows_join_to_the_parquet_file_that_is_written_at_once() -> None:

@@ -145,7 +145,7 @@ def test_what_is_done_is_not_done_again(batch: Batch) -> None:
 
 
 def test_another_question_is_refused(batch: Batch) -> None:
-    """Another input, model, format or installed package: exit 2, a sentence that names what and what to do; nothing is lost."""
+    """Another input, model, format or set of packages: exit 2, a sentence that says which and what to do."""
     batch.die_at(30_500)
     kept, source = batch.files(), batch.place / "x.csv"
     text, status = source.read_text(), source.stat()

@@ -1,7 +1,8 @@
 """Blocks of plain CSV lines as columns, without a Python object a cell where the values prove that this is right.
 
-"Plain" is what `plain` says: no quote, no NUL, no BOM before it, lines that end in LF or CRLF, UTF-8. A reader answers None where
-anything is in doubt; then the exact way reads the block, and so makes the same inputs or the error that names the row.
+"Plain" is what `plain` says: no quote, no NUL, no BOM before it, lines that end in LF or CRLF, UTF-8. A reader answers
+None where anything is in doubt; then the exact way reads the block, and so makes the same inputs or the error that
+names the row.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """scikit-learn's linear models by the sum that they are: through scikit-learn's checks one row takes 20 times as long.
 
-It is the product and the sum that scikit-learn makes of the same memory, so no number makes a difference. A short cut is
-for scikit-learn's own classes and methods, for finite float64 matrices of the model's width, and only if it gave the
+It is the product and the sum that scikit-learn makes of the same memory, so no number makes a difference. A short cut
+is for scikit-learn's own classes and methods, for finite float64 matrices of the model's width, and only if it gave the
 estimator's own answer, bit for bit, to rows of trial. Whatever else comes, the estimator is asked.
 """
 
