@@ -23,6 +23,7 @@ from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Frame, Inputs, Prediction
 from mpack_runtime.service import Service
 from mpack_runtime.signature import COLUMN_TYPES, Column, Signature, Tensor
+from mpack_runtime.wire_columns import Place, convert
 
 NAMES = ("a", "b", "c")
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -214,6 +215,7 @@ ODD = [
     (LONG_AGO, "datetime", CANNOT),
     (LONG_AGO, "string", CANNOT),
     (LONG_AGO, "any", CANNOT),
+    (pyarrow.array([b"\0" * 16], pyarrow.uuid()), "any", ["00000000-0000-0000-0000-000000000000"]),
 ]
 
 
@@ -228,6 +230,12 @@ def test_odd_types_of_parquet_are_values_or_a_sentence(values: Any, kind: str, w
             found = error.message
         assert wanted in found if isinstance(wanted, str) else found == wanted
     assert wire_arrow.from_batch(batch, Signature((Column("y", "long"),))).rows == 1
+
+
+def test_what_no_format_has_is_refused_by_its_type() -> None:
+    """An undeclared column of whatever a library of Arrow types may bring."""
+    with pytest.raises(BadRequest, match="got a complex"):
+        convert((1, 1j), Column("x"), Place("column x"))
 
 
 @pytest.mark.parametrize("text", ["x,y\n1,a\n2," + "b" * 200, 'x,y\n1,a\n2,"' + "b\n" * 200])
