@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test lint bench fixtures docs clean
+.PHONY: setup demo test lint bench fuzz fixtures docs clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@bash scripts/with-engine.sh --load $(BIN)/python -m benchmarks
+
+# 100,000 mutated requests of every protocol; MPACK_TEST_SEED chooses others.
+fuzz: $(STAMP)
+	MPACK_TEST_REQUESTS=100000 $(BIN)/pytest -s tests/runtime/test_mutated.py
 
 # Makes fixtures/models anew, in an environment of its own.
 fixtures: $(STAMP)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import load, local, registry, throughput
+from benchmarks import batch, load, local, overload, registry, serving, throughput, wrk
 from benchmarks.bench import Bench, say, timed
 from benchmarks.buildkit import BuildkitUv
 from benchmarks.exported import Exported
@@ -22,10 +22,10 @@ from benchmarks.scenes import SCENES
 from benchmarks.subjects import Mpack, Subject
 from mpack.errors import EXIT_INTERRUPTED, MpackError
 
-PEERS = ("mlflow", "uv", "mlserver")
-THROUGHPUT = "throughput"
-LOCAL, LARGE, REGISTRY = "local", "large", "registry"
-PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, THROUGHPUT)
+PEERS = ("mlflow", "uv", "mlserver", "bentoml")
+THROUGHPUT, OVERLOAD, SERVING = "throughput", "overload", "serving"
+LOCAL, LARGE, REGISTRY, BATCH = "local", "large", "registry", "batch"
+PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, BATCH, THROUGHPUT, OVERLOAD, SERVING)
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
 #: Figures, and the names of its columns.
@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
             wanted = chosen.scenes or list(PARTS)
             if THROUGHPUT in wanted:
                 load.program()
+            if SERVING in wanted:
+                wrk.program()
             tables = []
             if building := [scene for scene in wanted if scene in SCENES]:
                 tables.append(_building(bench, building, chosen.without))
@@ -51,8 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
                 tables.append(_large(bench))
             if REGISTRY in wanted:
                 tables.append(_registry(bench, chosen.without))
+            if BATCH in wanted:
+                tables.append(_batch(bench))
             if THROUGHPUT in wanted:
                 tables.append(_throughput(bench, chosen.without))
+            if OVERLOAD in wanted:
+                tables.append(_overload(bench))
+            if SERVING in wanted:
+                tables.append(_serving(bench, chosen.without))
             for line in _report(bench, tables, about):
                 print(line)
             if chosen.json:
@@ -142,10 +150,29 @@ def _registry(bench: Bench, without: list[str]) -> Table:
     return figures, [pusher.name for pusher in pushers]
 
 
+def _batch(bench: Bench) -> Table:
+    figures = Figures()
+    batch.batch(bench, figures)
+    return figures, [OURS, batch.PEER]
+
+
 def _throughput(bench: Bench, without: list[str]) -> Table:
     figures = Figures(ours=throughput.OURS)
     throughput.throughput(bench, figures, None if "mlserver" in without else _shell_base(bench))
     return figures, throughput.names(without)
+
+
+def _serving(bench: Bench, without: list[str]) -> Table:
+    figures = Figures()
+    _own_base(bench, figures)
+    serving.serving(bench, figures, without, *_peers_base(bench))
+    return figures, serving.names(without)
+
+
+def _overload(bench: Bench) -> Table:
+    figures = Figures()
+    overload.overload(bench, figures)
+    return figures, [OURS]
 
 
 def _subjects(bench: Bench, without: list[str], figures: Figures) -> list[Subject]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.bench import CASE, MODELS, ROOT, Bench, run, say, uv_program
+from benchmarks.bench import MODELS, ROOT, Bench, run, say, uv_program
 from benchmarks.subjects import Dockerfile, Serving, secret, write_model
 from mpack.errors import EnvironmentFault
 
@@ -21,8 +22,10 @@ class Mlflow(Dockerfile):
     name = "MLflow"
     keeps_wheels = False
 
-    def __init__(self, bench: Bench, base: str, *, stand_in: bool) -> None:
+    def __init__(self, bench: Bench, base: str, *, stand_in: bool, models: Mapping[str, Path] | None = None) -> None:
+        """`models` are MLflow's directories by case; None: the fixtures of the bench."""
         super().__init__(bench, base)
+        self._models = models or {case: ROOT / "fixtures" / "models" / case / "model" for case in MODELS}
         self._stand_in = stand_in
         # nginx passes requests on from port 8080; without it the server behind it is asked, on all addresses.
         options = ("--env=DISABLE_NGINX=true", "--env=UVICORN_HOST=0.0.0.0") if stand_in else ()
@@ -31,8 +34,8 @@ class Mlflow(Dockerfile):
     def prepare(self) -> None:
         """Installs MLflow in a venv of the bench's own and lets it write a Dockerfile a model."""
         program = install(self._bench)
-        for case in MODELS:
-            model, target = ROOT / "fixtures" / "models" / case / "model", self._directory(case)
+        for case, model in self._models.items():
+            target = self._directory(case)
             arguments = [program, "models", "generate-dockerfile", "-m", model, "-d", target, "--env-manager", "local"]
             run([str(item) for item in arguments], self._bench.environment(), cwd=self._bench.scratch)
             shutil.copyfile(target / "Dockerfile", target / "Dockerfile.written")
@@ -43,7 +46,7 @@ class Mlflow(Dockerfile):
             "MLflow's RUN lines get the host's index settings as a build secret and a tag that makes them run anew",
             "MLflow's Dockerfile keeps no wheels: with wheels and lock at hand it takes what it takes cold",
         ]
-        base = self._written(CASE)[1]
+        base = self._written(next(iter(self._models)))[1]
         if self._stand_in:
             notes.append(
                 f"MLflow's base {base} cannot be pulled here: mpack's base with a shell and pip stands in, which is "
@@ -99,8 +102,11 @@ _PYTHON = "RUN ln -sf python3 /usr/bin/python\n"
 
 
 def install(bench: Bench) -> Path:
-    """MLflow's program, from requirements/bench.txt. Raises EnvironmentFault engine-failed."""
+    """MLflow's program, from requirements/bench.txt, once a run. Raises EnvironmentFault engine-failed."""
     venv, uv = bench.scratch / "mlflow-venv", str(uv_program())
+    program = venv / "bin" / "mlflow"
+    if program.exists():
+        return program
     say("installing MLflow (requirements/bench.txt)")
     environment = bench.environment() | bench.index.uv_env() | {"VIRTUAL_ENV": str(venv)}
     try:
@@ -112,4 +118,4 @@ def install(bench: Bench) -> Path:
             f"MLflow, the peer, could not be installed: {bench.index.redact(error.message)}",
             "Check the index with `mpack doctor`, or leave it out: --without mlflow.",
         ) from None
-    return venv / "bin" / "mlflow"
+    return program

@@ -116,10 +116,10 @@ def _roads(server: Server, address: str, sample: Sample) -> dict[str, Road]:
     tensor = {"name": "input-0", "datatype": "FP64", "shape": list(flat.shape), "data": flat.ravel().tolist()}
     body = json.dumps({"inputs": [tensor]} if server.v2 else {"data": rows}).encode()
     where = f"{address}:{server.serving.port}"
-    answer = _post(where, server.serving.invoke, body)
+    answer = post(where, server.serving.invoke, body)
     data = json.loads(answer)
     values = np.array(data["outputs"][0]["data"] if server.v2 else data["prediction"])
-    _same(f"{server.name} over HTTP", values.reshape(expected.shape), expected)
+    same(f"{server.name} over HTTP", values.reshape(expected.shape), expected)
     json_header = ("content-type: application/json",)
     roads = {"HTTP": Road(f"http://{where}{server.serving.invoke}", json_header, body, len(answer), http2=False)}
     if server.grpc is not None:
@@ -129,7 +129,7 @@ def _roads(server: Server, address: str, sample: Sample) -> dict[str, Road]:
         reply = service_pb2.ModelInferResponse.FromString(answer)
         raw = reply.raw_output_contents
         values = np.frombuffer(raw[0]) if raw else np.array(reply.outputs[0].contents.fp64_contents)
-        _same(f"{server.name} over gRPC", values.reshape(expected.shape), expected)
+        same(f"{server.name} over gRPC", values.reshape(expected.shape), expected)
         headers = ("content-type: application/grpc", "te: trailers")
         roads["gRPC"] = Road(f"http://{where}{_METHOD}", headers, _framed(body), len(_framed(answer)), http2=True)
     return roads
@@ -139,7 +139,8 @@ _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _AS_IT_IS: Callable[[bytes], bytes] = bytes
 
 
-def _post(where: str, path: str, body: bytes) -> bytes:
+def post(where: str, path: str, body: bytes) -> bytes:
+    """The body of a 200. Raises EnvironmentFault for any other answer."""
     connection = http.client.HTTPConnection(where, timeout=30)
     try:
         connection.request("POST", path, body, {"Content-Type": "application/json"})
@@ -164,7 +165,8 @@ def _checked(good: bool, what: str, answer: bytes) -> bytes:
     return answer
 
 
-def _same(what: str, values: np.ndarray, expected: np.ndarray) -> None:
+def same(what: str, values: np.ndarray, expected: np.ndarray) -> None:
+    """Raises EnvironmentFault where a server answered other numbers."""
     if not np.allclose(values, expected, rtol=1e-12, atol=0):
         raise EnvironmentFault("engine-failed", f"{what} answered {values.tolist()}.", f"Expected: {expected.tolist()}")
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+from mpack_runtime.grpc.messages import FILES
 from mpack_runtime.rest.openapi import openapi
 from mpack_runtime.signature import Signature
 
@@ -81,6 +82,11 @@ def routes_page() -> str:
         for method, operation in operations.items():
             statuses = ", ".join(sorted(operation["responses"]))
             rows.append(f"| {method.upper()} | `{path}` | {operation['summary']} | {statuses} |")
+    rows.append("\n## Over gRPC\n\nWith the packager's argument `grpc=true`, on a port of its own.\n")
+    rows += ["| service | methods |", "| --- | --- |"]
+    for file in FILES.values():
+        for service in file.service:
+            rows.append(f"| `{file.package}.{service.name}` | {', '.join(item.name for item in service.method)} |")
     return "\n".join([*parts, *rows, ""])
 
 

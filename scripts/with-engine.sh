@@ -12,7 +12,7 @@ need dockerd docker.io
 need runc runc
 need mmdebstrap mmdebstrap
 [ -x /usr/bin/docker ] || command -v docker >/dev/null || packages+=(docker.io)
-if [ "$more" = --load ]; then need h2load nghttp2-client; fi
+if [ "$more" = --load ]; then need h2load nghttp2-client; need wrk wrk; fi
 if [ "$more" = --browser ]; then
   need chromium chromium
   need docker-registry docker-registry

@@ -11,7 +11,9 @@ from mpack_docker_cli.packager import DEFAULTS, FORMATS
 class CliArguments(Arguments):
     """Arguments of docker-cli, named and typed as ODAHU's docker-cli integration has them, and two more."""
 
-    formats: str = Field(default=DEFAULTS["formats"], description="File formats; parquet adds pyarrow (152 MB).")
+    formats: str = Field(
+        default=DEFAULTS["formats"], description="File formats; parquet adds pyarrow (152 MB), faster on CSV too."
+    )
     strict: bool = Field(default=DEFAULTS["strict"], description="Refuse columns that the signature does not name.")
 
     @field_validator("formats")

@@ -31,7 +31,21 @@ DEFAULTS = {
     "host": "0.0.0.0",  # noqa: S104
     "strict": False,
     "maxBodyBytes": 64 << 20,
+    "grpc": False,
+    "arrow": False,
+    "queue": 64,
+    "queueTimeout": 10,
+    "batching": "auto",
+    "maxBatchRows": None,
+    "maxBatchDelay": 0,
+    "jwt": False,
+    "logStorage": None,
+    "tracing": False,
 }
+GRPC_PORT = 9000
+
+#: Before this version, reading a stream could run code that its sender wrote.
+PYARROW = "pyarrow>=14.0.1"
 
 
 class DockerRest:
@@ -55,8 +69,10 @@ class DockerRest:
 
     def spec(self, artifact: Artifact, arguments: RestArguments) -> ImageSpec:
         """What the image must hold: model, runtime, its requirements, and gunicorn's settings as environment."""
-        trees, contents = serving_trees(artifact, {"strict": arguments.strict})
+        serving = {"strict": arguments.strict, **({"arrow": True} if arguments.arrow else {})}
+        trees, contents = serving_trees(artifact, serving)
         description = artifact.description
+        needs = description.needs | ({PYARROW} if arguments.arrow else frozenset())
         config = ImageConfig(
             env=serving_env(
                 {
@@ -66,9 +82,11 @@ class DockerRest:
                     "MPACK_THREADS": arguments.threads,
                     "MPACK_TIMEOUT": arguments.timeout,
                     "MPACK_MAX_BODY": arguments.maxBodyBytes,
+                    **({"MPACK_GRPC_PORT": GRPC_PORT} if arguments.grpc else {}),
+                    **_load(arguments),
                 }
             ),
-            ports=(arguments.port,),
+            ports=(arguments.port, GRPC_PORT) if arguments.grpc else (arguments.port,),
             entrypoint=ENTRYPOINT,
             command=("serve",),
             healthcheck=HealthCheck((*ENTRYPOINT, "health")),
@@ -78,9 +96,32 @@ class DockerRest:
             model_name=artifact.name,
             model_version=artifact.version,
             python=artifact.python,
-            requirements=(*description.requirements, *runtime_requirements("rest", description.needs)),
+            requirements=(
+                *description.requirements,
+                *runtime_requirements("rest", needs),
+                *(item for extra in _extras(arguments) for item in runtime_requirements(extra)),
+            ),
             base=BaseWish(arguments.dockerfileBaseImage or artifact.base, system_packages=artifact.system_packages),
             trees=trees,
             config=with_model_labels(config, artifact, self.name),
             contents=contents,
         )
+
+
+def _load(arguments: RestArguments) -> dict[str, object]:
+    """Settings of queue and batching that are not the runtime's own defaults."""
+    given = {
+        "MPACK_QUEUE": (arguments.queue, "queue"),
+        "MPACK_QUEUE_TIMEOUT": (arguments.queueTimeout, "queueTimeout"),
+        "MPACK_BATCHING": (arguments.batching, "batching"),
+        "MPACK_MAX_BATCH_ROWS": (arguments.maxBatchRows, "maxBatchRows"),
+        "MPACK_MAX_BATCH_DELAY": (arguments.maxBatchDelay, "maxBatchDelay"),
+    }
+    return {name: value for name, (value, argument) in given.items() if value != DEFAULTS[argument]}
+
+
+def _extras(arguments: RestArguments) -> list[str]:
+    """The runtime's extras that arguments ask for."""
+    asked = {"grpc": arguments.grpc, "jwt": arguments.jwt, "tracing": arguments.tracing}
+    storage = [arguments.logStorage] if arguments.logStorage else []
+    return [*(extra for extra, given in asked.items() if given), *storage]

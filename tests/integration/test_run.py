@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
 
 from mpack.builders import BuiltImage
 from mpack.images import stored_image
@@ -33,21 +36,23 @@ ENGINES = ("docker", "podman", "runc")
 
 @pytest.fixture(scope="module")
 def images(mpack: Any, place: Path) -> Iterator[dict[str, str]]:
-    """The smallest fixture as a server and as a command line, in the store alone: packager -> name."""
+    """The smallest fixture as a server, with gRPC, and as a command line, in the store alone: packager -> name."""
     names = {"docker-rest": "run-rest:1", "docker-cli": "run-cli:1"}
+    more = {"docker-rest": ("-a", "grpc=true")}
     for packager, name in names.items():
         lock = place / f"run-{packager}.lock"
-        mpack("build", CASE / "invoices", "-p", packager, "-o", "store", "-t", name, "--lock", lock, "--no-verify")
+        words = ("-p", packager, *more.get(packager, ()), "-o", "store", "-t", name, "--lock", lock, "--no-verify")
+        mpack("build", CASE / "invoices", *words)
     yield names
     mpack("rm", *names.values())
 
 
 @pytest.fixture
-def started(mpack_home: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    """`started(words…)`: `mpack run` in the background and the address that it says is ready."""
+def started(mpack_home: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str, list[int]]]]:
+    """`started(words…)`: `mpack run` in the background, the address that it says is ready, and its other ports."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*words: str) -> tuple[subprocess.Popen[str], str]:
+    def start(*words: str) -> tuple[subprocess.Popen[str], str, list[int]]:
         process = subprocess.Popen(
             [MPACK, "run", *words],
             stdout=subprocess.PIPE,
@@ -61,7 +66,8 @@ def started(mpack_home: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[s
         for line in process.stderr:
             said.append(line)
             if line.startswith("ready at "):
-                return process, line.split()[2].rstrip(";,")
+                others = [int(port) for port in re.findall(r"and on port (\d+)", line)]
+                return process, line.split()[2].rstrip(";,"), others
         raise AssertionError("".join(said))
 
     yield start
@@ -108,20 +114,33 @@ def image_id(mpack: Any, name: str) -> str:
     return str(found).removeprefix("sha256:")
 
 
+def asked_by_grpc(port: int, rows: list[list[Any]]) -> list[str]:
+    """The invoices' names, by Triton's client."""
+    given = triton.InferInput("input-0", [len(rows), len(rows[0])], "INT64")
+    given.set_data_from_numpy(np.array(rows, np.int64))
+    with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        wanted = [triton.InferRequestedOutput("invoice")]
+        names = client.infer("invoices", [given], outputs=wanted).as_numpy("invoice").ravel()
+    return [name.decode() for name in names]
+
+
 @pytest.mark.parametrize("engine_name", ENGINES)
 def test_serves_until_it_is_told(
     engine_name: str, images: dict[str, str], started: Any, mpack: Any, mpack_home: Path, assert_same: Any
 ) -> None:
-    """The right answer on loopback; the access log on stdout; SIGTERM ends all of it with 143."""
-    process, url = started(images["docker-rest"], "--engine", engine_name, "--port", "0", "-e", "MPACK_WORKERS=1")
+    """The right answer on loopback, over HTTP and gRPC; the access log on stdout; SIGTERM ends all of it with 143."""
+    words = ("--engine", engine_name, "--port", "0", "-e", "MPACK_WORKERS=1")
+    process, url, [grpc] = started(images["docker-rest"], *words)
     assert url.startswith("http://127.0.0.1:")
     request = json.loads((CASE / "expect.json").read_text())["requests"][0]
     answer = httpx.post(f"{url}/api/model/invoke", json=request["body"], trust_env=False, timeout=60)
     assert_same(answer.json(), request["answer"])
+    assert asked_by_grpc(grpc, request["body"]["data"]) == [row[0] for row in request["answer"]["prediction"]]
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert json.loads(out.splitlines()[-1])["path"] == "/api/model/invoke"
+    paths = [json.loads(line)["path"] for line in out.splitlines()[-2:]]
+    assert paths == ["/api/model/invoke", "/inference.GRPCInferenceService/ModelInfer"]
     assert gone(url) and left(mpack_home, process.pid) == []
     if engine_name != "runc":
         assert not any(image_id(mpack, images["docker-rest"]) in item for item in ids(engine_name))
@@ -132,7 +151,7 @@ def test_nothing_outlives_a_killed_run(
     engine_name: str, images: dict[str, str], started: Any, mpack: Any, mpack_home: Path
 ) -> None:
     """After SIGKILL the server ends by itself, and the next command of the cache takes away what it left."""
-    process, url = started(images["docker-rest"], "--engine", engine_name, "--port", "0")
+    process, url, _ = started(images["docker-rest"], "--engine", engine_name, "--port", "0")
     process.kill()
     process.wait()
     until(lambda: gone(url))
@@ -163,7 +182,7 @@ def test_words_and_volumes(engine_name: str, owner: int, images: dict[str, str],
 def test_an_artifact_is_built_first(started: Any, mpack: Any, place: Path, mpack_home: Path) -> None:
     """The image goes to the store under the name that `mpack build` gives it, and is served."""
     artifact = shutil.copytree(CASE / "invoices", place / "invoices")
-    process, url = started(str(artifact), "--engine", "runc", "--port", "0")
+    process, url, _ = started(str(artifact), "--engine", "runc", "--port", "0")
     assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
@@ -176,7 +195,7 @@ def test_local_is_a_choice(started: Any, mpack: Any, place: Path, mpack_home: Pa
     """--local says what it means before the model runs; an image has no such way."""
     artifact = place / "local" / "invoices"
     shutil.copytree(CASE / "invoices", artifact)
-    process, url = started(str(artifact), "--local", "--port", "0")
+    process, url, _ = started(str(artifact), "--local", "--port", "0")
     assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

@@ -175,7 +175,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts `serve` in a process of its own: `start(model_json, workers=2)`; ended with the test."""
     servers: list[Server] = []
 
-    def run(model_json: Path, *, wait: bool = True, port: int = 0, **settings: object) -> Server:
+    def run(
+        model_json: Path, *, wait: bool = True, port: int = 0, python: str = sys.executable, **settings: object
+    ) -> Server:
         files = tmp_path / f"server-{len(servers)}"
         files.mkdir()
         port = port or free_port()
@@ -183,9 +185,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             model_json, PORT=port, HOST="127.0.0.1", **{key.upper(): value for key, value in settings.items()}
         )
         with (files / "stdout").open("wb") as out, (files / "stderr").open("wb") as err:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mpack_runtime", "serve"], env=env, stdout=out, stderr=err
-            )
+            process = subprocess.Popen([python, "-m", "mpack_runtime", "serve"], env=env, stdout=out, stderr=err)
         servers.append(Server(process, port, files))
         if wait:
             servers[-1].wait()

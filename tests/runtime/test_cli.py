@@ -192,7 +192,7 @@ def test_chunks_join_to_one_json(model_json: Path, command: Command, out: Path, 
 def test_memory_does_not_grow_with_the_file(
     model_json: Path, command: Command, out: Path, tmp_path: Path, form: str
 ) -> None:
-    """Ten times the rows cost no more than 15 MB more."""
+    """Twice the rows, 80 MB more as Python's objects, cost 25 MB more at most once there are enough to read ahead."""
 
     def peak(rows: int) -> int:
         path = tmp_path / f"{rows}.{form}"
@@ -218,7 +218,7 @@ def test_memory_does_not_grow_with_the_file(
         assert code == "0", done.stderr
         return int(used)  # KiB
 
-    assert peak(250_000) - peak(25_000) < 15_000
+    assert peak(600_000) - peak(300_000) < 25_000
 
 
 def test_info(model_json: Path, command: Command) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from mpack_runtime import threads
-from mpack_runtime.config import ModelConfig, Settings
+from mpack_runtime.config import GrpcSettings, ModelConfig, Settings
 from mpack_runtime.errors import LoadFailure, SettingsError
 from mpack_runtime.signature import Column, Tensor
 
@@ -98,6 +98,13 @@ def test_settings_have_defaults_and_overrides() -> None:
         ("MPACK_TIMEOUT", "٣"),
         ("MPACK_MAX_BODY", "10MB"),
         ("MPACK_HOST", "a b"),
+        ("MPACK_QUEUE", "-1"),
+        ("MPACK_QUEUE_TIMEOUT", "0"),
+        ("MPACK_BATCHING", "yes"),
+        ("MPACK_MAX_BATCH_ROWS", "many"),
+        ("MPACK_MAX_BATCH_DELAY", "1.5"),
+        ("MPACK_GRPC_PORT", "65536"),
+        ("MPACK_GRPC_CALLS", "0"),
     ],
 )
 def test_wrong_setting_names_variable_and_value(name: str, value: str) -> None:
@@ -108,45 +115,13 @@ def test_wrong_setting_names_variable_and_value(name: str, value: str) -> None:
     assert caught.value.exit_code == 2
 
 
-V1 = {"cpu.cfs_period_us": "100000\n", "cpu.cfs_quota_us": "90000\n"}
-
-
-def test_cpu_limit_of_both_cgroup_versions(tmp_path: Path) -> None:
-    """A quota is rounded up and never exceeds the affinity; "max" and -1 are no limit."""
-    (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert threads.cpu_limit(tmp_path) == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    unlimited = threads.cpu_limit(tmp_path)
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    assert threads.cpu_limit(tmp_path) == unlimited >= 1
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000\n")
-    assert threads.cpu_limit(tmp_path) == 1
-
-
-@pytest.mark.parametrize(
-    ("lines", "directory", "files"),
-    [
-        ("0::/docker/1f\n", "docker/1f", {"cpu.max": "100000 100000"}),
-        ("0::/kube/pod/1f\n", "kube", {"cpu.max": "100000 100000"}),
-        ("7:memory:/x\n4:cpu,cpuacct:/docker/1f\n", "cpu/docker/1f", V1),
-        ("4:cpuacct,cpu:/docker/1f\n0::/y\n", "cpu", V1),
-    ],
-)
-def test_cpu_limit_is_found_in_the_hosts_cgroup_namespace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, directory: str, files: dict[str, str]
-) -> None:
-    """/proc/self/cgroup tells the group; those above it count too."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
-    groups, root = tmp_path / "groups", tmp_path / "fs"
-    groups.write_text(lines)
-    assert threads.cpu_limit(root, groups) == 8
-    (root / directory).mkdir(parents=True)
-    for name, text in files.items():
-        (root / directory / name).write_text(text)
-    assert threads.cpu_limit(root, groups) == 1
+def test_settings_of_grpc() -> None:
+    """Without a port, or with 0, there is none; the port of HTTP is no other's."""
+    for env in ({}, {"MPACK_GRPC_PORT": ""}, {"MPACK_GRPC_PORT": "0", "MPACK_GRPC_CALLS": "7"}):
+        assert Settings.from_env(env).grpc is None
+    assert Settings.from_env({"MPACK_GRPC_PORT": "9000"}).grpc == GrpcSettings(9000, 100)
+    with pytest.raises(SettingsError, match="both 5000"):
+        Settings.from_env({"MPACK_GRPC_PORT": "5000"})
 
 
 def test_thread_variables_never_override_the_users() -> None:

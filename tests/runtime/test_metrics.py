@@ -84,24 +84,30 @@ def test_what_is_counted() -> None:
         ("/invocations", 500, False, 0),
         ("/metrics", 401, None, 0),
         ("/readyz", 503, None, 0),
+        ("/v2/models/wine/infer", 429, None, 0),
+        ("/api/model/invoke", 503, None, 0),
     ):
         metrics.start()
         if failed is not None:
-            metrics.predicted(0.003, failed)
+            metrics.predicted(0.003, 3)
+        if failed:
+            metrics.failed()
         metrics.end(path, status, 0.02, rows)
     text = metrics.render('a"b\\\n', "1")
     series = values(text)
     assert all(r'{model="a\"b\\\n",version="1"' in name for name in series)
-    assert total(text, "mpack_requests_total", group="v2", route="/v2/models/{name}/infer") == 2
+    assert total(text, "mpack_requests_total", group="v2", route="/v2/models/{name}/infer") == 3
     assert total(text, "mpack_rows_total") == 3
     assert total(text, "mpack_predict_seconds_count") == 3
     assert total(text, "mpack_predict_seconds_bucket", le="0.0025") == 0
     assert total(text, "mpack_predict_seconds_bucket", le="0.005") == 3
-    assert total(text, "mpack_request_seconds_bucket", group="v2", le="0.025") == 2
-    assert total(text, "mpack_request_seconds_sum", group="v2") == pytest.approx(0.04)
+    assert total(text, "mpack_request_seconds_bucket", group="v2", le="0.025") == 3
+    assert total(text, "mpack_request_seconds_sum", group="v2") == pytest.approx(0.06)
     assert total(text, "mpack_requests_in_flight") == 0
-    kinds = {"request": 1, "auth": 1, "model": 1, "service": 1, "timeout": 0, "lost": 0}
+    kinds = {"request": 1, "auth": 1, "overload": 2, "model": 1, "service": 1, "timeout": 0, "lost": 0}
     assert {kind: total(text, "mpack_errors_total", kind=kind) for kind in kinds} == kinds
+    assert total(text, "mpack_batch_rows_sum") == 9
+    assert [total(text, "mpack_batch_rows_bucket", le=bound) for bound in ("2", "4", "+Inf")] == [0, 3, 3]
 
 
 def test_a_dead_worker_leaves_its_counts_and_what_it_was_busy_with() -> None:
@@ -158,7 +164,7 @@ def test_two_workers_one_of_which_dies(model_json: Path, start: Start) -> None:
     assert total(text, "mpack_requests_total", group="odahu", status="200", version="1.2") == 10
     assert total(text, "mpack_predict_seconds_count") == 11
     assert total(text, "mpack_rows_total") == 21
-    kinds = {"request": 0, "auth": 0, "model": 1, "service": 0, "timeout": 0, "lost": 1}
+    kinds = {"request": 0, "auth": 0, "overload": 0, "model": 1, "service": 0, "timeout": 0, "lost": 1}
     assert {kind: total(text, "mpack_errors_total", kind=kind) for kind in kinds} == kinds
     assert total(text, "process_resident_memory_bytes", process="master") > 10 << 20
     assert re.search(r'process_cpu_seconds_total\{[^}]*process="[12]"\}', text)

@@ -44,7 +44,7 @@ def test_request_and_answer_have_the_true_types() -> None:
     assert schemas["Request"]["properties"]["data"]["examples"] == [[[1.0]]]
     assert schemas["Request"]["required"] == ["data"]
     assert schemas["Request"]["properties"]["params"]["properties"]["n"]["default"] == 3
-    assert schemas["Prediction"]["properties"]["prediction"]["items"] == {"type": "integer"}
+    assert schemas["Prediction"]["properties"]["prediction"]["items"] == {"type": ["integer", "null"]}
     assert schemas["Prediction"]["properties"]["prediction"]["examples"] == [[7]]
     assert "example" not in schemas["Request"]["properties"]["data"]
 

@@ -12,8 +12,10 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tritonclient.http as triton
+from mpack_runtime.arrow import MEDIA
 from mpack_runtime.config import ModelConfig
 from mpack_runtime.service import Service
 from mpack_runtime.v2.tensors import DATATYPES
@@ -46,7 +48,8 @@ def write(root: Path, kind: str, content: bytes, signature: Any = None, **option
     (root / "model").mkdir()
     (root / "model/m").write_bytes(content)
     loader = {"kind": kind, "path": "m", "options": options}
-    model = {"schema": 1, "name": "m", "version": "1", "loader": loader, "signature": signature}
+    serving = {"arrow": True}
+    model = {"schema": 1, "name": "m", "version": "1", "loader": loader, "signature": signature, "serving": serving}
     (root / "model.json").write_text(json.dumps(model))
     return Service.load(ModelConfig.load(root / "model.json"))
 
@@ -130,6 +133,18 @@ def v2_binary(client: Client, tensors: Columns, names: list[str]) -> dict[str, A
     return {name: result.as_numpy(name) for name in names}
 
 
+def by_arrow(client: Client, path: str, table: Columns) -> list[Any]:
+    """The columns of an answer to the table, both as Arrow streams."""
+    sink, given = pa.BufferOutputStream(), pa.table(table)
+    with pa.ipc.new_stream(sink, given.schema) as writer:
+        writer.write_table(given)
+    body = sink.getvalue().to_pybytes()
+    answer = client.post(path, data=body, content_type=MEDIA, headers={"Accept": MEDIA})
+    assert answer.status_code == 200, answer.text
+    found: list[Any] = pa.ipc.open_stream(answer.data).read_all().columns
+    return found
+
+
 def texts(array: Any) -> list[Any]:
     """Values as lists; text of raw tensors is bytes."""
     return [item.decode() if isinstance(item, bytes) else item for item in np.asarray(array).reshape(-1).tolist()]
@@ -137,7 +152,7 @@ def texts(array: Any) -> list[Any]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_road_gives_the_same_numbers(tmp_path: Path, client_of: CLIENTS, name: str) -> None:
-    """ODAHU's JSON and CSV, MLflow's four forms and CSV, V1, V2's JSON and binary, by columns and by one tensor."""
+    """ODAHU's JSON and CSV, MLflow's four forms and CSV, V1, V2's JSON and binary by columns and one tensor, Arrow."""
     make, table = MODELS[name]
     client = client_of(make(tmp_path, table))
     rows = [list(row) for row in zip(*(values.tolist() for values in table.values()), strict=True)]
@@ -155,6 +170,8 @@ def test_every_road_gives_the_same_numbers(tmp_path: Path, client_of: CLIENTS, n
     assert client.post("/v1/models/m:predict", json={"instances": rows}).json == {"predictions": expected}
     parts = list(expected.values()) if isinstance(expected, dict) else [expected]
     flat = [texts(part) for part in parts]
+    for path in ("/api/model/invoke", "/invocations"):
+        assert [texts(np.array(found.to_pylist())) for found in by_arrow(client, path, table)] == flat
     matrices = {"linear": "input-0", "undeclared": "any", "probabilities": "input-0", "graph": "x"}
     for matrix in {matrices.get(name), "x" if name == "graph" else None}:
         tensors = as_tensors(table, matrix)

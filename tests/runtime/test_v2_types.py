@@ -286,6 +286,24 @@ def test_columns_that_only_the_model_tells(serve: Serve) -> None:
     assert ask(client, item("x", "FP32", [1]), item("y", "FP32", [1])).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("types", "datatype", "data"),
+    [
+        (("boolean", "long"), "INT64", [1, 7]),
+        (("long", "double"), "FP64", [7, 0.5]),
+        (("double", "string"), "BYTES", ["0.5", "x"]),
+        (("float", "float"), "FP32", [0.5, 7]),
+    ],
+)
+def test_types_that_only_the_model_tells(serve: Serve, types: tuple[str, str], datatype: str, data: list[Any]) -> None:
+    """What metadata shows is what is taken: the widest of them."""
+    client = serve(Seen(), told=Signature(tuple(Column(name, kind) for name, kind in zip("ab", types, strict=True))))
+    shown = {"name": "input-0", "datatype": datatype, "shape": [-1, 2]}
+    assert client.get("/v2/models/sk").json["inputs"] == [shown]
+    answer = ask(client, item("input-0", datatype, data, [1, 2]))
+    assert answer.status_code == 200, answer.text
+
+
 def test_a_model_that_tells_nothing(serve: Serve) -> None:
     """Rows; a column for a list; a tensor of three dimensions; columns where the content type says so."""
     seen = Seen()

@@ -18,10 +18,11 @@ from mpack.cli.run import is_artifact, is_mpacks, parse_env, parse_volume
 from mpack.errors import EnvironmentFault, UsageError
 from mpack.run import Started
 from mpack.run.follow import follow, is_ready
-from mpack.run.ports import container_ports, host_ports, on_the_host
+from mpack.run.ports import container_ports, host_network_env, host_ports, on_the_host
 from mpack.sandbox.pipes import FLOODED, TIMED_OUT, exchange
 from mpack.sandbox.spec import Mount
 
+REST = {"ExposedPorts": {"5000/tcp": {}, "9000/tcp": {}}, "Env": ["MPACK_PORT=5000", "MPACK_GRPC_PORT=9000"]}
 TRITON = {"ExposedPorts": {"8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {}}, "Env": ["MPACK_PORT=8000"]}
 
 
@@ -30,6 +31,9 @@ TRITON = {"ExposedPorts": {"8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {}}, "Env
     [
         ({"ExposedPorts": {"5000/tcp": {}}, "Env": ["MPACK_PORT=5000"]}, {}, (5000,)),
         ({"ExposedPorts": {"5000/tcp": {}}, "Env": ["MPACK_PORT=5000"]}, {"MPACK_PORT": "7"}, (7,)),
+        (REST, {}, (5000, 9000)),
+        (REST, {"MPACK_PORT": "9001", "MPACK_GRPC_PORT": "7"}, (9001, 7)),
+        (REST, {"MPACK_GRPC_PORT": ""}, (5000,)),
         (TRITON, {}, (8000, 8001, 8002)),
         ({**TRITON, "Env": ["MPACK_PORT=8001"]}, {}, (8001, 8000, 8002)),
         ({"ExposedPorts": {"53/udp": {}, "80": {}}}, {}, (80,)),
@@ -67,6 +71,14 @@ def test_port_flags_follow() -> None:
         "--metrics-port=8002",
         *command[3:],
     ]
+
+
+def test_settings_of_a_shared_network() -> None:
+    """Loopback, and this machine's ports under the names that the runtime reads."""
+    told = {"MPACK_HOST": "127.0.0.1", "MPACK_PORT": "1"}
+    assert host_network_env(REST, {5000: 1, 9000: 2}) == {**told, "MPACK_GRPC_PORT": "2"}
+    assert host_network_env(TRITON, {8000: 1, 8001: 2}) == told
+    assert host_network_env(REST, {}) == {}
 
 
 def test_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

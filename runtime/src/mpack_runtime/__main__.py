@@ -13,6 +13,7 @@ import gc
 import importlib.util
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mpack_runtime.cli.arguments import parser, split_flags
 from mpack_runtime.cli.errors import Usage, guard
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from mpack_runtime import threads
     from mpack_runtime.config import Settings
+    from mpack_runtime.errors import SettingsError
 
     settings = Settings.from_env()
     if arguments.command == "health":
@@ -48,6 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     threads.apply(settings)
     if arguments.command == "triton":
+        if settings.workers is None:
+            raise SettingsError("MPACK_WORKERS is 'auto', which the REST image knows alone; give a number.")
         from mpack_runtime.config import ModelConfig
         from mpack_runtime.triton.launch import launch
 
@@ -75,12 +79,13 @@ def _batch(arguments: argparse.Namespace) -> int:
             from mpack_runtime.cli.predict import predict
 
             return predict(
-                lambda: model_config(arguments.model, arguments.entrypoint),
+                lambda: replace(model_config(arguments.model, arguments.entrypoint), method=arguments.method or ""),
                 arguments.inputs,
                 arguments.output_dir,
                 out,
                 file_name=arguments.output_file_name,
                 form=arguments.format,
+                resume=arguments.resume,
                 verbose=arguments.verbose,
             )
         become_nobody()

@@ -5,6 +5,7 @@ Imports no numpy: thread pools must be sized (`mpack_runtime.threads`) before nu
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -54,6 +55,9 @@ class ModelConfig:
     sample: Sample | None = None
     strict: bool = False
     formats: tuple[str, ...] = ("json", "csv", "jsonl")
+    arrow: bool = False
+    #: What is asked of the model where a request names no method; "": what the loader's options say.
+    method: str = ""
     #: All of model.json's "serving"; `mpack_runtime.triton.serving` reads what Triton's images have there.
     serving: Mapping[str, Any] = field(default_factory=dict)
 
@@ -92,44 +96,92 @@ class ModelConfig:
             sample=Sample(**data["sample"]) if data.get("sample") else None,
             strict=bool(serving.get("strict", False)),
             formats=tuple(serving.get("formats", ("json", "csv", "jsonl"))),
+            arrow=bool(serving.get("arrow", False)),
             serving=serving,
         )
 
 
 @dataclass(frozen=True)
 class LogSettings:
-    """What of requests and feedback is kept, below `directory`: that share of the predictions (0 to 1), without the
-    columns of `redact`, in files of about `rotate` bytes."""
+    """What of requests and feedback is kept, below `directory`, which may be an object store's address: that share of
+    the predictions (0 to 1), without the columns of `redact`, in files of about `rotate` bytes, or objects of `every`
+    seconds at most."""
 
     directory: str
     sample: float = 1.0
     redact: frozenset[str] = frozenset()
     rotate: int = 100 << 20
+    every: int = 60
+
+    @property
+    def is_url(self) -> bool:
+        """True for an object store."""
+        return "://" in self.directory
+
+
+@dataclass(frozen=True)
+class JwtSettings:
+    """Tokens that `issuer` signed for one of `audience`, by keys of `jwks`, a file or an https URL."""
+
+    jwks: str
+    issuer: str
+    audience: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class AuthSettings:
-    """Who may ask: whoever has the token. `health` and `metrics`: they need it too."""
+    """Who may ask: whoever has the token ("": there is none), or one that `jwt` takes. `health` and `metrics`: they
+    need it too."""
 
-    token: str = field(repr=False)
+    token: str = field(default="", repr=False)
     health: bool = False
     metrics: bool = True
+    jwt: JwtSettings | None = None
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """What happens to predictions that the model has no time for: `queue` wait, `queue_timeout` seconds at most.
+
+    `batching` is one of BATCHING; a joined call has `max_batch_rows` at most (None: as many as the runtime likes; a
+    number limits each request too), and its first request waits `max_batch_delay` milliseconds for others.
+    """
+
+    queue: int = 64
+    queue_timeout: int = 10
+    batching: str = "auto"
+    max_batch_rows: int | None = None
+    max_batch_delay: int = 0
+
+
+BATCHING = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class GrpcSettings:
+    """V2 over gRPC on a port of its own; `calls` are those that a worker may have at once, waiting ones included."""
+
+    port: int
+    calls: int = 100
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve. `timeout` is seconds, `max_body` bytes; `threads_per_worker` None: from the CPU limit; `log` None:
-    nothing is kept; `auth` None: whoever reaches the port may ask."""
+    """How to serve. `timeout` is seconds, `max_body` bytes; `workers` None: as many as fit; `threads_per_worker` None:
+    from the CPU limit; `log` None: nothing is kept; `auth` None: whoever reaches the port may ask; `grpc` None: HTTP
+    alone."""
 
     host: str = "0.0.0.0"  # noqa: S104 - a server in a container listens on all of its interfaces
     port: int = 5000
-    workers: int = 1
+    workers: int | None = 1
     threads: int = 4
     timeout: int = 60
     max_body: int = 100 << 20
     threads_per_worker: int | None = None
     log: LogSettings | None = None
     auth: AuthSettings | None = None
+    load: LoadSettings = LoadSettings()
+    grpc: GrpcSettings | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -142,14 +194,39 @@ class Settings:
         return cls(
             host=host,
             port=_whole(env, "MPACK_PORT", cls.port, 1, 65535),
-            workers=_whole(env, "MPACK_WORKERS", cls.workers, 1, 1024),
+            workers=_workers(env),
             threads=_whole(env, "MPACK_THREADS", cls.threads, 1, 1024),
             timeout=_whole(env, "MPACK_TIMEOUT", cls.timeout, 1, 86400),
             max_body=_whole(env, "MPACK_MAX_BODY", cls.max_body, 1, 1 << 40),
             threads_per_worker=threads or None,
             log=_log(env),
             auth=_auth(env),
+            load=_load(env),
+            grpc=_grpc(env),
         )
+
+
+def _load(env: Mapping[str, str]) -> LoadSettings:
+    usual = LoadSettings
+    batching = env.get("MPACK_BATCHING", "").strip().lower() or usual.batching
+    if batching not in BATCHING:
+        raise SettingsError(f"MPACK_BATCHING is {batching!r}; it must be {', '.join(BATCHING[:-1])} or {BATCHING[-1]}.")
+    return LoadSettings(
+        queue=_whole(env, "MPACK_QUEUE", usual.queue, 0, 4096),
+        queue_timeout=_whole(env, "MPACK_QUEUE_TIMEOUT", usual.queue_timeout, 1, 86400),
+        batching=batching,
+        max_batch_rows=_whole(env, "MPACK_MAX_BATCH_ROWS", 0, 0, 1 << 40) or None,
+        max_batch_delay=_whole(env, "MPACK_MAX_BATCH_DELAY", usual.max_batch_delay, 0, 60_000),
+    )
+
+
+def _workers(env: Mapping[str, str]) -> int | None:
+    text = env.get("MPACK_WORKERS", "").strip()
+    if text == "auto":
+        return None
+    if text and not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
+        raise SettingsError(f"MPACK_WORKERS is {text!r}; it must be a whole number from 1 to 1024, or auto.")
+    return int(text) if text else Settings.workers
 
 
 def _log(env: Mapping[str, str]) -> LogSettings | None:
@@ -159,9 +236,11 @@ def _log(env: Mapping[str, str]) -> LogSettings | None:
     rotate = _whole(env, "MPACK_LOG_ROTATE", LogSettings.rotate, 1 << 10, 1 << 40)
     names = frozenset(name for part in env.get("MPACK_LOG_REDACT", "").split(",") if (name := part.strip()))
     directory = env.get("MPACK_LOG_DIR", "")
-    if "://" in directory:
-        raise SettingsError(f"MPACK_LOG_DIR is {directory!r}; it must be a directory, a mounted one for instance.")
-    return LogSettings(directory, float(share), names, rotate) if directory else None
+    every = _whole(env, "MPACK_LOG_EVERY", LogSettings.every, 1, 3600)
+    if "://" in directory and not re.fullmatch(r"[a-z0-9]+://[^/:]+(/.*)?", directory):
+        # Not shown: it may hold a password.
+        raise SettingsError("MPACK_LOG_DIR must be a directory, or an object store's address as s3://BUCKET/PATH.")
+    return LogSettings(directory, float(share), names, rotate, every) if directory else None
 
 
 def _auth(env: Mapping[str, str]) -> AuthSettings | None:
@@ -181,7 +260,35 @@ def _auth(env: Mapping[str, str]) -> AuthSettings | None:
     if token and not re.fullmatch(r"[\x21-\x7e]{1,4096}", token):
         # The token itself is never shown: the log is no place for it.
         raise SettingsError(f"{name} holds no token: it must be printable ASCII without blanks.")
-    return AuthSettings(token, health, metrics) if token else None
+    jwt = _jwt(env)
+    if jwt is not None and health and not token:
+        raise SettingsError("MPACK_AUTH_HEALTH is true: the image's own health check needs MPACK_AUTH_TOKEN then.")
+    return AuthSettings(token, health, metrics, jwt) if token or jwt else None
+
+
+def _jwt(env: Mapping[str, str]) -> JwtSettings | None:
+    jwks, issuer = env.get("MPACK_AUTH_JWKS", "").strip(), env.get("MPACK_AUTH_ISSUER", "").strip()
+    audience = tuple(name for part in env.get("MPACK_AUTH_AUDIENCE", "").split(",") if (name := part.strip()))
+    if not (jwks or issuer or audience):
+        return None
+    if not (jwks and issuer and audience):
+        # A key set alone would let in whoever has a token of that issuer's for any other service.
+        raise SettingsError(
+            "MPACK_AUTH_JWKS, MPACK_AUTH_ISSUER and MPACK_AUTH_AUDIENCE belong together; set all three."
+        )
+    if "://" in jwks and not re.match(r"https://.|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?/", jwks):
+        raise SettingsError(f"MPACK_AUTH_JWKS is {jwks!r}; it must be a file or an https URL.")
+    if importlib.util.find_spec("jwt") is None:
+        raise SettingsError("MPACK_AUTH_JWKS is set, but this image has no PyJWT; build it with -a jwt=true.")
+    return JwtSettings(jwks, issuer, audience)
+
+
+def _grpc(env: Mapping[str, str]) -> GrpcSettings | None:
+    calls = _whole(env, "MPACK_GRPC_CALLS", GrpcSettings.calls, 1, 1 << 20)
+    port = _whole(env, "MPACK_GRPC_PORT", 0, 0, 65535)
+    if port and port == _whole(env, "MPACK_PORT", Settings.port, 1, 65535):
+        raise SettingsError(f"MPACK_GRPC_PORT and MPACK_PORT are both {port}; gRPC needs a port of its own.")
+    return GrpcSettings(port, calls) if port else None
 
 
 def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:

@@ -22,7 +22,7 @@ class Frame:
 
     Dtypes: bool, int32, int64, float32, float64 (NaN is missing), datetime64[ns] in UTC (NaT is missing), object
     (str, bytes, bool, int or JSON values; None is missing); any number type where a V2 tensor brings it and no type is
-    declared. `warnings` tell the client what was ignored.
+    declared. `warnings` tell the client what was ignored. `method` is one of the model's; "" is its own.
     """
 
     columns: tuple[str, ...] | None
@@ -30,14 +30,26 @@ class Frame:
     rows: int
     params: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    method: str = ""
+    #: All values, where they were read as one matrix. No argument, so that a frame made of another's columns has none.
+    whole: Array | None = field(default=None, init=False, compare=False, repr=False)
+
+    @classmethod
+    def of_matrix(cls, columns: tuple[str, ...] | None, matrix: Array, data: tuple[Array, ...] = ()) -> Frame:
+        """A table of a C-contiguous matrix's columns, or of `data`, whose common type and values the matrix has."""
+        frame = cls(columns, data or tuple(matrix.T), len(matrix))
+        object.__setattr__(frame, "whole", matrix)
+        return frame
 
     @property
     def numeric(self) -> bool:
         """True if every column is of numbers or booleans."""
-        return all(column.dtype.kind in "biuf" for column in self.data)
+        return self.whole is not None or all(column.dtype.kind in "biuf" for column in self.data)
 
     def matrix(self) -> Array:
         """A 2-D array (rows, columns): of the columns' common number type, else of objects."""
+        if self.whole is not None:
+            return self.whole
         if self.numeric and self.data:
             return np.stack(self.data, axis=1)
         matrix = np.empty((self.rows, len(self.data)), dtype=object)
@@ -65,11 +77,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Tensors:
-    """Arrays by input name ("" for the single unnamed one). `rows` is the first dimension of the first."""
+    """Arrays by input name ("" for the single unnamed one). `rows` is the first dimension of the first.
+
+    `params`, `warnings` and `method` are those of a Frame.
+    """
 
     arrays: Mapping[str, Array]
     params: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    method: str = ""
 
     @property
     def rows(self) -> int:

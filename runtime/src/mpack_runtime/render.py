@@ -35,6 +35,8 @@ _MOMENTS = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.
 
 def render(raw: Any, names: Sequence[str] = ()) -> Prediction:
     """A model's answer in the form that JSON can hold. `names` are the signature's. Raises ModelFailure."""
+    if type(raw) is np.ndarray and raw.ndim and raw.dtype in _NATIVE and raw.dtype.isnative:
+        return Prediction(np.ascontiguousarray(raw), tuple(names) if names and _width(raw) == len(names) else ())
     try:
         if isinstance(raw, Prediction):
             return Prediction(plain(raw.value), raw.columns, raw.table)

@@ -6,14 +6,21 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mpack_runtime import loaders, render, wire
+from mpack_runtime.arrow import MEDIA
 from mpack_runtime.config import ModelConfig, Sample
-from mpack_runtime.errors import ModelFailure, RuntimeFault
+from mpack_runtime.errors import BadRequest, ModelFailure, RuntimeFault
 from mpack_runtime.frame import Inputs, Prediction
 from mpack_runtime.loaders import pickled
 from mpack_runtime.signature import Field, Signature
+from mpack_runtime.wire_columns import quote
+
+NO_ARROW = (
+    "This image does not speak Arrow; build it with the argument arrow=true, or send application/json and accept it."
+)
 
 
 class Service:
@@ -25,8 +32,16 @@ class Service:
         self.signature = merge(config.signature, model.signature)
         sample = config.sample or model.sample
         self.sample: Sample | None = pickled.resolve(sample, config.root) if sample else None
-        #: Is told of every prediction: the seconds that the model took, and whether it raised.
-        self.observe: Callable[[float, bool], None] | None = None
+        #: What is asked where a request names no method.
+        self.method = self._known(config.method or model.method)
+        #: Is told of every call of the model: its seconds and rows.
+        self.observe: Callable[[float, int], None] | None = None
+        #: Is called, in the thread that asks, where the model raised.
+        self.blame: Callable[[], None] | None = None
+        #: Asks the model when it is this request's turn (`mpack_runtime.turns`); None: at once.
+        self.queue: Callable[[Inputs], Any] | None = None
+        #: Rows of one request at most; None: any number.
+        self.max_rows: int | None = None
 
     @classmethod
     def load(cls, config: ModelConfig) -> Service:
@@ -47,7 +62,16 @@ class Service:
 
     def decode(self, body: bytes, content_type: str = "application/json", forms: Sequence[str] = wire.FORMS) -> Inputs:
         """A request's body (already un-gzipped) as the model's inputs. Raises BadRequest."""
+        if "arrow" in content_type and content_type.partition(";")[0].strip().lower() == MEDIA:
+            return self._decode_arrow(body)
         return wire.decode(body, content_type, self.signature, strict=self.config.strict, forms=forms)
+
+    def _decode_arrow(self, body: bytes) -> Inputs:
+        if not self.config.arrow:
+            raise BadRequest(NO_ARROW, 415)
+        from mpack_runtime.arrow import inputs, stream
+
+        return inputs.from_table(stream.read(body), self.signature, strict=self.config.strict)
 
     def rows(
         self, names: Sequence[str] | None, rows: Sequence[Sequence[Any]], *, text: bool = False, first_row: int = 1
@@ -55,25 +79,50 @@ class Service:
         """Rows of JSON values (`text`: of CSV cells) as the model's inputs; `first_row` is the first one's number."""
         return wire.from_rows(names, rows, self.signature, strict=self.config.strict, text=text, first_row=first_row)
 
+    def methods(self) -> tuple[str, ...]:
+        """What a client may ask for by name, the model's own first; nothing where that is all it has."""
+        others = tuple(method for method in self.model.methods if method != self.method)
+        return (self.method, *others) if others else ()
+
+    def asking(self, inputs: Inputs, method: str) -> Inputs:
+        """The inputs for a method that a client names. Raises BadRequest for one that the model does not have."""
+        known = self._known(method)
+        return inputs if known == self.method else replace(inputs, method=known)
+
+    def _known(self, method: str) -> str:
+        if method not in self.model.methods:
+            there = ", ".join(self.model.methods)
+            raise BadRequest(f"The model has no method {quote(method)} to ask for; it has {there}.")
+        return method
+
     def predict(self, inputs: Inputs) -> Prediction:
-        """The model's answer. Raises ModelFailure; the traceback goes to stderr."""
+        """The model's answer. Raises ModelFailure (the traceback goes to stderr), Overloaded, and BadRequest."""
+        if self.max_rows is not None and inputs.rows > self.max_rows:
+            raise BadRequest(f"The request has {inputs.rows} rows; {self.max_rows} are allowed (MPACK_MAX_BATCH_ROWS).")
+        method = inputs.method or self.method
+        if method == self.model.method:
+            names = self.signature.output_names
+        else:
+            names, inputs = self.model.output_names(method), replace(inputs, method=method)
         try:
-            return render.render(self._ask(inputs), self.signature.output_names)
+            raw = self.ask(inputs) if self.queue is None else self.queue(inputs)
+            return render.render(raw, names)
         except RuntimeFault:
             raise
         except (Exception, SystemExit) as error:  # whatever the model's own code raises
-            traceback.print_exc(file=sys.stderr)
+            if self.blame is not None:
+                self.blame()
+            traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
             raise ModelFailure(f"Exception during prediction: {str(error) or type(error).__name__}") from error
 
-    def _ask(self, inputs: Inputs) -> Any:
-        started, failed = time.perf_counter(), True
+    def ask(self, inputs: Inputs) -> Any:
+        """The model's own answer, now. Raises what the model raises."""
+        started = time.perf_counter()
         try:
-            raw = self.model.predict(inputs)
-            failed = False
-            return raw
+            return self.model.predict(inputs)
         finally:
             if self.observe is not None:
-                self.observe(time.perf_counter() - started, failed)
+                self.observe(time.perf_counter() - started, inputs.rows)
 
     def encode(self, prediction: Prediction) -> bytes:
         """The answer's JSON: {"prediction": …, "columns": […]}."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Union
 
 COLUMN_TYPES = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime", "any")
@@ -60,25 +61,37 @@ class Signature:
     outputs: tuple[Field, ...] = ()
     params: tuple[Param, ...] = ()
 
-    @property
+    @cached_property
     def input_columns(self) -> tuple[Column, ...]:
         """The inputs if they are columns, else nothing."""
         return tuple(field for field in self.inputs if isinstance(field, Column))
 
-    @property
+    @cached_property
     def input_tensors(self) -> tuple[Tensor, ...]:
         """The inputs if they are tensors, else nothing."""
         return tuple(field for field in self.inputs if isinstance(field, Tensor))
 
-    @property
+    @cached_property
     def input_names(self) -> tuple[str, ...]:
         """The names of the inputs, or nothing unless each of them has one."""
         return _names(self.inputs)
 
-    @property
+    @cached_property
     def output_names(self) -> tuple[str, ...]:
         """The names of the outputs, or nothing unless each of them has one."""
         return _names(self.outputs)
+
+    @cached_property
+    def column_type(self) -> str | None:
+        """The type that all input columns have; None: they differ, or there are none."""
+        types = {column.type for column in self.input_columns}
+        return types.pop() if len(types) == 1 else None
+
+    @cached_property
+    def distinct_names(self) -> list[str] | None:
+        """The names of the inputs, as a request may give them; None unless each has one of its own."""
+        names = list(self.input_names)
+        return names if names and len(set(names)) == len(names) else None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Signature:

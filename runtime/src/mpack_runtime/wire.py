@@ -33,11 +33,12 @@ Rows are counted from 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mpack_runtime import wire_tensors
+from mpack_runtime import wire_matrix, wire_tensors
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Param, Signature, Tensor
@@ -70,6 +71,8 @@ def decode(
 
 def _media_type(content_type: str) -> tuple[str, dict[str, str]]:
     """ "json" or "csv" and the content type's parameters. Raises BadRequest 415."""
+    if content_type == "application/json":
+        return "json", {}
     media, *rest = [part.strip() for part in content_type.split(";")]
     options = dict(part.lower().replace('"', "").partition("=")[::2] for part in rest if part)
     options = {name.strip(): value.strip() for name, value in options.items()}
@@ -112,10 +115,7 @@ def _from_object(value: dict[str, Any], signature: Signature, strict: bool, form
 
 def with_params(inputs: Inputs, params: Mapping[str, Any], warnings: Sequence[str] = ()) -> Inputs:
     """The inputs with these parameters, and further warnings."""
-    everything = (*inputs.warnings, *warnings)
-    if isinstance(inputs, Frame):
-        return Frame(inputs.columns, inputs.data, inputs.rows, params, everything)
-    return Tensors(inputs.arrays, params, everything)
+    return replace(inputs, params=params, warnings=(*inputs.warnings, *warnings))
 
 
 def _ignored(what: str, names: Sequence[str], strict: bool) -> list[str]:
@@ -180,6 +180,9 @@ def from_records(records: Any, signature: Signature, *, strict: bool = False, fi
     """A list of objects, one a row. A required column must be in each of them."""
     if not isinstance(records, list) or not records:
         raise BadRequest(f"The records are {describe(records)}; they must be a list of at least one object.")
+    if not signature.input_tensors and _alike(records):
+        rows = [list(record.values()) for record in records]
+        return from_rows(list(records[0]), rows, signature, strict=strict, first_row=first_row)
     for row, record in enumerate(records, first_row):
         if type(record) is not dict:
             raise BadRequest(f"Row {row} is {describe(record)}; it must be an object of column names and values.")
@@ -200,6 +203,11 @@ def from_records(records: Any, signature: Signature, *, strict: bool = False, fi
     return from_rows(names, rows, signature, strict=strict, first_row=first_row)
 
 
+def _alike(records: list[Any]) -> bool:
+    """Whether all are objects with the same names in one order, as programs write them."""
+    return set(map(type, records)) == {dict} and len(set(map(tuple, records))) == 1 and bool(records[0])
+
+
 def _required(signature: Signature, name: str) -> bool:
     return next((getattr(field, "required", True) for field in signature.inputs if field.name == name), False)
 
@@ -213,7 +221,10 @@ def from_rows(
     """
     if not isinstance(rows, (list, tuple)) or not rows:
         raise BadRequest(f"Matrix is not provided: data is {describe(rows)}; it must be a list of at least one row.")
-    names = _column_names(names)
+    found = wire_matrix.table(names, rows, signature) if type(rows) is list and not text else None
+    if found is not None:
+        return found
+    names = column_names(names)
     if signature.input_tensors and len(signature.input_tensors) == 1 and not text:
         if names is not None and type(rows[0]) is list and len(rows[0]) != len(names):
             raise BadRequest(f"Row {first_row} has {len(rows[0])} values, but columns names {len(names)}.")
@@ -227,7 +238,7 @@ def from_rows(
     columns = list(zip(*rows))
     if signature.input_tensors:
         return _tensors_from_columns(names, columns, signature.input_tensors, strict, text)
-    wanted, indices, warnings = _select(names, len(columns), signature.input_columns, strict)
+    wanted, indices, warnings = select(names, len(columns), signature.input_columns, strict)
     data = []
     for position, (column, index) in enumerate(zip(wanted, indices), 1):
         place = Place(f"column {quote(column.name)}" if column.name is not None else f"column {position}", first_row)
@@ -240,8 +251,8 @@ def from_rows(
     return Frame(frame_names, tuple(data), len(rows), warnings=tuple(warnings))
 
 
-def _column_names(names: Any) -> list[str] | None:
-    """The request's column names; whole numbers, as pandas writes unnamed columns, become their digits."""
+def column_names(names: Any) -> list[str] | None:
+    """The request's column names as texts; whole numbers, as pandas writes unnamed columns, become their digits."""
     if names is None:
         return None
     if not isinstance(names, (list, tuple)):
@@ -276,10 +287,13 @@ def _check_rows(rows: Sequence[Any], width: int | None, first_row: int) -> None:
         raise BadRequest(f"Matrix is not provided: row {first_row} is empty.")
 
 
-def _select(
+def select(
     names: list[str] | None, width: int, columns: tuple[Column, ...], strict: bool
 ) -> tuple[tuple[Column, ...], list[int | None], list[str]]:
-    """The model's columns, each with its position in the request (None: not there), and warnings."""
+    """The model's columns, each with its position in the request (None: not there), and warnings.
+
+    Raises BadRequest.
+    """
     if not columns:
         free = tuple(Column(name) for name in names) if names is not None else (Column(None),) * width
         return free, list(range(width)), []

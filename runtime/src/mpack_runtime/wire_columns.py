@@ -16,15 +16,17 @@ import numpy as np
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array
 from mpack_runtime.signature import Column
+from mpack_runtime.wire_matrix import NoneType, floats
 
 EXACT = 2**53  # up to here every whole number is a float
 RANGES = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 MAX_NESTING = 64  # of lists and objects in one cell
-NoneType = type(None)
 
 
 def quote(text: str | None) -> str:
     """A name or value for a message or a header: ASCII, in double quotes, at most 80 characters."""
+    if text and len(text) <= 78 and text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
     quoted = json.dumps(text)
     return quoted if len(quoted) <= 80 else quoted[:76] + '…"'.encode("ascii", "replace").decode()
 
@@ -76,7 +78,7 @@ def convert(values: Sequence[Any], column: Column, place: Place, *, nested: bool
         return _integers(values, kinds, column.type, missing, place)
     if column.type in ("float", "double"):
         _only(values, kinds, {int, float}, f"a number ({column.type})", place)
-        return _floats(values, column.type, place)
+        return _floats(values, kinds | {NoneType} if missing else kinds, column.type, place)
     if column.type == "any":
         return _any(values, kinds, missing, place, nested)
     _only(values, kinds, {str}, _STRING_FORMS[column.type], place)
@@ -131,8 +133,8 @@ def _with_gaps(values: Sequence[Any], present: Sequence[int]) -> Array:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _floats(values: Sequence[Any], kind: str, place: Place) -> Array:
-    array = np.array(values, dtype=np.float64)  # None becomes NaN
+def _floats(values: Sequence[Any], kinds: set[type], kind: str, place: Place) -> Array:
+    array = floats(values, kinds)
     if kind == "double":
         return array
     with np.errstate(over="ignore"):

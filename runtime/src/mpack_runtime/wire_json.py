@@ -19,6 +19,8 @@ def parse(text: str) -> Any:
         raise BadRequest(f"Can not parse input as JSON: {error}.") from error
     # Every key has its colon, so this proves most requests free of doubles without reading them again.
     colons = text.count(":")
+    if type(value) is dict and colons == len(value):
+        return value
     if colons != _keys(value) and colons != _keys(value) + _parameters(value):
         _refuse_doubles(text)
     return value

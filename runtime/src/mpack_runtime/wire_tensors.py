@@ -11,8 +11,10 @@ import numpy as np
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array
 from mpack_runtime.signature import Tensor
-from mpack_runtime.wire_columns import NoneType, describe, quote, sentence
+from mpack_runtime.wire_columns import describe, quote, sentence
+from mpack_runtime.wire_matrix import NoneType, floats
 
+_NESTED = frozenset((list, tuple, dict))
 MAX_RANK = 32  # NumPy's own limit before version 2
 
 
@@ -90,8 +92,8 @@ def flatten(value: Any, what: str) -> tuple[list[Any], tuple[int, ...]]:
         if len(shape) > MAX_RANK:
             raise BadRequest(f"{sentence(what)} is nested deeper than {MAX_RANK} levels.")
         level = list(chain.from_iterable(level))
-    for index, item in enumerate(level):
-        if type(item) in (list, tuple, dict):
+    for index, item in enumerate(level if not _NESTED.isdisjoint(map(type, level)) else ()):
+        if type(item) in _NESTED:
             reason = (
                 "ragged: a list stands beside a value" if type(item) is not dict else "not a tensor: it holds an object"
             )
@@ -134,10 +136,10 @@ def _typed(flat: list[Any], shape: tuple[int, ...], dtype: str, what: str) -> Ar
         array[:] = flat
         return array
     if kind == "long":
-        return _whole(flat, shape, dtype, what)
+        return _whole(flat, kinds, shape, dtype, what)
     if kind == "boolean":
         return np.array(flat, dtype=bool)
-    return _floats(flat, shape, dtype, what)
+    return _floats(flat, kinds, shape, dtype, what)
 
 
 _ALLOWED: dict[str, set[type]] = {
@@ -170,8 +172,10 @@ def _refuse(flat: list[Any], index: int, shape: tuple[int, ...], what: str, reas
     raise BadRequest(f"{_row(index, shape)} of {what} (index {place}): {reason}.")
 
 
-def _whole(flat: list[Any], shape: tuple[int, ...], dtype: str, what: str) -> Array:
+def _whole(flat: list[Any], kinds: set[type], shape: tuple[int, ...], dtype: str, what: str) -> Array:
     limits = np.iinfo(dtype)
+    if kinds == {int} and limits.min <= min(flat) and max(flat) <= limits.max:
+        return np.array(flat, dtype=dtype)
     for index, item in enumerate(flat):
         if type(item) is float and (not item.is_integer() or abs(item) > 2**53):
             _refuse(flat, index, shape, what, f"expected a whole number ({dtype}), got {describe(item)}")
@@ -180,8 +184,8 @@ def _whole(flat: list[Any], shape: tuple[int, ...], dtype: str, what: str) -> Ar
     return np.array([int(item) for item in flat], dtype=dtype)
 
 
-def _floats(flat: list[Any], shape: tuple[int, ...], dtype: str, what: str) -> Array:
-    array = np.array(flat, dtype=np.float64)  # None becomes NaN
+def _floats(flat: list[Any], kinds: set[type], shape: tuple[int, ...], dtype: str, what: str) -> Array:
+    array = floats(flat, kinds)
     target = np.dtype(dtype) if dtype in ("float16", "float32", "float64") else np.dtype(np.float32)
     with np.errstate(over="ignore"):
         cast = array.astype(target)

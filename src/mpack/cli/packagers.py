@@ -42,7 +42,8 @@ def argument_table(schema: dict[str, Any]) -> list[str]:
     """One aligned line an argument: name, type, default, description."""
     rows = [("name", "type", "default", "")]
     for key, item in schema["properties"].items():
-        kinds = [option["type"] for option in item.get("anyOf", [item]) if option.get("type") != "null"]
+        options = [option for option in item.get("anyOf", [item]) if option.get("type") != "null"]
+        kinds = [option.get("const") or option["type"] for option in options]
         default = "" if item.get("default") is None else json.dumps(item["default"]).strip('"')
         rows.append((key, "|".join(kinds), default, item.get("description", "")))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

@@ -57,7 +57,7 @@ def run_in_runc(runc: str, store: Store, wish: Wish) -> Iterator[Started]:
 
 def _environment(wish: Wish) -> list[str]:
     env = dict(item.partition("=")[::2] for item in wish.config.get("Env") or ())
-    env |= {**host_network_env(wish.ports), **wish.env}
+    env |= {**host_network_env(wish.config, wish.ports), **wish.env}
     return [f"{key}={value}" for key, value in env.items()]
 
 

@@ -67,7 +67,7 @@ def run_in_podman(podman: str, store: Store, wish: Wish) -> Iterator[Started]:
             (work / LOADED).write_text(f"podman {image}")
             _load(podman, store, wish.image)
         command = list(wish.arguments) or on_the_host(wish.config.get("Cmd") or (), wish.ports)
-        env = {**host_network_env(wish.ports), **wish.env}
+        env = {**host_network_env(wish.config, wish.ports), **wish.env}
         options = ["--network=host", "--no-healthcheck", *_limits()]
         try:
             with _container(podman, work, wish, image, env, options, command) as started:

@@ -10,8 +10,8 @@ from typing import Any
 from mpack.errors import EnvironmentFault
 
 LOOPBACK = "127.0.0.1"
-#: The setting of mpack's runtime for the port of HTTP; the other ports of an image are flags of its command.
-HTTP = "MPACK_PORT"
+#: The settings of mpack's runtime for its ports; other ports of an image are flags of its command.
+HTTP, GRPC = "MPACK_PORT", "MPACK_GRPC_PORT"
 _FLAG = re.compile(r"(--[a-z-]*port=)([0-9]{1,5})")
 _MOST_PORT = 65_535
 
@@ -20,11 +20,13 @@ def container_ports(config: Mapping[str, Any], env: Mapping[str, str]) -> tuple[
     """The TCP ports that an image listens on, HTTP's first. `env` wins over that of its `config` object."""
     exposed = [key.partition("/") for key in config.get("ExposedPorts") or {}]
     ports = {port for text, _, kind in exposed if kind in ("", "tcp") and (port := number(text, _MOST_PORT))}
-    built = dict(item.partition("=")[::2] for item in config.get("Env") or ()).get(HTTP, "")
-    http = number(env.get(HTTP) or built, _MOST_PORT)
+    built = _settings(config)
+    http = number(env.get(HTTP) or built.get(HTTP, ""), _MOST_PORT)
     if not ports or not http:
         return tuple(sorted(ports))
-    return (http, *sorted(ports - {http, number(built, _MOST_PORT) or 0}))
+    moved = {number(built.get(name, ""), _MOST_PORT) for name in (HTTP, GRPC)}
+    grpc = number(env.get(GRPC, built.get(GRPC, "")), _MOST_PORT)
+    return (http, *sorted((ports - moved | ({grpc} if grpc else set())) - {http}))
 
 
 def number(text: str, most: int) -> int | None:
@@ -57,10 +59,17 @@ def on_the_host(command: Sequence[str], ports: Mapping[int, int]) -> list[str]:
     return [_FLAG.sub(changed, word) if _FLAG.fullmatch(word) else word for word in command]
 
 
-def host_network_env(ports: Mapping[int, int]) -> dict[str, str]:
+def host_network_env(config: Mapping[str, Any], ports: Mapping[int, int]) -> dict[str, str]:
     """Settings of mpack's runtime for a container that shares this machine's network: loopback only."""
     http = next(iter(ports.values()), None)
-    return {} if http is None else {"MPACK_HOST": LOOPBACK, HTTP: str(http)}
+    if http is None:
+        return {}
+    grpc = ports.get(number(_settings(config).get(GRPC, ""), _MOST_PORT) or 0)
+    return {"MPACK_HOST": LOOPBACK, HTTP: str(http), **({GRPC: str(grpc)} if grpc else {})}
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    return dict(item.partition("=")[::2] for item in config.get("Env") or ())
 
 
 def _free() -> int:

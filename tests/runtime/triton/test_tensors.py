@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mpack_runtime import batches
 from mpack_runtime.errors import BadRequest, ModelFailure
 from mpack_runtime.frame import Frame, Prediction, Tensors
 from mpack_runtime.signature import Column, Signature, Tensor
-from mpack_runtime.triton import batches
 from mpack_runtime.v2 import inputs, outputs
 from mpack_runtime.v2.spec import Spec
 from mpack_runtime.v2.tensors import Unfit, cast, input_specs, output_specs

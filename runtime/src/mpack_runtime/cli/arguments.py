@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("output_dir", metavar="OUTPUT_DIR", help="an existing directory")
     predict.add_argument("--output_file_name", metavar="NAME", help="name of the one result (default results.<format>)")
     predict.add_argument("--format", choices=FORMATS, help="format of the results (default: the input's)")
+    predict.add_argument("--method", metavar="NAME", help="what to ask, predict_proba for instance (default: its own)")
+    predict.add_argument("--resume", action="store_true", help="keep what is done if it ends early; go on with that")
     command("info", "Print the input and output schema.")
     check = command("self-check", "Load the model, ask it its sample and print a JSON line.", "self_check")
     check.add_argument("--modules", action="store_true", help="list the source files of all modules imported")

@@ -35,22 +35,30 @@ def _connect_all(service: Service) -> selfcheck.Ask:
     """The same, with what only some settings or requests import: it gets byte code too."""
     ask = _connect(service)
     if "mpack_runtime.rest.server" in sys.modules:
-        from mpack_runtime.rest import operations, roads
+        from mpack_runtime import grpc
+        from mpack_runtime.rest import arrow, operations, roads
 
         operations.preload()
         roads.preload()
+        grpc.preload()
+        if service.config.arrow:
+            arrow.preload()
+    else:
+        from mpack_runtime.cli import predict
+
+        predict.preload()
     return ask
 
 
 def _predict(service: Service, body: bytes) -> tuple[int, bytes]:
     from mpack_runtime.cli.sink import sink
-    from mpack_runtime.cli.source import batches
+    from mpack_runtime.cli.source import chunks
 
     answer = io.BytesIO()
     writer = sink("json", answer)
     try:
-        for inputs in batches(service, io.BytesIO(body), "json"):
-            writer.write(service.predict(inputs))
+        for chunk in chunks(service, io.BytesIO(body), "json"):
+            writer.write(service.predict(chunk.inputs))
         writer.close()
     except RuntimeFault as error:
         return error.status, json.dumps({"message": error.message}).encode()

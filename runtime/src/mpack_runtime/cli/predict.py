@@ -6,38 +6,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from mpack_runtime.cli.errors import Unusable, Usage, guard
+from mpack_runtime.cli.errors import Usage, guard
+from mpack_runtime.cli.job import Job, check_names, open_all
 from mpack_runtime.cli.user import as_nobody_for_root, become_owner
 from mpack_runtime.config import ModelConfig
-from mpack_runtime.errors import BadRequest, RuntimeFault
+from mpack_runtime.errors import RuntimeFault
 
-
-@dataclass(frozen=True)
-class Job:
-    """One input file and its result, both open; the result is written beside its final path and renamed at the end."""
-
-    name: str
-    source: BinaryIO
-    source_format: str
-    target: Path
-    target_format: str
-    partial: Path
-    sink: BinaryIO
-
-    def finish(self, succeeded: bool) -> None:
-        """Puts the result in its place, or removes what there is of it."""
-        self.source.close()
-        if succeeded:
-            self.sink.close()
-            self.partial.replace(self.target)
-            return
-        self.partial.unlink(missing_ok=True)
-        with suppress(OSError):  # what is still buffered may not fit on the disk
-            self.sink.close()
+if TYPE_CHECKING:
+    from mpack_runtime.cli.chunk import Chunk
+    from mpack_runtime.cli.journal import Mark
+    from mpack_runtime.frame import Prediction
+    from mpack_runtime.service import Service
 
 
 def predict(
@@ -48,17 +30,21 @@ def predict(
     *,
     file_name: str | None = None,
     form: str | None = None,
+    resume: bool = False,
     verbose: bool = False,
 ) -> int:
-    """Predicts every input file into OUTPUT_DIR and tells `out` where the results are. Returns the exit code."""
+    """Predicts every input file into OUTPUT_DIR and tells `out` where the results are. Returns the exit code.
+
+    `resume`: goes on with what an earlier run did, and leaves it if this one ends early.
+    """
     directory = Path(output_dir)
     if not directory.is_dir():
         raise Usage(
             f"The output directory {directory} {'is not a directory' if directory.exists() else 'does not exist'}."
         )
-    _check_names(inputs, file_name, form)
+    check_names(inputs, file_name)
     owned = become_owner(directory)
-    jobs = _open_all(inputs, directory, file_name, form)
+    jobs = open_all(inputs, directory, file_name, form, resume)
 
     def work() -> int:
         return guard(lambda: _run(load_config(), jobs), verbose)
@@ -77,63 +63,21 @@ def predict(
     return _announce(code, jobs, out)
 
 
+def preload() -> None:
+    """Imports all that any input needs."""
+    from mpack_runtime.cli import csv_columns, journal, pipeline, sink, source, source_csv  # noqa: F401
+
+    with suppress(ImportError):
+        import pyarrow.compute
+        import pyarrow.csv
+        import pyarrow.parquet  # noqa: F401
+
+
 def _announce(code: int, jobs: Sequence[Job], out: TextIO) -> int:
     if code == 0:
         for job in jobs:
             print(f"Prediction is successful. Result file: {job.target}", file=out)
     return code
-
-
-def _check_names(inputs: Sequence[str], file_name: str | None, form: str | None) -> None:
-    if file_name is not None and len(inputs) > 1:
-        raise Usage(
-            "--output_file_name names one file; with several inputs each result is named <stem>.results.<format>."
-        )
-    if file_name is not None and (Path(file_name).name != file_name or file_name in (".", "..")):
-        raise Usage(f"--output_file_name {file_name!r} must be a plain file name; the result goes into OUTPUT_DIR.")
-    seen: dict[str, str] = {}
-    for path in inputs if len(inputs) > 1 else ():
-        other = seen.setdefault(Path(path).stem, path)
-        if other != path or inputs.count(path) > 1:
-            raise Usage(f"The inputs {other} and {path} would both be written to {Path(path).stem}.results.*.")
-
-
-def _open_all(inputs: Sequence[str], directory: Path, file_name: str | None, form: str | None) -> list[Job]:
-    jobs: list[Job] = []
-    try:
-        for path in inputs:
-            jobs.append(_open(path, directory, file_name, form, single=len(inputs) == 1))
-    except BaseException:
-        for job in jobs:
-            job.finish(False)
-        raise
-    return jobs
-
-
-def _open(path: str, directory: Path, file_name: str | None, form: str | None, *, single: bool) -> Job:
-    from mpack_runtime.cli.source import SUFFIXES, detect
-
-    try:
-        source = Path(path).open("rb")  # noqa: SIM115 - the job closes it
-    except OSError as error:
-        raise BadRequest(f"The input {path} cannot be read: {error.strerror}.") from error
-    source_format = detect(path, source)
-    named = SUFFIXES.get(Path(file_name).suffix.lower()) if file_name else None
-    target_format = form or named or source_format
-    name = file_name or (f"results.{target_format}" if single else f"{Path(path).stem}.results.{target_format}")
-    target = directory / name
-    if target.exists() and target.samefile(path):
-        source.close()
-        raise Usage(f"The result would replace the input {path}; give another --output_file_name or directory.")
-    partial = directory / f".{name}.{os.getpid()}.partial"
-    try:
-        sink = partial.open("xb")
-    except OSError as error:
-        source.close()
-        raise Unusable(
-            f"The result cannot be written to {directory}: {error.strerror} (as user {os.geteuid()})."
-        ) from error
-    return Job(path, source, source_format, target, target_format, partial, sink)
 
 
 def _run(config: ModelConfig, jobs: Sequence[Job]) -> int:
@@ -145,36 +89,115 @@ def _run(config: ModelConfig, jobs: Sequence[Job]) -> int:
             from mpack_runtime.cli.source import pyarrow_parquet
 
             pyarrow_parquet()
+    marks = [_begin(config, job) for job in jobs]
     service = Service.load(config)
-    for job in jobs:
-        _predict(service, job)
+    for job, mark in zip(jobs, marks):
+        _predict(service, job, mark)
     return 0
 
 
-def _predict(service: object, job: Job) -> None:
-    from mpack_runtime.cli.progress import Progress
-    from mpack_runtime.cli.sink import sink
-    from mpack_runtime.cli.source import batches
-    from mpack_runtime.service import Service
+def _begin(config: ModelConfig, job: Job) -> Mark | None:
+    """How far an earlier run came, if this one may go on there. Raises Usage."""
+    if job.journal is None:
+        return None
+    from mpack_runtime.cli.journal import Journal, about
 
-    assert isinstance(service, Service)
-    progress = Progress(job.name, os.fstat(job.source.fileno()).st_size)
-    rows, warned = 0, set()
+    journal, told = Journal(job.journal), about(config, job.source, job.source_format, job.target_format)
+    mark = journal.begin(told, job.journal_path)
+    if mark is not None and os.fstat(job.stream.fileno()).st_size < mark.size:
+        journal.restart(told)
+        return None
+    return mark
+
+
+def _predict(service: Service, job: Job, mark: Mark | None) -> None:
+    """Reads, predicts and writes one job, each on a thread."""
+    from mpack_runtime.cli.pipeline import Behind, ahead
+    from mpack_runtime.cli.progress import Progress
+    from mpack_runtime.cli.source import chunks, total
+
+    progress, warned = Progress(job.name), set[str]()
     try:
-        writer = sink(job.target_format, job.sink)
-        for inputs in batches(service, job.source, job.source_format):
-            for warning in inputs.warnings:
-                if warning not in warned:
-                    warned.add(warning)
-                    print(f"{job.name}: {warning}", file=sys.stderr)
-            writer.write(service.predict(inputs))
-            rows += inputs.rows
-            progress.update(job.source.tell(), rows)
-        writer.close()
-        job.sink.flush()
-        os.fsync(job.sink.fileno())
+        progress.total = total(job.source, job.source_format)
+        output = _Output(job, mark)
+        after, rows = (mark.after, mark.rows) if mark is not None else (0, 0)
+        behind = Behind(output.write)
+        try:
+            with ahead(chunks(service, job.source, job.source_format, after, rows)) as read:
+                for chunk in read:
+                    for warning in set(chunk.inputs.warnings) - warned:
+                        warned.add(warning)
+                        print(f"{job.name}: {warning}", file=sys.stderr)
+                    behind.put((service.predict(chunk.inputs), chunk))
+                    rows += chunk.inputs.rows
+                    progress.update(chunk.done, rows)
+            behind.end()
+            output.close()
+        except BaseException:
+            behind.stop()
+            progress.clear()
+            output.keep()
+            raise
     except RuntimeFault as error:
         error.message = f"{job.name}: {error.message}"
         raise
     finally:
         progress.clear()
+
+
+class _Output:
+    """The sink of a job and, with --resume, its journal."""
+
+    def __init__(self, job: Job, mark: Mark | None) -> None:
+        from mpack_runtime.cli.journal import Journal
+        from mpack_runtime.cli.sink import sink
+
+        self._job, self._mark = job, mark
+        self._rows, self._whole = (mark.rows, mark.size) if mark is not None else (0, 0)
+        job.stream.truncate(self._whole)
+        job.stream.seek(self._whole)
+        self._sink = sink("rows" if job.rows else job.target_format, job.stream, mark.state if mark else None)
+        self._journal = Journal(job.journal) if job.journal else None
+
+    def write(self, done: tuple[Prediction, Chunk]) -> None:
+        """Writes the prediction of one chunk."""
+        from mpack_runtime.cli.journal import Mark
+
+        prediction, chunk = done
+        self._sink.write(prediction)
+        self._rows += chunk.inputs.rows
+        if self._journal is None:
+            return
+        state = self._sink.state()
+        if state is not None:
+            self._mark = Mark(chunk.after, self._rows, self._job.stream.tell(), state)
+            if self._journal.due:
+                self._note()
+
+    def _note(self) -> None:
+        if self._journal is not None and self._mark is not None and self._mark.size > self._whole:
+            self._journal.note(self._mark, self._job.stream)
+            self._whole = self._mark.size
+
+    def close(self) -> None:
+        """Writes what is left; then the result is on the disk."""
+        from mpack_runtime.cli.sink import join_rows
+
+        self._note()
+        self._sink.close()
+        if self._job.rows is not None:
+            self._job.rows.flush()
+            self._job.rows.seek(0)
+            self._job.sink.truncate(0)
+            join_rows(self._job.rows, self._job.sink)
+        self._job.sink.flush()
+        os.fsync(self._job.sink.fileno())
+
+    def keep(self) -> None:
+        """After an error: keeps what is whole, if it can be gone on with, and says so."""
+        if self._journal is None:
+            return
+        with suppress(OSError):  # the last mark holds
+            self._note()
+        if self._whole:
+            print(f"{self._job.name}: what is done is kept; the same command goes on with it.", file=sys.stderr)

@@ -9,9 +9,9 @@ import time
 class Progress:
     """`done` of `total` (bytes or rows) of what `title` names; drawn at most ten times a second."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int = 1) -> None:
         self._title = title
-        self._total = max(total, 1)
+        self.total = total
         self._shown = sys.stderr.isatty()
         self._next = 0.0
 
@@ -21,7 +21,7 @@ class Progress:
         if not self._shown or now < self._next:
             return
         self._next = now + 0.1
-        share = min(done / self._total, 1.0)
+        share = min(done / max(self.total, 1), 1.0)
         bar = ("#" * int(share * 30)).ljust(30, "-")
         print(f"\r{self._title} [{bar}] {share:4.0%} {rows:,} rows", end="", file=sys.stderr, flush=True)
 

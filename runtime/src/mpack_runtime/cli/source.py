@@ -1,15 +1,13 @@
-"""Input files as batches of model inputs: JSON whole, CSV, JSON Lines and Parquet in chunks of bounded size."""
+"""Input files as chunks of model inputs: JSON whole, CSV (`source_csv`), JSON Lines and Parquet in bounded pieces."""
 
 from __future__ import annotations
 
-import base64
-import datetime
-import io
+import os
 from collections.abc import Iterator
-from decimal import Decimal
-from itertools import chain, islice
 from typing import Any, BinaryIO
 
+from mpack_runtime import wire
+from mpack_runtime.cli.chunk import CHUNK_VALUES, LONGEST_ROW, Chunk, too_long
 from mpack_runtime.cli.errors import Usage
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Inputs
@@ -25,8 +23,10 @@ SUFFIXES = {
     ".pq": "parquet",
 }
 
-#: Values a chunk; at about 100 bytes a value in Python, some 10 MB.
-CHUNK_VALUES = 100_000
+#: Bytes of a chunk of Parquet, as its row groups' metadata tell them.
+CHUNK_BYTES = 32 << 20
+#: Values a chunk of JSON Lines, which are Python's objects, all of them.
+LINE_VALUES = 100_000
 
 
 def detect(name: str, stream: BinaryIO) -> str:
@@ -44,90 +44,130 @@ def detect(name: str, stream: BinaryIO) -> str:
     return "jsonl" if rest.strip() and first.rstrip().endswith((b"}", b"]")) else "json"
 
 
-def batches(service: Service, stream: BinaryIO, form: str) -> Iterator[Inputs]:
-    """The inputs in a file, in order. Raises BadRequest."""
+def chunks(service: Service, stream: BinaryIO, form: str, after: int = 0, rows: int = 0) -> Iterator[Chunk]:
+    """The inputs in a file, in order: from where the chunk of that `after` ended, before which `rows` rows stand.
+
+    A chunk's bounds depend on the file alone. Raises BadRequest.
+    """
     if form == "json":
-        yield service.decode(stream.read(), "application/json")
+        if rows:
+            return
+        body = stream.read()
+        yield Chunk(service.decode(body, "application/json"), len(body), len(body))
     elif form == "csv":
-        yield from _csv(service, stream)
+        from mpack_runtime.cli import source_csv
+
+        yield from source_csv.chunks(service, stream, after, rows)
     elif form == "jsonl":
-        yield from _jsonl(service, stream)
+        yield from _jsonl(service, stream, after, rows)
     else:
-        yield from _parquet(service, stream)
+        yield from _parquet(service, stream, rows)
 
 
-def _size(width: int) -> int:
-    return max(1, CHUNK_VALUES // max(1, width))
-
-
-def _csv(service: Service, stream: BinaryIO) -> Iterator[Inputs]:
-    from mpack_runtime.wire_csv import has_header, read_rows
-
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+def total(stream: BinaryIO, form: str) -> int:
+    """What `Chunk.done` is of: rows of Parquet, else bytes."""
+    if form != "parquet":
+        return os.fstat(stream.fileno()).st_size
     try:
-        rows = read_rows(text)
-        first = next(rows, None)
-        if first is None:
-            raise BadRequest("The CSV has no line.")
-        header = has_header(first, service.signature.input_names)
-        names = first if header else None
-        everything = rows if header else chain([first], rows)
-        number = 1
-        while chunk := list(islice(everything, _size(len(first)))):
-            yield service.rows(names, chunk, text=True, first_row=number)
-            number += len(chunk)
-        if number == 1:
-            raise BadRequest("The CSV has a header and no row.")
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"The file is not UTF-8: {error}.") from error
-    finally:
-        text.detach()  # the stream stays its owner's
+        return int(pyarrow_parquet().ParquetFile(stream).metadata.num_rows)
+    except ValueError as error:
+        raise unreadable(error) from error
 
 
-def _jsonl(service: Service, stream: BinaryIO) -> Iterator[Inputs]:
-    from mpack_runtime import wire
+def _jsonl(service: Service, stream: BinaryIO, after: int, rows: int) -> Iterator[Chunk]:
     from mpack_runtime.wire_json import parse
 
-    def values() -> Iterator[Any]:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    yield parse(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                except UnicodeDecodeError as error:
-                    raise BadRequest(f"Line {number} is not UTF-8: {error}.") from error
-                except BadRequest as error:
-                    raise BadRequest(f"Line {number}: {error.message}") from error
-
-    rows = values()
-    first = next(rows, None)
+    stream.seek(0)
+    found: list[Any] = []
+    at, number, first = 0, 0, None
+    while line := stream.readline(LONGEST_ROW + 1):
+        at, number = at + len(line), number + 1
+        if len(line) > LONGEST_ROW:
+            raise too_long(rows + len(found) + 1)
+        if not line.strip() or (at <= after and first is not None):
+            continue
+        try:
+            value = parse(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"Line {number} is not UTF-8: {error}.") from error
+        except BadRequest as error:
+            raise BadRequest(f"Line {number}: {error.message}") from error
+        if first is None:
+            first = value
+            if not isinstance(first, (dict, list)) or not first:
+                break
+        if at <= after:
+            continue
+        found.append(value)
+        if len(found) == max(1, LINE_VALUES // len(first)):
+            yield Chunk(_of_lines(service, first, found, rows + 1), at, at)
+            rows, found = rows + len(found), []
     if not isinstance(first, (dict, list)) or not first:
         raise BadRequest("The first line must be a JSON object (a record) or an array (a row).")
-    everything, number = chain([first], rows), 1
-    while chunk := list(islice(everything, _size(len(first)))):
-        if isinstance(first, dict):
-            config = service.config
-            yield wire.from_records(chunk, service.signature, strict=config.strict, first_row=number)
-        else:
-            yield service.rows(None, chunk, first_row=number)
-        number += len(chunk)
+    if found:
+        yield Chunk(_of_lines(service, first, found, rows + 1), at, at)
 
 
-def _parquet(service: Service, stream: BinaryIO) -> Iterator[Inputs]:
+def _of_lines(service: Service, first: Any, values: list[Any], first_row: int) -> Inputs:
+    """Values of lines as inputs: records if the file's first one is, else rows."""
+    if isinstance(first, dict):
+        return wire.from_records(values, service.signature, strict=service.config.strict, first_row=first_row)
+    return service.rows(None, values, first_row=first_row)
+
+
+def _parquet(service: Service, stream: BinaryIO, rows: int) -> Iterator[Chunk]:
+    from mpack_runtime.wire_arrow import from_batch
+
     parquet = pyarrow_parquet()
     try:
-        table = parquet.ParquetFile(stream)
-        names = table.schema_arrow.names
-        number = 1
-        for batch in table.iter_batches(batch_size=_size(len(names))):
-            columns = [list(map(_plain, column.to_pylist())) for column in batch.columns]
-            rows = [list(row) for row in zip(*columns)]
-            if rows:
-                yield service.rows(names, rows, first_row=number)
-            number += len(rows)
-    except ValueError as error:  # pyarrow's own errors are ValueErrors
-        raise BadRequest(f"The file is not readable Parquet: {error}.") from error
-    if number == 1:
+        # Not pre_buffer: it keeps what it read of all row groups.
+        file = parquet.ParquetFile(stream, pre_buffer=False)
+        for batch in _batches(file, rows):
+            inputs = from_batch(batch, service.signature, strict=service.config.strict, first_row=rows + 1)
+            rows += batch.num_rows
+            yield Chunk(inputs, rows, rows)
+    except (ValueError, NotImplementedError, OSError) as error:  # pyarrow's own have no errno
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise unreadable(error) from error
+    if rows != file.metadata.num_rows:
+        raise BadRequest(f"The Parquet file claims {file.metadata.num_rows} rows and has {rows}.")
+    if not rows:
         raise BadRequest("The Parquet file has no row.")
+
+
+def _batches(file: Any, skip: int) -> Iterator[Any]:
+    """Record batches of the rows behind the first `skip`. A chunk's bounds do not depend on `skip`, if it is one."""
+    for groups, rows, size in _runs(file):
+        if skip and skip >= rows:
+            skip -= rows
+            continue
+        for batch in file.iter_batches(batch_size=size, row_groups=groups):
+            if skip and skip >= batch.num_rows:
+                skip -= batch.num_rows
+                continue
+            rest, skip = batch.slice(skip), 0
+            if rest.num_rows:
+                yield rest
+
+
+def _runs(file: Any) -> Iterator[tuple[list[int], int, int]]:
+    """Row groups that are read together, small ones with their neighbours: their numbers, rows, and rows a chunk."""
+    metadata, width = file.metadata, max(1, len(file.schema_arrow.names))
+    run: list[int] = []
+    rows = bytes_ = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        run, rows, bytes_ = [*run, index], rows + group.num_rows, bytes_ + max(0, group.total_byte_size)
+        size = max(1, min(CHUNK_VALUES // width, CHUNK_BYTES * max(1, rows) // max(1, bytes_)))
+        if rows >= size or index + 1 == metadata.num_row_groups:
+            yield run, rows, size
+            run, rows, bytes_ = [], 0, 0
+
+
+def unreadable(error: Exception) -> BadRequest:
+    """The error of a Parquet file that pyarrow cannot read."""
+    return BadRequest(f"The file is not readable Parquet: {str(error).rstrip('.')}.")
 
 
 def pyarrow_parquet() -> Any:
@@ -140,16 +180,3 @@ def pyarrow_parquet() -> Any:
             "Build it with the argument formats=json,csv,jsonl,parquet."
         ) from error
     return parquet
-
-
-def _plain(value: Any) -> Any:
-    """A Parquet value as the JSON value that stands for it."""
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, float) and value != value:
-        return None
-    return value

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import pickle
 import traceback
+from collections.abc import Sequence
 from typing import Any
 from zipfile import BadZipFile
 
@@ -28,10 +29,22 @@ class Model:
     sample: Sample | None = None
     #: A request to try, where the model tells one but no sample.
     example: Any = None
+    #: What the model has and a client may ask for by name; `method` is asked where a request names none.
+    methods: Sequence[str] = ("predict",)
+    method: str = "predict"
 
     def predict(self, inputs: Inputs) -> Any:
-        """The model's own answer, for `mpack_runtime.render`. Raises what the model raises, or BadRequest."""
+        """The answer of the inputs' method, for `mpack_runtime.render`. Raises what the model raises, or BadRequest."""
         raise TypeError(f"{type(self).__name__} cannot predict")
+
+    def output_names(self, method: str) -> tuple[str, ...]:
+        """The columns that a method other than the model's own answers, where it answers as many; (): not known."""
+        return ()
+
+    def rowwise(self) -> bool:
+        """True if each row is answered by itself, as far as its framework tells: rows of several requests may be tried
+        as one."""
+        return False
 
 
 def forkable(config: ModelConfig) -> bool:

@@ -39,6 +39,11 @@ class OnnxModel(Model):
         answers = self._session.run(None, {str(item.name): _cast(feeds, item) for item in self._inputs})
         return answers[0] if len(answers) == 1 else dict(zip(self._outputs, answers))
 
+    def rowwise(self) -> bool:
+        """Where every input and output has a free first dimension."""
+        sides = (*self.signature.inputs, *self.signature.outputs) if self.signature else ()
+        return all(isinstance(item, Tensor) and item.shape[:1] == (-1,) for item in sides)
+
     def _from_frame(self, frame: Frame) -> dict[str, Array]:
         """A table for a graph: all of it as one input's matrix, or a column for each input."""
         if len(self._inputs) == 1:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import time
 import traceback
-import uuid
-from collections.abc import Iterable, Mapping
-from typing import Any, Callable
+from collections.abc import Mapping
+from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from mpack_runtime.arrow import MEDIA
 from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, RuntimeFault
-from mpack_runtime.rest import prefix
-from mpack_runtime.rest.body import read_body
-from mpack_runtime.rest.deadline import READING, WORKING, WRITING, Deadlines
+from mpack_runtime.rest import arrow, prefix
+from mpack_runtime.rest.deadline import Deadlines
+from mpack_runtime.rest.front import Front
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.page import SECURITY_HEADERS, page
-from mpack_runtime.rest.roads import Call, Roads
+from mpack_runtime.rest.query import asking
+from mpack_runtime.rest.roads import BUG, Call, Reply, Roads, refusal, to_json
 from mpack_runtime.selfcheck import Ask
 from mpack_runtime.service import Service
 
@@ -30,9 +29,6 @@ EMPTY = (
     "Please provide data with this POST request: a JSON body such as "
     '{"columns": [...], "data": [[...]]} with Content-Type: application/json.'
 )
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
-Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class RestApp:
@@ -62,7 +58,7 @@ class RestApp:
         app = Flask("mpack_runtime.rest", template_folder="assets", static_folder="assets", static_url_path="/assets")
         app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 300
         for path, view, method in (
-            (INVOKE, self.invoke, "POST"),
+            (INVOKE, self.nothing, "POST"),  # for the refusal of other methods
             ("/api/model/info", self.info, "GET"),
             ("/healthcheck", self.health, "GET"),
             ("/livez", self.health, "GET"),
@@ -72,34 +68,61 @@ class RestApp:
             ("/", self.page, "GET"),
         ):
             app.add_url_rule(path, path, view, methods=[method])
-        app.before_request(self._begin)
-        app.before_request(self._other_roads)
-        app.after_request(self._end)
         app.register_error_handler(RuntimeFault, self._fault)
         app.register_error_handler(HTTPException, self._http_error)
         app.register_error_handler(Exception, self._bug)
-        app.wsgi_app = _StripPrefix(app.wsgi_app)  # type: ignore[method-assign]
+        app.wsgi_app = Front(app.wsgi_app, self)  # type: ignore[method-assign]
         return app
 
-    def invoke(self) -> Response:
+    def reply(self, call: Call) -> Reply | None:
+        """The answer to a request that needs no Flask: a prediction, or whatever another protocol asks; else None."""
+        if call.path == INVOKE and call.method == "POST":
+            return self.invoke(call)
+        reply = self.roads.answer(call)
+        if reply is not None:
+            reply.headers = {**self._headers, **reply.headers}
+            if reply.warnings:
+                reply.headers["Mpack-Warning"] = _header("; ".join(reply.warnings))
+        return reply
+
+    def invoke(self, call: Call) -> Reply:
         """One prediction request."""
-        body = self._body()
-        if not body.strip():
-            raise BadRequest(EMPTY)
-        inputs = self.service.decode(body, request.headers.get("Content-Type", ""))
-        g.rows = inputs.rows
-        response = _json(self.service.encode(self.service.predict(inputs)))
-        if inputs.warnings:
-            response.headers["Mpack-Warning"] = _header("; ".join(inputs.warnings))
-        response.headers.update(self._headers)
-        return response
+        rows = 0
+        try:
+            body = call.body()
+            if not body.strip():
+                raise BadRequest(EMPTY)
+            inputs = self.service.decode(body, call.content_type)
+            if call.query:
+                inputs = asking(self.service, inputs, call.query)
+            rows = inputs.rows
+            accept = call.header("Accept")
+            if "arrow" in accept and arrow.accepted(self.service, accept):
+                stream = arrow.stream(self.service, inputs, self.service.predict(inputs))
+                reply = Reply(stream, content_type=MEDIA, headers=self._headers)
+            else:
+                reply = Reply(self.service.encode(self.service.predict(inputs)), headers=self._headers)
+            if inputs.warnings:
+                reply.headers["Mpack-Warning"] = _header("; ".join(inputs.warnings))
+        except RuntimeFault as error:
+            reply = refusal("odahu", error)
+        except Exception as error:
+            traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
+            reply = to_json({"message": BUG}, 500)
+        reply.route, reply.rows = INVOKE, rows
+        return reply
+
+    def nothing(self) -> Response:
+        """Is never asked: predictions do not come this far."""
+        raise NotImplementedError
 
     def info(self) -> Response:
         """The Swagger document."""
         from mpack_runtime.rest.swagger import swagger
 
         config, service = self.service.config, self.service
-        return _json(swagger(config.name, config.version, service.signature, service.example(), self.answer))
+        methods = service.methods()
+        return _json(swagger(config.name, config.version, service.signature, service.example(), self.answer, methods))
 
     def openapi(self) -> Response:
         """The OpenAPI document."""
@@ -114,6 +137,8 @@ class RestApp:
                 service.example(),
                 self.answer,
                 prefix=prefix.prefix(request.environ),
+                methods=service.methods(),
+                arrow=config.arrow,
             )
         )
 
@@ -139,47 +164,11 @@ class RestApp:
         html = page(config.name, config.version, self.service.signature, self.service.example(), url=url, prefix=before)
         return Response(html, content_type="text/html; charset=utf-8", headers=SECURITY_HEADERS)
 
-    def _body(self) -> bytes:
-        try:
-            return read_body(request.environ, self.settings.max_body)
-        except BadRequest as error:
-            if not self.deadlines.enter(READING):
-                late = f"The request body did not arrive within {self.settings.timeout} seconds."
-                raise BadRequest(late, 408) from error
-            raise
-        finally:
-            self.deadlines.enter(WORKING)
-
-    def _begin(self) -> None:
-        g.start = time.perf_counter()
-        g.rows = 0
-        g.route = request.path
-        self.metrics.start()
-        if request.method != "POST":
-            self.deadlines.enter(WORKING)
-
-    def _other_roads(self) -> Response | None:
-        """The answer of another protocol, where the address is one of its."""
-        given = request.headers
-        call = Call(request.method, request.path, lambda name: given.get(name, ""), self._body, self.ready)
-        reply = self.roads.answer(call)
-        if reply is None:
-            return None
-        g.rows, g.route = reply.rows, reply.route
-        headers = {**self._headers, **reply.headers}
-        if reply.warnings:
-            headers["Mpack-Warning"] = _header("; ".join(reply.warnings))
-        return Response(reply.body, reply.status, headers, content_type=reply.content_type)
-
-    def _end(self, response: Response) -> Response:
-        self.deadlines.enter(WRITING)
-        given = request.headers.get("Request-Id") or request.headers.get("X-Request-Id") or ""
-        response.headers["Request-Id"] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        self.metrics.end(g.route, response.status_code, time.perf_counter() - g.start, g.rows)
-        return response
-
     def _fault(self, error: RuntimeFault) -> Response:
-        return _json({"message": error.message}, error.status)
+        response = _json({"message": error.message}, error.status)
+        if error.retry_after:
+            response.headers["Retry-After"] = str(error.retry_after)
+        return response
 
     def _http_error(self, error: HTTPException) -> Response:
         status = error.code or 500
@@ -194,7 +183,7 @@ class RestApp:
 
     def _bug(self, error: Exception) -> Response:
         traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
-        return _json({"message": "The service failed on this request; its log has the reason."}, 500)
+        return _json({"message": BUG}, 500)
 
 
 def connect(service: Service) -> Ask:
@@ -208,17 +197,6 @@ def connect(service: Service) -> Ask:
         return int(status.split()[0]), b"".join(answer)
 
     return ask
-
-
-class _StripPrefix:
-    """For proxies that name a prefix in X-Forwarded-Prefix but leave it in the path."""
-
-    def __init__(self, app: Wsgi) -> None:
-        self._app = app
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        environ["PATH_INFO"] = prefix.path(environ)
-        return self._app(environ, start_response)
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -7,7 +7,8 @@ from typing import Any
 
 from mpack_runtime.errors import BadRequest
 
-_CHUNK = 64 * 1024
+#: Of what is read at once, and of what is unpacked.
+_READ, _CHUNK = 1 << 20, 64 * 1024
 _MEMBERS = 10_000  # bgzip writes as many in 640 MB; each one costs time
 
 
@@ -35,7 +36,7 @@ def _read_raw(environ: dict[str, Any], limit: int) -> bytes:
     stream = environ["wsgi.input"]
     while size < wanted:
         try:
-            part = stream.read(min(_CHUNK, wanted - size))
+            part = stream.read(min(_READ, wanted - size))
         except Exception as error:
             # gunicorn's own classes for broken chunks, sockets that end, timeouts: all the client's doing.
             raise BadRequest(f"The request body cannot be read to its end: {type(error).__name__}.") from error

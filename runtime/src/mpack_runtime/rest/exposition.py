@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mpack_runtime.rest import processes
-from mpack_runtime.rest.metrics import BUCKETS, STATUSES
+from mpack_runtime.rest.metrics import BUCKETS, ROWS, STATUSES
 from mpack_runtime.rest.routes import GROUPS, OTHER, labels
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ def text(metrics: Metrics, name: str, version: str) -> str:
             page.histogram("mpack_request_seconds", now.times(group), group=group)
     page.family("mpack_predict_seconds", "histogram", "Time of the model alone, a prediction.")
     page.histogram("mpack_predict_seconds", now.predict)
+    page.family("mpack_batch_rows", "histogram", "Rows of a call of the model.")
+    page.histogram("mpack_batch_rows", now.batch, ROWS)
+    page.family("mpack_queue_length", "gauge", "Predictions that wait for the model.")
+    page.line("mpack_queue_length", now.waiting)
+    page.family("mpack_refused_total", "counter", "Predictions that the model was not asked for, by reason.")
+    for reason, count in now.refused.items():
+        page.line("mpack_refused_total", count, reason=reason)
     page.family("mpack_rows_total", "counter", "Rows predicted.")
     page.line("mpack_rows_total", now.rows)
     page.family("mpack_errors_total", "counter", "Requests that got no good answer, by what was at fault.")
@@ -73,9 +80,9 @@ class _Page:
         number = f"{value:.0f}" if float(value).is_integer() else f"{value:.6f}"
         self._lines.append(f"{name}{{{self._common}{extra}}} {number}")
 
-    def histogram(self, name: str, cells: Sequence[float], **more: str) -> None:
+    def histogram(self, name: str, cells: Sequence[float], bounds: Sequence[float] = BUCKETS, **more: str) -> None:
         total = 0.0
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), cells[1:]):
+        for bound, count in zip((*map(str, bounds), "+Inf"), cells[1:]):
             total += count
             self.line(f"{name}_bucket", total, **more, le=bound)
         self.line(f"{name}_sum", cells[0], **more)

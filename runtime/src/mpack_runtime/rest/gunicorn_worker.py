@@ -13,6 +13,10 @@ from gunicorn.glogging import Logger
 from gunicorn.workers import base, gthread
 
 from mpack_runtime.rest.deadline import json_response
+from mpack_runtime.rest.lingering import Lingering
+
+#: New connections that are accepted together; more would be unfair to other workers.
+_ACCEPTED = 8
 
 
 class MemoryHeartbeat:
@@ -49,12 +53,48 @@ def adapt() -> None:
     if hasattr(os, "memfd_create"):
         base.WorkerTmp = MemoryHeartbeat
     util.write_error = _write_json_error
+    util.close_graceful = Lingering().close
     # Kept-alive connections that wait for nothing may delay a stop by no more than this (seconds).
     gthread.STOP_KEEPALIVE_LINGER = 0.5
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
-    """A threaded worker whose requests have deadlines."""
+    """A threaded worker whose requests have deadlines, and whose predictions wait behind nothing but predictions."""
+
+    def get_thread_pool(self) -> Any:
+        return self.app.lanes(self._refused)
+
+    def accept(self, *where: Any) -> None:
+        # One at a time, new connections would wait for as many turns of a busy main thread.
+        for _ in range(_ACCEPTED):
+            before = self.nr_conns
+            super().accept(*where)
+            if not before < self.nr_conns < self.worker_connections:
+                break
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        if keepalive and self.app.arrival.refused:
+            # Nobody waits for the rest of a refused body.
+            return bool(conn.parser.finish_body(deadline=time.monotonic() + 0.01))
+        return bool(super()._keepalive_after(conn, keepalive))
+
+    def _refused(self, conn: Any, path: str, status: int, size: int, request_id: str) -> None:
+        """A request that no thread has seen is in the access log too."""
+        remote = conn.client[0] if isinstance(conn.client, tuple) else None
+        JsonAccessLog.write(
+            method="POST",
+            path=path,
+            status=status,
+            bytes=size,
+            ms=0.0,
+            remote=remote,
+            agent=None,
+            request_id=request_id,
+        )
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.app.stopping()
+        super().handle_exit(sig, frame)
 
     def handle(self, conn: Any) -> Any:
         deadlines = self.app.deadlines
@@ -78,19 +118,25 @@ class JsonAccessLog(Logger):  # type: ignore[misc]
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         answered = dict(resp.headers)
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "method": environ.get("REQUEST_METHOD"),
-            "path": environ.get("RAW_URI"),
-            "status": int(str(resp.status).split(None, 1)[0]),
-            "bytes": getattr(resp, "sent", None),
-            "ms": round(request_time.total_seconds() * 1000, 3),
-            "remote": environ.get("REMOTE_ADDR"),
-            "agent": environ.get("HTTP_USER_AGENT"),
-            "request_id": answered.get("Request-Id"),
-        }
+        trace_id = environ.get("mpack.trace_id")
+        self.write(
+            method=environ.get("REQUEST_METHOD"),
+            path=environ.get("RAW_URI"),
+            status=int(str(resp.status).split(None, 1)[0]),
+            bytes=getattr(resp, "sent", None),
+            ms=round(request_time.total_seconds() * 1000, 3),
+            remote=environ.get("REMOTE_ADDR"),
+            agent=environ.get("HTTP_USER_AGENT"),
+            request_id=answered.get("Request-Id"),
+            **({} if trace_id is None else {"trace_id": trace_id}),
+        )
+
+    @classmethod
+    def write(cls, **fields: Any) -> None:
+        """One line."""
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **fields}
         try:
             # One write a line, so that lines of several threads and workers never mix.
-            os.write(self.stdout, orjson.dumps(line, default=str) + b"\n")
+            os.write(cls.stdout, orjson.dumps(line, default=str) + b"\n")
         except (OSError, TypeError):
             pass

@@ -13,8 +13,8 @@ def health(settings: Settings) -> int:
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
     connection = http.client.HTTPConnection(anywhere.get(settings.host, settings.host), settings.port, timeout=3)
     try:
-        auth = settings.auth
-        connection.request("GET", "/readyz", headers={"Authorization": f"Bearer {auth.token}"} if auth else {})
+        token = settings.auth.token if settings.auth else ""
+        connection.request("GET", "/readyz", headers={"Authorization": f"Bearer {token}"} if token else {})
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         print(f"The service does not answer: {error}.", file=sys.stderr)

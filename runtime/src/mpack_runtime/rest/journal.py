@@ -22,7 +22,7 @@ _GATHER = 0.1
 
 
 @dataclass
-class _Entry:
+class Entry:
     lines: Callable[[], Iterable[Line]]
     size: int
     written: threading.Event | None = None
@@ -30,13 +30,19 @@ class _Entry:
 
 
 class Journal:
-    """`count` is told of every outcome: "written", "dropped" or "failed". `capacity` is bytes of entries that wait."""
+    """`count` is told of every outcome: "written", "dropped" or "failed". `capacity` is bytes of entries that wait, and
+    `gather` seconds that they wait for others."""
 
-    def __init__(self, files: Files, count: Callable[[str], None], capacity: int = 32 << 20) -> None:
+    def __init__(
+        self, files: Files | None, count: Callable[[str], None], capacity: int = 32 << 20, gather: float = _GATHER
+    ) -> None:
         self._files = files
+        self._gathering = gather
+        #: Entries that are neither written nor given up.
+        self._left = 0
         self._count = count
         self._capacity = capacity
-        self._waiting: deque[_Entry] = deque()
+        self._waiting: deque[Entry] = deque()
         self._bytes = 0
         self._closing = False
         self._hurry = False
@@ -47,11 +53,11 @@ class Journal:
 
     def put(self, lines: Callable[[], Iterable[Line]], size: int) -> bool:
         """Has the lines written later; they are made in the journal's thread. False: dropped, for want of room."""
-        return self._add(_Entry(lines, size))
+        return self._add(Entry(lines, size))
 
     def deliver(self, lines: Callable[[], Iterable[Line]], size: int, timeout: float) -> bool:
         """As `put`, and waits: true once they are in the file. `timeout` is seconds."""
-        entry = _Entry(lines, size, threading.Event())
+        entry = Entry(lines, size, threading.Event())
         assert entry.written is not None
         return self._add(entry) and entry.written.wait(timeout) and entry.well
 
@@ -66,10 +72,11 @@ class Journal:
                 f"MPACK_LOG_DIR: not all records were written within {timeout:g} seconds.", file=sys.stderr, flush=True
             )
 
-    def _add(self, entry: _Entry) -> bool:
+    def _add(self, entry: Entry) -> bool:
         with self._changed:
             fits = not self._closing and self._bytes + entry.size <= self._capacity
             if fits:
+                self._left += 1
                 self._waiting.append(entry)
                 self._bytes += entry.size
                 self._hurry = self._hurry or entry.written is not None
@@ -84,33 +91,46 @@ class Journal:
 
     def _run(self) -> None:
         while batch := self._gather():
-            for entry in batch:
-                entry.well = self._write(entry)
-                self._count("written" if entry.well else "failed")
-                if entry.written is not None:
-                    entry.written.set()
-                with self._changed:
-                    self._bytes -= entry.size
-        self._files.close()
+            self._keep(batch)
+        if self._files is not None:
+            self._files.close()
 
-    def _gather(self) -> list[_Entry]:
+    def _keep(self, batch: list[Entry]) -> None:
+        for entry in batch:
+            entry.well = self._write(entry)
+            self._done(entry)
+
+    def _done(self, entry: Entry) -> None:
+        """The entry is written, or given up."""
+        self._count("written" if entry.well else "failed")
+        if entry.written is not None:
+            entry.written.set()
+        with self._changed:
+            self._bytes -= entry.size
+            self._left -= 1
+
+    def _gather(self) -> list[Entry]:
         """What waits, soon after there is something; nothing: the journal is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
-            self._changed.wait_for(self._urgent, _GATHER)
+            self._changed.wait_for(self._urgent, self._gathering)
             batch = list(self._waiting)
             self._waiting.clear()
             self._hurry = False
             return batch
 
-    def _write(self, entry: _Entry) -> bool:
+    def _write(self, entry: Entry) -> bool:
+        assert self._files is not None
         try:
             for line in entry.lines():
                 self._files.write(*line)
             return True
         except Exception as error:  # the disk's, or a record that cannot be made: neither may end the thread
-            now = time.monotonic()
-            if now - self._complained >= _QUIET:
-                self._complained = now
-                print(f"MPACK_LOG_DIR: a record cannot be written: {error}.", file=sys.stderr, flush=True)
+            self._complain(error)
             return False
+
+    def _complain(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._complained >= _QUIET:
+            self._complained = now
+            print(f"MPACK_LOG_DIR: a record cannot be written: {error}.", file=sys.stderr, flush=True)

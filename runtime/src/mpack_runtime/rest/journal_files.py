@@ -31,7 +31,7 @@ class Files:
 
     def __init__(self, root: Path, name: str, rotate: int) -> None:
         self._root = root
-        self._name = _segment(name)
+        self._name = segment(name)
         self._rotate = rotate
         self._open: dict[tuple[str, str], _Open] = {}
         try:
@@ -43,7 +43,7 @@ class Files:
 
     def write(self, stream: str, version: str, when: float, line: bytes) -> None:
         """Appends one line, whole or not at all. `when` is seconds since the epoch. Raises OSError."""
-        key, hour = (stream, _segment(version)), time.strftime("%Y%m%d%H", time.gmtime(when))
+        key, hour = (stream, segment(version)), time.strftime("%Y%m%d%H", time.gmtime(when))
         file = self._open.get(key)
         if file is None or file.hour != hour or file.size >= self._rotate:
             file = self._begin(key, hour)
@@ -89,7 +89,7 @@ class Files:
 
 
 @lru_cache(maxsize=64)
-def _segment(text: str) -> str:
+def segment(text: str) -> str:
     """Text as the name of a directory: other characters than letters, digits and ._+- become -, 128 of them at most."""
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", text)[:128]
     return name if name.strip(".") else "-"

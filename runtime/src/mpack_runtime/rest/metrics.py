@@ -18,9 +18,13 @@ ROUTES = tuple(path for path, _ in TABLE)
 STATUSES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504)
 #: Upper bounds of the histograms in seconds.
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-#: request: the client's fault · auth: no valid token · model: it raised · service: any other 5xx · timeout: the model
-#: did not answer in time · lost: in flight in a worker that died.
-ERRORS = ("request", "auth", "model", "service", "timeout", "lost")
+#: request: the client's fault · auth: no valid token · overload: the model was not asked · model: it raised · service:
+#: any other 5xx · timeout: the model did not answer in time · lost: in flight in a worker that died.
+ERRORS = ("request", "auth", "overload", "model", "service", "timeout", "lost")
+#: Upper bounds of the histogram of rows in a call of the model.
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384)
+#: Why the model was not asked: too many waited · it was not the request's turn in time.
+REASONS = ("full", "late")
 #: written: in a file · dropped: the queue was full · failed: the file could not be written.
 OUTCOMES = ("written", "dropped", "failed")
 
@@ -32,7 +36,10 @@ _PREDICT = _TIMES + len(GROUPS) * _HISTOGRAM
 _ERRORS = _PREDICT + _HISTOGRAM
 _LOG = _ERRORS + len(ERRORS)
 _ROWS = _LOG + len(OUTCOMES)
-_IN_FLIGHT = _ROWS + 1
+_BATCH = _ROWS + 1
+_REFUSED = _BATCH + len(ROWS) + 2
+_WAITING = _REFUSED + len(REASONS)
+_IN_FLIGHT = _WAITING + 1
 _PID = _IN_FLIGHT + 1
 _WIDTH = _PID + 1
 _STATUS_INDEX = {status: index for index, status in enumerate(STATUSES)}
@@ -63,13 +70,13 @@ class Metrics:
         self._free.insert(0, slot)
         base = slot * _WIDTH
         self._cells[_ERRORS + ERRORS.index("lost")] += self._cells[base + _IN_FLIGHT]
-        self._cells[base + _IN_FLIGHT] = self._cells[base + _PID] = 0.0
+        self._cells[base + _IN_FLIGHT] = self._cells[base + _WAITING] = self._cells[base + _PID] = 0.0
 
     def take(self, slot: int) -> None:
         """In the worker: writes to `slot` from now on."""
         self._base = slot * _WIDTH
         self._lock = threading.Lock()
-        self._cells[self._base + _IN_FLIGHT] = 0.0
+        self._cells[self._base + _IN_FLIGHT] = self._cells[self._base + _WAITING] = 0.0
         self._cells[self._base + _PID] = os.getpid()
 
     def start(self) -> None:
@@ -94,11 +101,27 @@ class Metrics:
             if kind:
                 cells[base + _ERRORS + ERRORS.index(kind)] += 1
 
-    def predicted(self, seconds: float, failed: bool) -> None:
-        """The model was asked, whatever the road; it answered, or raised."""
+    def predicted(self, seconds: float, rows: int) -> None:
+        """The model was asked for so many rows, whatever the road; it answered, or raised."""
         with self._lock:
             self._time(_PREDICT, seconds)
-        self._local.failed = failed
+            batch = self._base + _BATCH
+            self._cells[batch] += rows
+            self._cells[batch + 1 + bisect_left(ROWS, rows)] += 1
+
+    def failed(self) -> None:
+        """The model raised for the request of this thread."""
+        self._local.failed = True
+
+    def waiting(self, change: int) -> None:
+        """So many more requests wait for the model, or fewer."""
+        with self._lock:
+            self._cells[self._base + _WAITING] += change
+
+    def refused(self, reason: str) -> None:
+        """The model was not asked, for one of REASONS."""
+        with self._lock:
+            self._cells[self._base + _REFUSED + REASONS.index(reason)] += 1
 
     def late(self) -> None:
         """A request's model did not answer in time: it is answered 504, and the worker is about to end."""
@@ -131,6 +154,8 @@ class Metrics:
     def _kind(self, status: int) -> str:
         if status in (401, 403):
             return "auth"
+        if status in (429, 503):
+            return "overload"
         if status < 500:
             return "request"
         return "model" if getattr(self._local, "failed", False) else "service"
@@ -142,13 +167,16 @@ class Metrics:
 
 
 class Snapshot:
-    """The numbers of one moment. A histogram is the sum of seconds, then the counts of its buckets."""
+    """The numbers of one moment. A histogram is the sum of seconds or rows, then the counts of its buckets."""
 
     def __init__(self, cells: list[float]) -> None:
         self._cells = cells
         self.rows = cells[_ROWS]
         self.in_flight = cells[_IN_FLIGHT]
         self.predict = self._histogram(_PREDICT)
+        self.batch = cells[_BATCH:_REFUSED]
+        self.refused = dict(zip(REASONS, cells[_REFUSED:]))
+        self.waiting = cells[_WAITING]
         self.errors = dict(zip(ERRORS, cells[_ERRORS:]))
         self.log = dict(zip(OUTCOMES, cells[_LOG:]))
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpack_runtime.rest.openapi_roads import road_paths, road_schemas
-from mpack_runtime.rest.schema import input_properties, output_properties
+from mpack_runtime.arrow import MEDIA as STREAM
+from mpack_runtime.rest.openapi_forms import by_name, names, rows, tensor
+from mpack_runtime.rest.openapi_roads import ARROW, road_paths, road_schemas
+from mpack_runtime.rest.schema import input_properties, output_properties, query_parameters
 from mpack_runtime.signature import Signature
 
 _ERRORS = {
     "400": "The request is at fault; the message names column, row and reason.",
+    "406": "Nothing but Arrow is accepted, and the image does not speak it.",
     "408": "The body came too slowly.",
     "413": "The body is larger than the service takes.",
     "415": "The content type or encoding is not one that the service reads.",
+    "429": "As many predictions wait as may.",
     "500": "The model raised; the message is its own.",
+    "503": "It was not the prediction's turn in time.",
     "504": "The model did not answer in time.",
 }
 
@@ -27,14 +32,17 @@ def openapi(
     answer: Mapping[str, Any] | None = None,
     *,
     prefix: str = "",
+    methods: Sequence[str] = (),
+    arrow: bool = False,
 ) -> dict[str, Any]:
-    """The document of a model; `prefix` is the path that a proxy in front of the service takes off."""
+    """The document of a model; `prefix` is the path that a proxy in front of the service takes off, `methods` are those
+    that a client may ask for (the model's own first), `arrow`: Arrow streams go in and out."""
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": version, "summary": "Predictions of one model over HTTP."},
         "servers": [{"url": prefix or "/"}],
         "paths": {
-            "/api/model/invoke": {"post": _invoke(example)},
+            "/api/model/invoke": {"post": _invoke(example, methods, arrow)},
             "/api/model/info": {"get": _get("modelInfo", "The Swagger 2.0 document of this interface.", "object")},
             "/healthcheck": {"get": _get("healthcheck", 'Answers {"status": true}.', "object")},
             "/livez": {"get": _get("livez", "The process answers.", "object")},
@@ -42,20 +50,20 @@ def openapi(
             "/metrics": {"get": _text("metrics", "Prometheus metrics, merged over workers.", "text/plain")},
             "/openapi.json": {"get": _get("openapi", "This document.", "object")},
             "/": {"get": _text("page", "A page to read this interface and try it.", "text/html")},
-            **road_paths(name, version),
+            **road_paths(name, version, methods, arrow),
         },
         "components": {
             "schemas": {
                 "Request": _request(signature, example),
                 "Prediction": _prediction(signature, answer),
                 "Error": {"type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}},
-                **road_schemas(),
+                **road_schemas(signature),
             }
         },
     }
 
 
-def _invoke(example: Mapping[str, Any] | None) -> dict[str, Any]:
+def _invoke(example: Mapping[str, Any] | None, methods: Sequence[str], arrow: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Request"}}
     if example is not None:
         body["example"] = dict(example)
@@ -76,7 +84,13 @@ def _invoke(example: Mapping[str, Any] | None) -> dict[str, Any]:
         }
     }
     answers.update({status: {"description": words, "content": error} for status, words in _ERRORS.items()})
+    streams = {}
+    if arrow:
+        streams = {STREAM: ARROW}
+        answers["200"]["content"][STREAM] = ARROW
+    parameters = query_parameters(methods)
     return {
+        **({"parameters": parameters} if parameters else {}),
         "operationId": "invoke",
         "summary": "Predict",
         "description": "Also understands MLflow's dataframe_split, dataframe_records, instances and inputs, "
@@ -85,7 +99,8 @@ def _invoke(example: Mapping[str, Any] | None) -> dict[str, Any]:
             "required": True,
             "content": {
                 "application/json": body,
-                "text/csv": {"schema": {"type": "string", "description": "A header line, then a line a row."}},
+                "text/csv": {"schema": {"description": "A header line, then a line a row."}},
+                **streams,
             },
         },
         "responses": answers,
@@ -94,6 +109,13 @@ def _invoke(example: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _request(signature: Signature, example: Mapping[str, Any] | None) -> dict[str, Any]:
     properties = {key: _modern(value) for key, value in input_properties(signature, example).items()}
+    tensors = signature.input_tensors
+    if "data" in properties and (signature.input_columns or len(tensors) == 1):
+        properties["data"].update(rows(signature))
+    if "inputs" in properties:
+        properties["inputs"].update(tensor(tensors[0]) if "items" in properties["inputs"] else by_name(signature))
+    if "columns" in properties:
+        properties["columns"] = {**names(signature), "examples": properties["columns"]["examples"]}
     needed = [key for key in properties if key != "columns"]
     schema: dict[str, Any] = {"type": "object", "properties": properties, "required": needed}
     if signature.params:
@@ -110,7 +132,15 @@ def _prediction(signature: Signature, answer: Mapping[str, Any] | None) -> dict[
     properties = {key: _modern(value) for key, value in output_properties(signature, answer).items()}
     # Several outputs answer by name: then the prediction is an object, not a list.
     properties["prediction"].pop("type" if len(signature.outputs) != 1 else "", None)
+    properties["prediction"]["items"] = _or_null(properties["prediction"]["items"])
     return {"type": "object", "properties": properties, "required": ["prediction", "columns"]}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """An answer's item, which is null where the model has no value (NaN)."""
+    if "items" in schema:
+        return {**schema, "items": _or_null(schema["items"])}
+    return {**schema, "type": [schema["type"], "null"]} if "type" in schema else schema
 
 
 def _modern(schema: dict[str, Any]) -> dict[str, Any]:

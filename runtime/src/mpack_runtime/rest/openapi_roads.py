@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from mpack_runtime.arrow import MEDIA as STREAM
+from mpack_runtime.rest.openapi_forms import kserve, mlflow
 from mpack_runtime.rest.roads import JSON, ROUTES
+from mpack_runtime.rest.schema import query_parameters
+from mpack_runtime.signature import Signature
 from mpack_runtime.v2.tensors import DTYPES
 
 Schema = dict[str, Any]
@@ -31,15 +36,20 @@ _ASKED = {
     "408": "The body came too slowly.",
     "413": "The body is larger than the service takes.",
     "415": "The content type or encoding is not one that the service reads.",
+    "429": "As many predictions wait as may.",
     "500": "The model raised; the message is its own.",
+    "503": "It was not the prediction's turn in time.",
     "504": "The model did not answer in time.",
 }
+_ARROW_ONLY = "Nothing but Arrow is accepted, and the image does not speak it."
+_TEXTS = ("ping", "version")
 _WAITING = {"503": "The model has not answered its sample yet."}
 _RAW = "application/octet-stream"
+ARROW: Schema = {"schema": {"type": "string", "format": "binary", "description": "An Arrow IPC stream of one table."}}
 
 
-def road_paths(name: str, version: str) -> Schema:
-    """Every route's operation; `name` and `version` are the model's."""
+def road_paths(name: str, version: str, methods: Sequence[str] = (), arrow: bool = False) -> Schema:
+    """Every route's operation; `name` and `version` are the model's, `methods` those that a client may ask for."""
     paths = {}
     for route, (method, protocol, view) in ROUTES.items():
         operation = _operation(protocol, view)
@@ -52,11 +62,18 @@ def road_paths(name: str, version: str) -> Schema:
         ]
         if operation["parameters"]:
             operation["responses"]["404"] = _error(protocol, "Another model, or another version.")
+        if view in ("infer", "predict", "invocations"):
+            operation["parameters"] += query_parameters(methods)
+        if view == "invocations":
+            operation["responses"]["406"] = _error(protocol, _ARROW_ONLY)
+        if view == "invocations" and arrow:
+            operation["requestBody"]["content"][STREAM] = ARROW
+            operation["responses"]["200"]["content"][STREAM] = ARROW
         paths[route] = {method.lower(): operation}
     return paths
 
 
-def road_schemas() -> Schema:
+def road_schemas(signature: Signature) -> Schema:
     """What the operations refer to."""
     tensor = {"name": {"type": "string"}, "datatype": {"enum": list(DTYPES)}, "shape": _list({"type": "integer"})}
     named = _object({"name": {"type": "string"}, "parameters": {"type": "object"}}, "name")
@@ -91,11 +108,8 @@ def road_schemas() -> Schema:
             *("name", "versions", "platform", "inputs", "outputs"),
         ),
         "V2Index": _object({"ready": {"type": "boolean"}}),
-        "V1Request": {"type": "object", "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}]},
-        "MlflowRequest": {
-            "type": "object",
-            "oneOf": [{"required": [form]} for form in ("dataframe_split", "dataframe_records", "instances", "inputs")],
-        },
+        "V1Request": kserve(signature),
+        "MlflowRequest": mlflow(signature),
         "Predictions": _object({"predictions": {}}, "predictions"),
         "RoadError": _object({"error": {"type": "string"}}, "error"),
         "MlflowError": _object(
@@ -106,7 +120,7 @@ def road_schemas() -> Schema:
 
 def _operation(protocol: str, view: str) -> Schema:
     answer = _reference(_ANSWERS[view]) if view in _ANSWERS else _plain(view)
-    content: Schema = {JSON: {"schema": answer}}
+    content: Schema = {"text/plain" if view in _TEXTS else JSON: {"schema": answer}}
     faults = {}
     if view == "infer":
         content[_RAW] = {"schema": {"type": "string", "format": "binary"}}
@@ -119,8 +133,8 @@ def _operation(protocol: str, view: str) -> Schema:
         "responses": {"200": {"description": _WORDS[view], "content": content}},
     }
     for status, words in faults.items():
-        waiting = {"description": words, "content": {JSON: {"schema": answer}}}
-        operation["responses"][status] = waiting if status == "503" else _error(protocol, words)
+        waiting = {"description": words, "content": content}
+        operation["responses"][status] = waiting if faults is _WAITING else _error(protocol, words)
     if view in _REQUESTS:
         operation["requestBody"] = {"required": view != "index", "content": _bodies(view)}
     return operation
@@ -132,13 +146,13 @@ def _bodies(view: str) -> Schema:
         words = "JSON of Inference-Header-Content-Length bytes, then the raw tensors."
         bodies[_RAW] = {"schema": {"type": "string", "format": "binary", "description": words}}
     if view == "invocations":
-        bodies["text/csv"] = {"schema": {"type": "string", "description": "A header line, then a line a row."}}
+        bodies["text/csv"] = {"schema": {"description": "A header line, then a line a row."}}
     return bodies
 
 
 def _plain(view: str) -> Schema:
-    if view in ("ping", "version"):
-        return {}
+    if view in _TEXTS:
+        return {"type": "string"}
     return {"type": "array" if view == "index" else "object"}
 
 

@@ -17,7 +17,10 @@ def prefix(environ: Mapping[str, Any]) -> str:
 
 def path(environ: Mapping[str, Any]) -> str:
     """The request's path without the prefix, whether the proxy left it there or not."""
-    before, whole = prefix(environ), str(environ.get("PATH_INFO", ""))
+    whole = str(environ.get("PATH_INFO", ""))
+    if "HTTP_X_FORWARDED_PREFIX" not in environ:
+        return whole
+    before = prefix(environ)
     if before and (whole == before or whole.startswith(before + "/")):
         return whole[len(before) :] or "/"
     return whole

@@ -85,6 +85,13 @@ class Recorder:
 
         return _Copied(self._app(environ, start), done)
 
+    def keep(self, exchange: Callable[[], records.Exchange], size: int) -> None:
+        """A prediction that came by another road than HTTP, `size` bytes large; it is put together later."""
+        if random.random() < self._sample:  # noqa: S311
+            self._journal.put(
+                lambda: records.exchange_lines(exchange(), self._name, self._version, self._redactor), size
+            )
+
     def _feedback(self, path: str, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         begun = time.perf_counter()
         self._metrics.start()

@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import BadRequest, RuntimeFault
 from mpack_runtime.service import Service
 
 JSON = "application/json"
+BUG = "The service failed on this request; its log has the reason."
 #: Addresses: the method they take, and the protocol's function that answers, by module and name.
 ROUTES: dict[str, tuple[str, str, str]] = {
     "/v2": ("GET", "v2", "server"),
@@ -58,12 +60,22 @@ class Reply:
 
 
 class Call:
-    """One request. `body` reads it (raises BadRequest), `header` gives a header's value or "". `ready`: the model."""
+    """One request. `body` reads it (raises BadRequest), `header` gives a header's value or "". `ready`: the model.
+
+    `query` is what follows the address's question mark.
+    """
 
     def __init__(
-        self, method: str, path: str, header: Callable[[str], str], body: Callable[[], bytes], ready: bool = True
+        self,
+        method: str,
+        path: str,
+        header: Callable[[str], str],
+        body: Callable[[], bytes],
+        ready: bool = True,
+        query: str = "",
     ) -> None:
         self.method, self.path, self.header, self.body, self.ready = method, path, header, body, ready
+        self.query = query
 
     @property
     def content_type(self) -> str:
@@ -88,10 +100,10 @@ class Roads:
         try:
             reply = self._answer(call, path, route, name, version)
         except RuntimeFault as error:
-            reply = _error(protocol, error.message, error.status)
+            reply = refusal(protocol, error)
         except Exception as error:
             traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
-            reply = _error(protocol, "The service failed on this request; its log has the reason.", 500)
+            reply = _error(protocol, BUG, 500)
         reply.route = route
         return reply
 
@@ -99,11 +111,7 @@ class Roads:
         if not route:
             raise BadRequest(f"There is nothing at {path}.", 404)
         method, protocol, view = ROUTES[route]
-        config = self.service.config
-        if name not in (None, config.name):
-            raise BadRequest(f"There is no model {name}; this service has {config.name}.", 404)
-        if version not in (None, config.version):
-            raise BadRequest(f"The model {name} has no version {version}; this is {config.version}.", 404)
+        check_model(self.service.config, name, version)
         if call.method != method and (call.method, method) != ("HEAD", "GET"):
             refusal = _error(protocol, f"{path} does not take {call.method}.", 405)
             refusal.headers["Allow"] = f"{method}, HEAD" if method == "GET" else method
@@ -116,6 +124,14 @@ class Roads:
             module = importlib.import_module(f"mpack_runtime.rest.{protocol}")
             self._parts[protocol] = module.Protocol(self.service)
         return self._parts[protocol]
+
+
+def check_model(config: ModelConfig, name: str | None, version: str | None) -> None:
+    """Raises BadRequest (404) for another model or version than the service's; None: whichever there is."""
+    if name not in (None, config.name):
+        raise BadRequest(f"There is no model {name}; this service has {config.name}.", 404)
+    if version not in (None, config.version):
+        raise BadRequest(f"The model {name} has no version {version}; this is {config.version}.", 404)
 
 
 def preload() -> None:
@@ -140,6 +156,17 @@ def _find(path: str) -> tuple[str, str | None, str | None]:
         rest, _, version = rest.rpartition("/versions/")
         route += "/versions/{version}"
     return (route + action, rest, version) if rest else ("", None, None)
+
+
+def refusal(protocol: str, error: RuntimeFault) -> Reply:
+    """An error in the form of the protocol, a group of `routes`."""
+    if protocol == "odahu":
+        reply = to_json({"message": error.message}, error.status)
+    else:
+        reply = _error(protocol, error.message, error.status)
+    if error.retry_after:
+        reply.headers["Retry-After"] = str(error.retry_after)
+    return reply
 
 
 def _error(protocol: str, message: str, status: int) -> Reply:

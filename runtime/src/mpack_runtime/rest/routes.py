@@ -13,6 +13,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     ("/v2/models/{name}/versions/{version}/infer", "v2"),
     ("/v1/models/{name}:predict", "v1"),
     ("/invocations", "mlflow"),
+    ("/inference.GRPCInferenceService/ModelInfer", "grpc"),
     ("/api/model/feedback", "feedback"),
     ("/feedback/model", "feedback"),
     ("/healthcheck", "health"),
@@ -24,6 +25,11 @@ TABLE: tuple[tuple[str, str], ...] = (
     ("/v2/health/ready", "health"),
     ("/v2/models/{name}/ready", "health"),
     ("/v2/models/{name}/versions/{version}/ready", "health"),
+    ("/inference.GRPCInferenceService/ServerLive", "health"),
+    ("/inference.GRPCInferenceService/ServerReady", "health"),
+    ("/inference.GRPCInferenceService/ModelReady", "health"),
+    ("/grpc.health.v1.Health/Check", "health"),
+    ("/grpc.health.v1.Health/Watch", "health"),
     ("/metrics", "metrics"),
     ("/api/model/info", "documents"),
     ("/openapi.json", "documents"),
@@ -34,15 +40,20 @@ TABLE: tuple[tuple[str, str], ...] = (
     ("/v1/models", "documents"),
     ("/v1/models/{name}", "documents"),
     ("/version", "documents"),
+    ("/inference.GRPCInferenceService/ServerMetadata", "documents"),
+    ("/inference.GRPCInferenceService/ModelMetadata", "documents"),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "documents"),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "documents"),
     ("/", "documents"),
 )
 #: The groups that ask the model.
-ROADS = ("odahu", "v2", "v1", "mlflow")
+ROADS = ("odahu", "v2", "v1", "mlflow", "grpc")
 OTHER = "other"
 #: Every group, in the order of the table, and the one of all other paths.
 GROUPS: tuple[str, ...] = (*dict.fromkeys(group for _, group in TABLE), OTHER)
 
-_EXACT = {path: number for number, (path, _) in enumerate(TABLE) if "{" not in path}
+#: What is in braces fits itself, so a row's own words are its number too.
+_EXACT = {path: number for number, (path, _) in enumerate(TABLE)}
 
 
 def find(path: str) -> int:

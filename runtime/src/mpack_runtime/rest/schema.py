@@ -56,6 +56,27 @@ def field_words(fields: Sequence[Field]) -> str:
     )
 
 
+def method_parameter(methods: Sequence[str]) -> list[Schema]:
+    """The parameter of an address that names a method, the model's own first; nothing where there is no choice."""
+    if not methods:
+        return []
+    words = "What the model is asked; its signature tells the answer of the default."
+    return [{"name": "method", "description": words, "enum": list(methods), "default": methods[0]}]
+
+
+def query_parameters(methods: Sequence[str]) -> list[Schema]:
+    """The same as OpenAPI 3 writes it."""
+    return [
+        {
+            "name": method["name"],
+            "in": "query",
+            "description": method["description"],
+            "schema": {"type": "string", "enum": method["enum"], "default": method["default"]},
+        }
+        for method in method_parameter(methods)
+    ]
+
+
 def required(field: Field) -> bool:
     """Whether a value must be given; tensors must."""
     return field.required if isinstance(field, Column) else True

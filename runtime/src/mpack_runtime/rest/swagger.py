@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpack_runtime.rest.schema import input_properties, output_properties
+from mpack_runtime.rest.schema import input_properties, method_parameter, output_properties
 from mpack_runtime.signature import Signature
 
 JSON = "application/json"
@@ -17,8 +17,12 @@ def swagger(
     signature: Signature,
     example: Mapping[str, Any] | None = None,
     answer: Mapping[str, Any] | None = None,
+    methods: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The document of a model; `example` is a request body, `answer` what the model says to it, where known."""
+    """The document of a model; `example` is a request body, `answer` what the model says to it, where known.
+
+    `methods` are those that the address may name, the model's own first.
+    """
     return {
         "swagger": "2.0",
         "info": {
@@ -34,7 +38,7 @@ def swagger(
         "basePath": "",
         "paths": {
             "/api/model/info": {"get": _info()},
-            "/api/model/invoke": {"post": _invoke(signature, example, answer)},
+            "/api/model/invoke": {"post": _invoke(signature, example, answer, methods)},
         },
     }
 
@@ -50,7 +54,10 @@ def _info() -> dict[str, Any]:
 
 
 def _invoke(
-    signature: Signature, example: Mapping[str, Any] | None, answer: Mapping[str, Any] | None
+    signature: Signature,
+    example: Mapping[str, Any] | None,
+    answer: Mapping[str, Any] | None,
+    methods: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "description": "Execute prediction",
@@ -63,7 +70,8 @@ def _invoke(
                 "name": "PredictionParameters",
                 "required": True,
                 "schema": {"type": "object", "properties": input_properties(signature, example)},
-            }
+            },
+            *({"in": "query", "type": "string", **method} for method in method_parameter(methods)),
         ],
         "responses": {
             "200": {

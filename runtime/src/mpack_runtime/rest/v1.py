@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mpack_runtime.frame import Prediction
 from mpack_runtime.render import to_bytes
+from mpack_runtime.rest.query import asking
 from mpack_runtime.rest.roads import Call, Reply, to_json
 from mpack_runtime.service import Service
 
@@ -27,5 +28,7 @@ class Protocol:
     def predict(self, call: Call) -> Reply:
         """A prediction; whatever its content type says, the body is JSON."""
         inputs = self._service.decode(call.body(), forms=FORMS)
+        if call.query:
+            inputs = asking(self._service, inputs, call.query)
         prediction: Prediction = self._service.predict(inputs)
         return Reply(to_bytes({"predictions": prediction.value}), rows=inputs.rows, warnings=inputs.warnings)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mpack_runtime import __version__
 from mpack_runtime.errors import BadRequest
+from mpack_runtime.rest.query import method_in
 from mpack_runtime.rest.roads import Call, Reply, to_json
 from mpack_runtime.rest.v2_body import LENGTH, read, write
 from mpack_runtime.service import Service
@@ -21,6 +22,7 @@ class Protocol:
 
     def __init__(self, service: Service) -> None:
         self._core = Core(service)
+        self._service = service
 
     def server(self, call: Call) -> Reply:
         """The server's metadata."""
@@ -39,8 +41,11 @@ class Protocol:
         return to_json({"name": self._core.name, "ready": call.ready}, 200 if call.ready else 503)
 
     def metadata(self, call: Call) -> Reply:
-        """The model's inputs and outputs."""
-        return to_json(self._core.metadata())
+        """The model's inputs and outputs, and its methods where it has several."""
+        told, methods = self._core.metadata(), self._service.methods()
+        if methods:
+            told["parameters"] = {"method": methods[0], "methods": list(methods)}
+        return to_json(told)
 
     def index(self, call: Call) -> Reply:
         """The repository's one model; with {"ready": true} only if it is ready."""
@@ -61,7 +66,7 @@ class Protocol:
     def infer(self, call: Call) -> Reply:
         """A prediction."""
         asked = read(call.body(), call.header(LENGTH))
-        inputs = self._core.decode(asked.request)
+        inputs = self._core.decode(asked.request, method_in(call.query) if call.query else "")
         tensors = self._core.predict(inputs, asked.request.outputs)
         body, length = write(self._core.name, self._core.version, asked, tensors)
         if length is None:

@@ -8,20 +8,16 @@ parameter `binary_data_size` of its input or output says. An answer's output is 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 
 from mpack_runtime.errors import BadRequest
-from mpack_runtime.frame import Array
 from mpack_runtime.render import plain
-from mpack_runtime.v2.core import Request
-from mpack_runtime.v2.raw import V2Tensor, pack, unpack
-from mpack_runtime.v2.tensors import DTYPES, objects
+from mpack_runtime.v2.core import Request, check_output
+from mpack_runtime.v2.raw import V2Tensor, from_bytes, to_bytes
 from mpack_runtime.v2.values import check_datatype, check_shape, from_json
 from mpack_runtime.wire_columns import describe, quote, sentence
 from mpack_runtime.wire_json import parse
@@ -73,7 +69,7 @@ def write(name: str, version: str, asked: Asked, tensors: Sequence[V2Tensor]) ->
         raw = asked.raw if wish is None else wish
         item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         if raw:
-            parts.append(_raw(tensor))
+            parts.append(to_bytes(tensor))
             items.append({**item, "parameters": {"binary_data_size": len(parts[-1])}})
         else:
             items.append({**item, "data": _values(tensor)})
@@ -81,8 +77,8 @@ def write(name: str, version: str, asked: Asked, tensors: Sequence[V2Tensor]) ->
     return (b"".join([text, *parts]), len(text)) if parts else (text, None)
 
 
-def _split(body: bytes, length: str) -> tuple[str, bytes]:
-    """The JSON text and what follows it."""
+def _split(body: bytes, length: str) -> tuple[str, memoryview]:
+    """The JSON text and what follows it, which is not copied."""
     if length and not (length.isascii() and length.isdigit() and int(length) <= len(body)):
         raise BadRequest(f"{LENGTH} is {quote(length)}; the body has {len(body)} bytes.")
     end = int(length) if length else len(body)
@@ -92,16 +88,16 @@ def _split(body: bytes, length: str) -> tuple[str, bytes]:
         raise BadRequest(f"The request's JSON is not UTF-8: {error}.") from error
     if not text.strip():
         raise BadRequest('The request\'s body is empty; send {"inputs": [{"name", "shape", "datatype", "data"}]}.')
-    return text, body[end:]
+    return text, memoryview(body)[end:]
 
 
 class _Rest:
     """What follows the JSON, taken tensor by tensor."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: memoryview) -> None:
         self._data, self._start = data, 0
 
-    def take(self, size: Any, what: str) -> bytes:
+    def take(self, size: Any, what: str) -> memoryview:
         left = len(self._data) - self._start
         if type(size) is not int or not 0 <= size <= left:
             shown = size if type(size) is int else describe(size)
@@ -150,8 +146,7 @@ def _flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | None:
 
 def _wants_raw(item: Mapping[str, Any]) -> bool | None:
     what, parameters = f"output {quote(item['name'])}", item.get("parameters") or {}
-    if parameters.get("classification"):
-        raise BadRequest(f"{sentence(what)}: classification is not offered; ask for the output itself.")
+    check_output(parameters, what)
     return _flag(parameters, "binary_data", what)
 
 
@@ -168,21 +163,7 @@ def _tensor(item: Mapping[str, Any], rest: _Rest) -> V2Tensor:
         raise BadRequest(f"{sentence(what)} must have either data or the parameter binary_data_size.")
     if size is None:
         return V2Tensor(name, datatype, from_json(item["data"], datatype, shape, what))
-    return V2Tensor(name, datatype, _from_raw(rest.take(size, what), datatype, shape, what))
-
-
-def _from_raw(data: bytes, datatype: str, shape: tuple[int, ...], what: str) -> Array:
-    """Raw bytes as an array of its own: aligned, and the model's to change."""
-    try:
-        if datatype == "BYTES":
-            return objects(unpack(data)).reshape(shape)
-        array = np.frombuffer(data, np.uint8 if datatype == "BOOL" else DTYPES[datatype].newbyteorder("<"))
-        if datatype == "BOOL" and (array > 1).any():
-            raise BadRequest(f"{sentence(what)} is BOOL; its bytes must be 0 or 1.")
-        return array.astype(DTYPES[datatype]).reshape(shape)
-    except (ValueError, struct.error) as error:
-        reason = f"{sentence(what)} ({datatype} {list(shape)}) has {len(data)} bytes, which do not fit: {error}."
-        raise BadRequest(reason) from error
+    return V2Tensor(name, datatype, from_bytes(rest.take(size, what), datatype, shape, what))
 
 
 def _values(tensor: V2Tensor) -> Any:
@@ -191,13 +172,3 @@ def _values(tensor: V2Tensor) -> Any:
     if tensor.datatype == "BYTES":
         return [None if item is None else item.decode() for item in flat.tolist()]
     return plain(flat)
-
-
-def _raw(tensor: V2Tensor) -> bytes:
-    if tensor.datatype != "BYTES":
-        little: bytes = tensor.array.astype(tensor.array.dtype.newbyteorder("<"), copy=False).tobytes()
-        return little
-    items = tensor.array.reshape(-1).tolist()
-    if None in items:
-        raise BadRequest(f"Output {quote(tensor.name)} has a missing value, which raw text cannot carry; ask for JSON.")
-    return pack(items)

@@ -25,12 +25,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mpack_runtime import batches
 from mpack_runtime.config import ModelConfig
 from mpack_runtime.errors import BadRequest, ModelFailure, RuntimeFault
 from mpack_runtime.frame import Array, Inputs
 from mpack_runtime.service import Service
 from mpack_runtime.signature import Signature
-from mpack_runtime.triton import batches, numpy2
+from mpack_runtime.triton import numpy2
 from mpack_runtime.v2 import core, inputs, outputs
 from mpack_runtime.v2.spec import Spec
 from mpack_runtime.v2.tensors import output_specs
@@ -76,7 +77,8 @@ class TritonPythonModel:
         for index, request in enumerate(requests):
             try:
                 asked = self._read(request)
-                groups.setdefault(batches.kind(asked) if self._batched else index, []).append((index, asked))
+                kind = batches.kind(asked) if self._batched else None
+                groups.setdefault(index if kind is None else kind, []).append((index, asked))
             except Exception as error:
                 answers[index] = _fault(error)
         for group in groups.values():

@@ -25,7 +25,7 @@ from mpack_runtime.v2.tensors import objects
 
 def answer(prediction: Prediction, specs: Sequence[Spec]) -> list[V2Tensor]:
     """The answer's tensors, in the order of `specs` (none: as the answer itself tells)."""
-    whole = replace(prediction, value=_listed(prediction.value))
+    whole = Prediction(_listed(prediction.value), prediction.columns, prediction.table)
     if specs:
         try:
             return _encoded(whole, specs)

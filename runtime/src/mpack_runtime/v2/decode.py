@@ -28,7 +28,7 @@ from mpack_runtime.signature import Column, Signature, Tensor
 from mpack_runtime.v2 import inputs
 from mpack_runtime.v2.raw import V2Tensor
 from mpack_runtime.v2.spec import Spec
-from mpack_runtime.v2.tensors import DTYPES, Unfit, cast, column_datatype, fit, input_specs, objects
+from mpack_runtime.v2.tensors import DTYPES, Unfit, cast, column_datatype, fit, input_specs, objects, widest
 from mpack_runtime.wire_columns import Place, convert, quote, sentence
 from mpack_runtime.wire_tensors import same_rows
 
@@ -88,14 +88,14 @@ def decode(given: Given, signature: Signature, *, declared: bool, table: bool = 
 def _whole_table(given: Given, signature: Signature, declared: bool) -> V2Tensor | None:
     """The one tensor that holds all columns, by the rules above; None: a tensor is a column."""
     name, tensor = next(iter(given.items()))
-    names, types = signature.input_names, {column.type for column in signature.input_columns}
+    names = signature.input_names
     if not names or (not declared and not set(given) & set(names)):
         expected = given.get(ONE) if declared else tensor
         if len(given) > 1 or expected is None:
             listed = ", ".join(map(quote, list(given)[:20]))
             raise BadRequest(f"The model takes one input, {quote(ONE)}, with all columns; the request has {listed}.")
         return expected
-    return tensor if len(given) == 1 and name == ONE and name not in names and len(types) == 1 else None
+    return tensor if len(given) == 1 and name == ONE and name not in names and signature.column_type else None
 
 
 def _check_names(given: Given, specs: tuple[Spec, ...]) -> None:
@@ -220,11 +220,11 @@ def _matrix(tensor: V2Tensor, signature: Signature) -> Frame:
     if array.ndim != 2 or array.shape[1] != len(columns):
         raise BadRequest(f"{sentence(what)} has the shape {list(tensor.shape)}; the model takes [-1, {len(columns)}].")
     names = signature.input_names or None
-    if len({column.type for column in columns}) > 1:
+    if signature.column_type is None:
         return _mixed(V2Tensor(tensor.name, tensor.datatype, array), signature, what)
     kind = tensor.datatype if columns[0].type == "any" else column_datatype(columns[0].type)
     if "BYTES" not in (kind, tensor.datatype) and np.can_cast(array.dtype, DTYPES[kind], "safe"):
-        return Frame(names, tuple(np.ascontiguousarray(cast(array, kind, what).T)), array.shape[0])
+        return Frame.of_matrix(names, np.ascontiguousarray(cast(array, kind, what)))
     data = []
     for index, column in enumerate(columns):
         place = Place(f"column {quote(column.name)}" if column.name is not None else f"column {index + 1}")
@@ -235,7 +235,7 @@ def _matrix(tensor: V2Tensor, signature: Signature) -> Frame:
 
 def _mixed(tensor: V2Tensor, signature: Signature, what: str) -> Frame:
     """A matrix whose columns are of several types: text is read as a CSV cell is, numbers by their values."""
-    wanted = input_specs(signature)[0].datatype
+    wanted = widest([column_datatype(column.type) for column in signature.input_columns])
     _check_type(tensor.datatype, wanted, what)
     if tensor.array.dtype == object and any(item is None for item in tensor.array.ravel().tolist()):
         raise BadRequest(f"{sentence(what)} has null, for which a table in one tensor of this type has no form.")

@@ -16,7 +16,7 @@ import numpy as np
 from mpack_runtime.errors import ModelFailure
 from mpack_runtime.frame import Array, Prediction
 from mpack_runtime.v2.spec import Spec
-from mpack_runtime.v2.tensors import DATATYPES, Unfit, cast, fit, objects, plain_array
+from mpack_runtime.v2.tensors import Unfit, cast, datatype_of, fit, objects, plain_array
 from mpack_runtime.wire_columns import quote, sentence
 
 
@@ -106,6 +106,6 @@ def told_by(prediction: Prediction) -> tuple[Spec, ...]:
 
 def _told(name: str, value: Any) -> Spec:
     array = plain_array(value)
-    datatype = DATATYPES.get(array.dtype.name, "BYTES")
+    datatype = datatype_of(array)
     shape = (-1, *array.shape[1:]) if array.ndim > 1 else (-1, 1)
     return Spec(name, datatype, shape)

@@ -12,7 +12,8 @@ import numpy as np
 from mpack_runtime.errors import BadRequest, ModelFailure
 from mpack_runtime.frame import Array
 from mpack_runtime.v2.spec import Spec
-from mpack_runtime.v2.tensors import DATATYPES, DTYPES, Unfit, cast, objects, plain_array
+from mpack_runtime.v2.tensors import DTYPES, Unfit, cast, datatype_of, objects, plain_array
+from mpack_runtime.wire_columns import quote, sentence
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class V2Tensor:
     @classmethod
     def of(cls, name: str, array: Array) -> V2Tensor:
         """An array of a V2 type."""
-        return cls(name, DATATYPES.get(array.dtype.name, "BYTES"), array)
+        return cls(name, datatype_of(array), array)
 
     @classmethod
     def from_json(cls, item: Mapping[str, Any]) -> V2Tensor:
@@ -72,6 +73,31 @@ def from_raw(spec: Spec, data: bytes) -> V2Tensor:
         raise ModelFailure(
             f"The answer's {spec.name} ({spec.datatype} {list(spec.shape)}) has {len(data)} bytes: {error}."
         ) from error
+
+
+def from_bytes(data: bytes | memoryview, datatype: str, shape: tuple[int, ...], what: str) -> Array:
+    """A request's raw bytes as an array of its own: aligned, and the model's to change. Raises BadRequest."""
+    try:
+        if datatype == "BYTES":
+            return objects(unpack(bytes(data))).reshape(shape)
+        array = np.frombuffer(data, np.uint8 if datatype == "BOOL" else DTYPES[datatype].newbyteorder("<"))
+        if datatype == "BOOL" and (array > 1).any():
+            raise BadRequest(f"{sentence(what)} is BOOL; its bytes must be 0 or 1.")
+        return array.astype(DTYPES[datatype]).reshape(shape)
+    except (ValueError, struct.error) as error:
+        reason = f"{sentence(what)} ({datatype} {list(shape)}) has {len(data)} bytes, which do not fit: {error}."
+        raise BadRequest(reason) from error
+
+
+def to_bytes(tensor: V2Tensor) -> bytes | memoryview:
+    """An answer's tensor as raw bytes, its own memory where that has them. Raises BadRequest for missing text."""
+    if tensor.datatype != "BYTES":
+        little = np.ascontiguousarray(tensor.array.astype(tensor.array.dtype.newbyteorder("<"), copy=False))
+        return little.reshape(-1).view(np.uint8).data
+    items = tensor.array.reshape(-1).tolist()
+    if None in items:
+        raise BadRequest(f"Output {quote(tensor.name)} has a missing value, which raw text cannot carry; ask for JSON.")
+    return pack(items)
 
 
 def pack(items: Iterable[Any]) -> bytes:

@@ -28,6 +28,7 @@ _NUMBERS = (
 #: V2's type of a NumPy name, and the other way; BYTES are objects (bytes).
 DATATYPES = {name: name.upper().replace("FLOAT", "FP") for name in _NUMBERS}
 DTYPES: dict[str, Any] = {**{DATATYPES[name]: np.dtype(name) for name in _NUMBERS}, "BYTES": np.dtype(object)}
+_BY_DTYPE: dict[Any, str] = {np.dtype(name): datatype for name, datatype in DATATYPES.items()}
 _COLUMNS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
 _WIDER = ("BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES")
 
@@ -63,6 +64,12 @@ def _tensor(tensor: Tensor, position: str) -> Spec:
         return Spec(name, "FP64", tensor.shape or (-1, -1))
     shape = (-1, 1) if tensor.shape == (-1,) else tensor.shape or (1,)
     return Spec(name, DATATYPES.get(tensor.dtype, "BYTES"), shape)
+
+
+def datatype_of(array: Array) -> str:
+    """The V2 type of an array; BYTES where it is none of numbers."""
+    # A dtype's name takes NumPy longer to tell than all the rest of a small answer.
+    return _BY_DTYPE.get(array.dtype) or DATATYPES.get(array.dtype.name, "BYTES")
 
 
 def column_datatype(kind: str) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array
 from mpack_runtime.v2.tensors import DTYPES, objects
-from mpack_runtime.wire_columns import EXACT, NoneType, describe, quote, sentence
+from mpack_runtime.wire_columns import EXACT, describe, quote, sentence
+from mpack_runtime.wire_matrix import NoneType, floats
 from mpack_runtime.wire_tensors import flatten
 
 _FORMS: dict[str, tuple[set[type], str]] = {
@@ -44,6 +45,13 @@ def check_shape(shape: Any, what: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def check_count(count: int, shape: tuple[int, ...], what: str) -> None:
+    """Raises BadRequest where there are more or fewer values than the shape says."""
+    said = math.prod(shape)
+    if count != said:
+        raise BadRequest(f"{sentence(what)} has {count} values, where its shape {_short(shape)} says {said}.")
+
+
 def from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> Array:
     """The values in that shape. `what` names the tensor. Raises BadRequest."""
     if type(data) is not list:
@@ -53,10 +61,7 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> Ar
         raise BadRequest(
             f"The data of {what} has the shape {list(nested)}, where its shape is said to be {_short(shape)}."
         )
-    if len(flat) != math.prod(shape):
-        raise BadRequest(
-            f"{sentence(what)} has {len(flat)} values, where its shape {_short(shape)} says {math.prod(shape)}."
-        )
+    check_count(len(flat), shape, what)
     kinds = set(map(type, flat))
     dtype = DTYPES[datatype]
     allowed, wanted = _FORMS.get(dtype.kind, _WHOLE)
@@ -66,16 +71,18 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> Ar
     if dtype.kind == "O":
         return objects([None if item is None else item.encode() for item in flat]).reshape(shape)
     if dtype.kind == "f":
-        return _floats(flat, dtype, shape, what, datatype)
+        return _floats(flat, kinds, dtype, shape, what, datatype)
     if dtype.kind != "b":
         flat = _whole(flat, float in kinds, dtype, shape, what, datatype)
     return (objects(flat) if NoneType in kinds else np.array(flat, dtype)).reshape(shape)
 
 
-def _floats(flat: list[Any], dtype: Any, shape: tuple[int, ...], what: str, datatype: str) -> Array:
-    array = np.array(flat, np.float64)  # None becomes NaN
-    with np.errstate(over="ignore"):
-        found = array.astype(dtype, copy=False)
+def _floats(flat: list[Any], kinds: set[type], dtype: Any, shape: tuple[int, ...], what: str, datatype: str) -> Array:
+    array = floats(flat, kinds)
+    found = array
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):
+            found = array.astype(dtype)
     beyond = np.isinf(found)
     if beyond.any():
         index = int(np.argmax(beyond))
