@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,28 @@ class Agreement:
     original: Model
     converted: Model
     tolerance: float
+    method: str = ""
     rows: int = 0
     largest: float = 0.0
     #: Rows that both refused.
     refused: int = 0
 
+    def all(self, asked: Sequence[Inputs], large: Sequence[Inputs]) -> None:
+        """Asks everything: `large` only for whether it is answered, and 20 rows of each of the first groups alone too.
+
+        Raises Unsupported naming what they differ on.
+        """
+        for inputs in asked:
+            self.check(inputs)
+        for inputs in large:
+            self.check_whether(inputs)
+        for inputs in asked[:2]:
+            for index in range(min(20, inputs.rows)):
+                self.check(part(inputs, index))
+
     def check(self, inputs: Inputs) -> None:
         """Raises Unsupported naming the row on which they differ."""
+        inputs = replace(inputs, method=self.method)
         try:
             expected = ask(self.original, inputs)
         except Refused as error:
@@ -69,6 +85,7 @@ class Agreement:
     def check_whether(self, inputs: Inputs) -> None:
         """Raises Unsupported where only one of them answers: of numbers that leave no digit of the others, no more can
         be asked."""
+        inputs = replace(inputs, method=self.method)
         try:
             ask(self.original, inputs)
         except Refused as error:
@@ -87,11 +104,6 @@ class Agreement:
             return
         lines = why.splitlines()
         raise Unsupported(f"{_row(inputs, 0)} is refused ({lines[0]}); converted it answers {_short(got[0])}")
-
-    def one_by_one(self, inputs: Inputs) -> None:
-        """Raises Unsupported where a row is answered otherwise alone than among others."""
-        for index in range(inputs.rows):
-            self.check(part(inputs, index))
 
     def compare(self, inputs: Inputs, expected: Array, got: Array) -> None:
         """Raises Unsupported naming the row on which two answers to `inputs` differ."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,11 @@ def accepted(model: Model, shape: Shape, rows: Sequence[Array], sample: Inputs |
     raise Unsupported(f"the model answers none of the rows that it is asked: {why}")
 
 
-def form(model: Model, inputs: Inputs) -> dict[str, Any]:
-    """The dtype and the number of dimensions of its answers; text has no width of its own."""
-    answer = ask(model, inputs)
-    return {"dtype": answer.dtype.str if answer.dtype.kind != "O" else "O", "ndim": answer.ndim}
+def form(model: Model, inputs: Inputs, method: str) -> dict[str, Any]:
+    """The dtype and the number of dimensions of a method's answers, and their columns' names."""
+    answer = ask(model, replace(inputs, method=method))
+    names = list(model.output_names(method))
+    return {"names": names, "dtype": answer.dtype.str if answer.dtype.kind != "O" else "O", "ndim": answer.ndim}
 
 
 def probe(model: Model, shape: Shape, rows: Sequence[Array], *, double: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from mpack_runtime.convert.forest import Unsupported
 from mpack_runtime.convert.questions import Shape
 from mpack_runtime.frame import Array
 from mpack_runtime.loaders import Model
+from mpack_runtime.loaders.converted import LOGARITHMS
 from mpack_runtime.service import Service
 
 #: What is asked of an estimator -> the number of the graph's output that says it.
-METHODS = {"predict": 0, "predict_proba": 1}
+METHODS = {"predict": 0, "predict_proba": 1, LOGARITHMS: 1}
 _NUMBERS = ("integer", "long", "float", "double", "boolean", "any")
 
 
@@ -31,13 +32,13 @@ def estimator_of(model: Model) -> Any:
     return estimator
 
 
-def output_of(estimator: Any, method: str) -> int:
-    """Which of the graph's outputs a method is. Raises Unsupported."""
-    if method not in METHODS:
-        raise Unsupported(f"its method {method} has no graph")
-    if method == "predict" and not hasattr(estimator, "predict") and not hasattr(estimator, "booster"):
-        raise Unsupported(f"a {type(estimator).__name__} does not predict")
-    return METHODS[method]
+def outputs_of(service: Service, outputs: Sequence[str]) -> dict[str, str]:
+    """The graph's output for each method that it may answer, the model's own first. Raises Unsupported for that one."""
+    own, model = service.method, service.model
+    if METHODS.get(own, len(outputs)) >= len(outputs):
+        raise Unsupported(f"its method {own} has no graph")
+    others = [method for method, index in METHODS.items() if method in model.methods and index < len(outputs)]
+    return {method: outputs[METHODS[method]] for method in dict.fromkeys([own, *others])}
 
 
 def shape_of(service: Service) -> Shape:

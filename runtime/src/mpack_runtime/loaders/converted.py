@@ -1,10 +1,11 @@
 """A graph that `mpack build --optimize onnx` made of a model of another library, answering as that model does.
 
-`options.converted` of the loader tells how the graph's inputs come about, what the original told of its own, which
-output is the answer, its dtype and number of dimensions, and which numbers the original refuses:
+`options.converted` of the loader tells how the graph's inputs come about, what the original told of them, its methods
+with output, dtype and number of dimensions (its own first), and which numbers the original refuses:
 
     {"inputs": ["matrix"] or number or string for each column, "signature": {…} or null, "columns": 4,
-     "output": "label", "dtype": "int64", "ndim": 1, "limit": 1.7e308 or null, "no_nan": [0, 1]}
+     "methods": {"predict": {"output": "label", "dtype": "int64", "ndim": 1, "names": []}}, "rowwise": true,
+     "limit": 1.7e308 or null, "no_nan": [0, 1]}
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from mpack_runtime.signature import Signature
 
 #: Stands for a missing value among text, for which ONNX has no form.
 MISSING = "\x00missing"
+#: The method whose answers are those of the output's shares.
+LOGARITHMS = "predict_log_proba"
 
 
 class ConvertedModel(Model):
@@ -33,22 +36,41 @@ class ConvertedModel(Model):
         self._kinds: list[str] = list(how["inputs"])
         self._feeds = self._matrix if self._kinds == ["matrix"] else self._columns
         self._width = int(how["columns"])
-        self._outputs = [how["output"]]
-        self._dtype = np.dtype(how["dtype"])
-        self._flat = how["ndim"] == 1
+        self._answers = {
+            method: ([told["output"]], np.dtype(told["dtype"]), told["ndim"] == 1)
+            for method, told in how["methods"].items()
+        }
+        self._output_names = {method: tuple(told["names"]) for method, told in how["methods"].items()}
+        self.methods = tuple(self._answers)
+        self.method = self.methods[0]
+        self._rowwise = bool(how["rowwise"])
         self._limit: float | None = how["limit"]
         self._no_nan: list[int] = list(how["no_nan"])
 
     def predict(self, inputs: Inputs) -> Any:
-        answer = self._run(self._outputs, self._feeds(inputs))[0]
-        if self._flat and answer.ndim == 2:
+        method = inputs.method or self.method
+        output, dtype, flat = self._answers[method]
+        answer = self._run(output, self._feeds(inputs))[0]
+        if method == LOGARITHMS:
+            with np.errstate(divide="ignore"):
+                answer = np.log(answer)
+        if flat and answer.ndim == 2:
             answer = answer[:, 0]
-        return answer if answer.dtype == self._dtype else answer.astype(self._dtype)
+        return answer if answer.dtype == dtype else answer.astype(dtype)
+
+    def output_names(self, method: str) -> tuple[str, ...]:
+        return self._output_names[method]
+
+    def rowwise(self) -> bool:
+        return self._rowwise
 
     def _matrix(self, inputs: Inputs) -> dict[str, Array]:
         if isinstance(inputs, Frame):
-            columns = np.array(inputs.data, dtype=np.float64)
-            matrix = columns.reshape(1, -1) if inputs.rows == 1 else np.ascontiguousarray(columns.T)
+            if inputs.whole is not None:
+                matrix = np.asarray(inputs.whole, dtype=np.float64)
+            else:
+                columns = np.array(inputs.data, dtype=np.float64)
+                matrix = columns.reshape(1, -1) if inputs.rows == 1 else np.ascontiguousarray(columns.T)
         else:
             matrix = np.ascontiguousarray(inputs.single(), dtype=np.float64)
             if matrix.ndim != 2:
