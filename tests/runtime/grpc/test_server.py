@@ -203,6 +203,18 @@ def test_more_calls_than_allowed_are_refused_at_once(model_json: Path, start: St
     assert ask(port) == 14.499
 
 
+def test_calls_wait_for_the_model_as_requests_do(model_json: Path, start: Start, port: int) -> None:
+    """As many as MPACK_QUEUE says, and no longer than MPACK_QUEUE_TIMEOUT."""
+    server = start(model_json, threads=1, queue=1, grpc_port=port)
+    with ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(ask, port, 1.0, "slow", 15) for _ in range(2)]
+        until(lambda: 'queue_length{model="wine",version="1.2"} 1' in server.client.get("/metrics").text)
+        code, words = refusal(port)
+        assert code == "RESOURCE_EXHAUSTED" and "MPACK_QUEUE" in words
+        assert [call.result() for call in slow] == [1.015, 1.015]
+    assert 'refused_total{model="wine",version="1.2",reason="full"} 1' in server.client.get("/metrics").text
+
+
 def refused(port: int) -> bool:
     """Whether there is no room now."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from datetime import timedelta
@@ -14,6 +15,9 @@ from gunicorn.workers import base, gthread
 
 from mpack_runtime.rest.deadline import json_response
 from mpack_runtime.rest.lingering import Lingering
+
+#: Seconds until a connection is taken again, after one that there was no file for.
+_PAUSE = 0.05
 
 
 class MemoryHeartbeat:
@@ -84,6 +88,15 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.app.stopping()
         super().handle_exit(sig, frame)
+
+    def accept(self, *listener: Any) -> None:
+        """Where there are no files left for a connection, those that wait go on waiting."""
+        try:
+            super().accept(*listener)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            time.sleep(_PAUSE)
 
     def handle(self, conn: Any) -> Any:
         deadlines = self.app.deadlines

@@ -29,10 +29,10 @@ _DEFER = getattr(gthread, "_DEFER", None)
 
 
 class Arrival(threading.local):
-    """How the request of this thread came: `since` (time.monotonic(); 0: it did not wait), and whether it came to be
+    """How the request of this thread came: seconds that it `waited` for the thread, and whether it came to be
     refused."""
 
-    since = 0.0
+    waited = 0.0
     refused = False
 
 
@@ -75,7 +75,7 @@ class Lanes(Executor):
 
     def _predict(self, handle: Callable[[Any], Any], conn: Any, since: float) -> Any:
         self._metrics.waiting(-1)
-        self._arrival.since = since
+        self._arrival.waited = time.monotonic() - since
         return handle(conn)
 
     def _refuse(self, handle: Callable[[Any], Any], conn: Any) -> Any:
@@ -103,7 +103,8 @@ def asks_model(begins: bytes) -> bool:
         return bool(begins)
     words = line.split(b" ")
     path = words[1].partition(b"?")[0].rstrip(b"/") if len(words) == 3 else b""
-    return words[0] == b"POST" and path.endswith(_ENDS)
+    # An address in other words than these is read by gunicorn alone; it may be a prediction's.
+    return words[0] == b"POST" and (path.endswith(_ENDS) or b"%" in path or b"#" in path)
 
 
 def _look(conn: Any) -> bytes | None:
