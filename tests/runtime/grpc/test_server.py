@@ -196,8 +196,9 @@ def test_more_calls_than_allowed_are_refused_at_once(model_json: Path, start: St
     server = start(model_json, threads=1, grpc_port=port, grpc_calls=2)
     with ThreadPoolExecutor(2) as pool, client(port) as asked:
         slow = [pool.submit(ask, port, 1.0, "slow", 10) for _ in range(2)]
-        until(lambda: 'in_flight{model="wine",version="1.2"} 2' in server.client.get("/metrics").text)
-        until(lambda: refused(port))
+        # And the one that asks.
+        until(lambda: 'in_flight{model="wine",version="1.2"} 3' in server.client.get("/metrics").text)
+        assert refused(port)
         assert asked.is_server_ready() and asked.is_model_ready("wine")
         assert [call.result() for call in slow] == [1.01, 1.01]
     assert ask(port) == 14.499
