@@ -23,9 +23,11 @@ from benchmarks.subjects import Mpack, Subject
 from mpack.errors import EXIT_INTERRUPTED, MpackError
 
 PEERS = ("mlflow", "uv", "mlserver", "bentoml")
-THROUGHPUT, OVERLOAD, SERVING = "throughput", "overload", "serving"
+THROUGHPUT, OVERLOAD = "throughput", "overload"
+#: Scenes of servers of one model, and its kind.
+SERVED = {"serving": "linear", "forest": "forest"}
 LOCAL, LARGE, REGISTRY, BATCH = "local", "large", "registry", "batch"
-PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, BATCH, THROUGHPUT, OVERLOAD, SERVING)
+PARTS = (*SCENES, LOCAL, LARGE, REGISTRY, BATCH, THROUGHPUT, OVERLOAD, *SERVED)
 SLIM = "python:3.11-slim"
 SHELL_BASE = "mpack-base:python3.11-shell"
 #: Figures, and the names of its columns.
@@ -42,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             wanted = chosen.scenes or list(PARTS)
             if THROUGHPUT in wanted:
                 load.program()
-            if SERVING in wanted:
+            if set(SERVED) & set(wanted):
                 wrk.program()
             tables = []
             if building := [scene for scene in wanted if scene in SCENES]:
@@ -59,8 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
                 tables.append(_throughput(bench, chosen.without))
             if OVERLOAD in wanted:
                 tables.append(_overload(bench))
-            if SERVING in wanted:
-                tables.append(_serving(bench, chosen.without))
+            tables += [_served(bench, kind, chosen.without) for part, kind in SERVED.items() if part in wanted]
             for line in _report(bench, tables, about):
                 print(line)
             if chosen.json:
@@ -162,10 +163,10 @@ def _throughput(bench: Bench, without: list[str]) -> Table:
     return figures, throughput.names(without)
 
 
-def _serving(bench: Bench, without: list[str]) -> Table:
+def _served(bench: Bench, kind: str, without: list[str]) -> Table:
     figures = Figures()
     _own_base(bench, figures)
-    serving.serving(bench, figures, without, *_peers_base(bench))
+    serving.serving(bench, figures, kind, without, *_peers_base(bench))
     return figures, serving.names(without)
 
 

@@ -25,6 +25,7 @@ PEER = "peer"
 #: model -> rows of its input. A forest's rows take some 20 µs each.
 ROWS = {"linear": 10_000_000, "forest": 1_000_000}
 WIDTH = 10
+TASK = ("-m", "benchmarks.batch")
 _AT_ONCE = 500_000
 
 
@@ -37,20 +38,20 @@ def batch(bench: Bench, figures: Figures) -> None:
     (bare / "pyarrow" / "__init__.py").write_text("raise ImportError('left out')\n")
     for kind, rows in ROWS.items():
         say(f"{kind}: {rows:,} rows")
-        _child(bench, "make", kind, str(rows), str(place))
+        _run(bench, [*TASK, "make", kind, str(rows), str(place)])
         model = place / kind / "model.json"
-        own = _child(bench, "load", str(model))[1]
+        own = _run(bench, [*TASK, "load", str(model)])[1]
         for number in range(bench.repeat):
             for form in ("csv", "parquet"):
                 source, row = place / f"{kind}.{form}", f"{kind}, {form.upper() if form == 'csv' else 'Parquet'}"
                 say(f"{row} ({number + 1} of {bench.repeat})")
-                seconds, peer = _child(bench, "peer", kind, str(source))
+                seconds, processor = map(float, _run(bench, [*TASK, "peer", kind, str(source)])[0].split())
                 figures.into(row, RATE, PEER).append(rows / seconds)
-                figures.into(f"{row}: processor time", "s", PEER).append(peer.processor)
+                figures.into(f"{row}: processor time", "s", PEER).append(processor)
                 _ours(bench, figures, row, model, source, rows, own.peak)
                 if form == "csv" and kind == "linear":
                     _ours(bench, figures, f"{row}, without pyarrow", model, source, rows, own.peak, bare)
-        for path in place.glob(f"{kind}.*"):
+        for path in place.glob(f"{kind}*.*"):
             path.unlink()
 
 
@@ -59,10 +60,13 @@ def _ours(
 ) -> None:
     out = source.parent / "out"
     out.mkdir(exist_ok=True)
-    began = time.perf_counter()
-    _, used = _run(bench, ["-m", "mpack_runtime", "predict", str(source), str(out)], model, bare)
-    figures.into(row, RATE, OURS).append(rows / (time.perf_counter() - began))
-    figures.into(f"{row}: processor time", "s", OURS).append(used.processor)
+    seconds, processor = 0.0, 0.0
+    for path, sign in ((source.with_stem(f"{source.stem}-few"), -1), (source, 1)):
+        began = time.perf_counter()
+        _, used = _run(bench, ["-m", "mpack_runtime", "predict", str(path), str(out)], model, bare)
+        seconds, processor = seconds + sign * (time.perf_counter() - began), processor + sign * used.processor
+    figures.into(row, RATE, OURS).append(rows / seconds)
+    figures.into(f"{row}: processor time", "s", OURS).append(processor)
     figures.into(f"{row}: above the model's memory", "MB", OURS).append((used.peak - own) / 1e6)
 
 
@@ -72,12 +76,6 @@ class Used:
 
     peak: float
     processor: float
-
-
-def _child(bench: Bench, *words: str) -> tuple[float, Used]:
-    """What a task of this module says it took, in seconds, and what all of its process used."""
-    said, used = _run(bench, ["-m", "benchmarks.batch", *words])
-    return float(said.split()[-1]), used
 
 
 def _run(bench: Bench, words: list[str], model: Path | None = None, bare: Path | None = None) -> tuple[str, Used]:
@@ -132,11 +130,13 @@ def make(kind: str, rows: int, place: Path) -> None:
             table = pyarrow.table(list(values), schema=schema)
             text.write_table(table)
             parquet.write_table(table)
+    pyarrow.csv.write_csv(table[:10], place / f"{kind}-few.csv")
+    pyarrow.parquet.write_table(table[:10], place / f"{kind}-few.parquet")
 
 
 def peer(kind: str, source: Path) -> None:
-    """Prints the seconds of model.predict on a matrix in memory (forest), or of pyarrow reading the file and writing
-    a column of as many rows (linear)."""
+    """Prints the seconds, and those of processors, that model.predict takes on a matrix in memory (forest), or pyarrow
+    to read the file and write a column of as many rows (linear)."""
     import pyarrow
     import pyarrow.csv
     import pyarrow.parquet
@@ -162,23 +162,21 @@ def load(model: Path) -> None:
     from mpack_runtime.config import ModelConfig
     from mpack_runtime.service import Service
 
-    with _timed():
-        service = Service.load(ModelConfig.load(model))
-        service.predict(service.rows(None, [[0.0] * WIDTH]))
+    service = Service.load(ModelConfig.load(model))
+    service.predict(service.rows(None, [[0.0] * WIDTH]))
 
 
 @contextmanager
 def _timed() -> Iterator[None]:
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     yield
-    print(time.perf_counter() - began)
+    print(time.perf_counter() - began, time.process_time() - processor)
 
 
 if __name__ == "__main__":
     task, *rest = sys.argv[1:]
     if task == "make":
         make(rest[0], int(rest[1]), Path(rest[2]))
-        print(0)
     elif task == "peer":
         peer(rest[0], Path(rest[1]))
     else:

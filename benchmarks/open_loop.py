@@ -16,13 +16,17 @@ _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)", re.IGNORECASE)
 
 @dataclass
 class Answers:
-    """Status and time (ms) of each answer; status 0: the connection was cut off."""
+    """Status, time (ms) and moment (time.perf_counter) of each answer; status 0: the connection was cut off."""
 
-    answers: list[tuple[int, float]] = field(default_factory=list)
+    answers: list[tuple[int, float, float]] = field(default_factory=list)
 
     def times(self, status: int) -> list[float]:
         """Of the answers of one status."""
-        return [took for found, took in self.answers if found == status]
+        return [took for found, took, _ in self.answers if found == status]
+
+    def until(self, status: int, end: float) -> int:
+        """How many answers of one status came before `end`: what comes of a queue afterwards is no throughput."""
+        return sum(1 for found, _, when in self.answers if found == status and when <= end)
 
 
 async def open_loop(port: int, request: bytes, rate: float, seconds: float) -> Answers:
@@ -55,7 +59,7 @@ async def closed_loop(port: int, request: bytes, connections: int, seconds: floa
             connection.close()
 
     await asyncio.gather(*(client() for _ in range(connections)))
-    return len(found.times(200)) / seconds
+    return found.until(200, end) / seconds
 
 
 async def _one(port: int, request: bytes, due: float, found: Answers, free: list[_Connection]) -> None:
@@ -65,7 +69,8 @@ async def _one(port: int, request: bytes, due: float, found: Answers, free: list
     if kept and not status:  # the server had closed it meanwhile, as it may: every client asks again then
         connection = await _connect(port)
         status = await connection.ask(request) if connection else 0
-    found.answers.append((status, (time.perf_counter() - due) * 1e3))
+    now = time.perf_counter()
+    found.answers.append((status, (now - due) * 1e3, now))
     if connection and status and not connection.closed:
         free.append(connection)
 

@@ -1,4 +1,4 @@
-"""The scene `serving`: one linear model on docker-rest and on the peers, beside a Flask route that does nothing."""
+"""The scenes `serving` and `forest`: one model on docker-rest and on peers, beside a Flask route that does nothing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from benchmarks.scenes import running, until_ready
 from benchmarks.subjects import COLD, Mpack, Serving, Subject
 from benchmarks.throughput import THREADS, post, same
 
-CASE = "linear"
 CONNECTIONS = 8
-EMPTY, V2, INVOCATIONS = "empty route", "mpack V2", "mpack /invocations"
+EMPTY, V2, INVOCATIONS, ONNX = "empty route", "mpack V2", "mpack /invocations", "mpack onnx"
 _PEERS = {"mlflow": "MLflow", "mlserver": "MLServer", "bentoml": "BentoML"}
 _SCRIPTS = Path(__file__).parent
 _INVOKE, _SCORE, _INFER = "/api/model/invoke", "/invocations", "/v2/models/{name}/infer"
@@ -30,8 +29,9 @@ _INVOKE, _SCORE, _INFER = "/api/model/invoke", "/invocations", "/v2/models/{name
 
 @dataclass(frozen=True)
 class Model:
-    """What linear_model.py wrote."""
+    """What served_model.py wrote; `kind` is "linear" or "forest"."""
 
+    kind: str
     directory: Path
 
     def samples(self) -> Iterator[tuple[int, list[str], list[list[float]], Any]]:
@@ -83,15 +83,15 @@ def _v2(name: str) -> Form:
 
 def names(without: Sequence[str]) -> list[str]:
     """The columns of the table."""
-    return [OURS, V2, INVOCATIONS, EMPTY, *(name for key, name in _PEERS.items() if key not in without)]
+    return [OURS, ONNX, V2, INVOCATIONS, EMPTY, *(name for key, name in _PEERS.items() if key not in without)]
 
 
-def serving(bench: Bench, figures: Figures, without: Sequence[str], base: str, stand_in: bool) -> None:
+def serving(bench: Bench, figures: Figures, kind: str, without: Sequence[str], base: str, stand_in: bool) -> None:
     """Requests a second, processor time and latency by rows of a body; the servers take turns.
 
-    `base` is the peers' base image; it may stand in for another.
+    `kind` is the model's. `base` is the peers' base image; it may stand in for another.
     """
-    model = _model(bench)
+    model = _model(bench, kind)
     servers = list(_servers(bench, model, without, base, stand_in))
     for number in range(bench.repeat):
         for server in servers:
@@ -125,46 +125,50 @@ def _note(figures: Figures, server: str, row: str, found: wrk.Load) -> None:
     figures.into(f"{row}: p99", "ms", server).append(found.p99)
 
 
-def _model(bench: Bench) -> Model:
+def _model(bench: Bench, kind: str) -> Model:
     python = install(bench).with_name("python")
-    target = bench.scratch / "linear"
+    target = bench.scratch / kind
     target.mkdir()
     # Isolated: in the script's own directory mlflow is the bench's module.
-    words = [str(python), "-I", str(_SCRIPTS / "linear_model.py"), str(target)]
+    words = [str(python), "-I", str(_SCRIPTS / "served_model.py"), kind, str(target)]
     run(words, bench.environment(), cwd=bench.scratch)
-    return Model(target)
+    return Model(kind, target)
 
 
 def _servers(bench: Bench, model: Model, without: Sequence[str], base: str, stand_in: bool) -> Iterator[Server]:
-    """Builds the images, which are remembered for removal. A further form of mpack's image is a further Mpack here."""
+    """Builds the images, which are remembered for removal."""
     package, file = model.directory / "model", model.directory / "model.joblib"
     ours = Mpack(bench)
     ours.take_bases()
-    image = _built(bench, ours, package)
+    image = _built(bench, ours, package, model.kind)
     rest = replace(ours.serving, options=THREADS)
     yield Server(OURS, image, rest, _ODAHU)
+    graph = Mpack(bench)
+    graph.options = ("--optimize", "onnx", "--optimize-strict")
+    yield Server(ONNX, _built(bench, graph, package, f"{model.kind}-onnx"), rest, _ODAHU)
     yield Server(V2, image, rest, _v2(_name(bench, image)))
     yield Server(INVOCATIONS, image, rest, _MLFLOW)
     script = (_SCRIPTS / "empty_route.py").read_text("utf-8")
     words = ("/opt/mpack/venv/bin/python", "-c", script)
     yield Server(EMPTY, image, replace(rest, ready="/"), _NOTHING, words, rows=1)
     if "mlflow" not in without:
-        peer = Mlflow(bench, base, stand_in=stand_in, models={CASE: package})
+        peer = Mlflow(bench, base, stand_in=stand_in, models={model.kind: package})
         peer.prepare()
         served = replace(peer.serving, options=(*peer.serving.options, *THREADS, "--env=MLFLOW_MODELS_WORKERS=1"))
-        yield Server(peer.name, _built(bench, peer, package), served, _MLFLOW)
+        yield Server(peer.name, _built(bench, peer, package, model.kind), served, _MLFLOW)
     if "mlserver" not in without:
         server = MlServer(bench, base, SKLEARN, log=True)
         served = replace(server.serving, options=(*THREADS, "--env=MLSERVER_PARALLEL_WORKERS=0"))
-        yield Server(server.name, _built(bench, server, file), served, _v2(MODEL))
+        yield Server(server.name, _built(bench, server, file, model.kind), served, _v2(MODEL))
     if "bentoml" not in without:
         bento = BentoMl(bench, base)
-        yield Server(bento.name, _built(bench, bento, file), replace(bento.serving, options=THREADS), _BENTO)
+        image = _built(bench, bento, file, model.kind)
+        yield Server(bento.name, image, replace(bento.serving, options=THREADS), _BENTO)
 
 
-def _built(bench: Bench, subject: Subject, model: Path) -> str:
-    say(f"{subject.name}: an image of the linear model")
-    image = subject.build(model, CASE, COLD)
+def _built(bench: Bench, subject: Subject, model: Path, case: str) -> str:
+    say(f"{subject.name}: an image of {case}")
+    image = subject.build(model, case, COLD)
     bench.built(image)
     return image
 

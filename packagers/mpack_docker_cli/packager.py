@@ -38,6 +38,7 @@ class DockerCli:
     summary: ClassVar[str] = "command-line batch tool: predict INPUT… OUTPUT_DIR, info, self-check"
     defaults: ClassVar[dict[str, Any]] = DEFAULTS
     targets: ClassVar[tuple[str, ...]] = ("docker", "store", "oci", "oci-archive", "docker-archive", "registry")
+    optimizes: ClassVar[bool] = True
     template: ClassVar[Path] = Path(__file__).with_name("Dockerfile.j2")
 
     @property

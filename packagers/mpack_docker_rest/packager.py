@@ -55,6 +55,7 @@ class DockerRest:
     summary: ClassVar[str] = "REST service on Flask and gunicorn: /api/model/info, /api/model/invoke"
     defaults: ClassVar[dict[str, Any]] = DEFAULTS
     targets: ClassVar[tuple[str, ...]] = ("docker", "store", "oci", "oci-archive", "docker-archive", "registry")
+    optimizes: ClassVar[bool] = True
     template: ClassVar[Path] = Path(__file__).with_name("Dockerfile.j2")
 
     @property

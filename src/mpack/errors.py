@@ -77,6 +77,7 @@ CODES: dict[str, str] = {
     "image-unknown": "No image of that name is in the store, the engine or a registry.",
     # verification
     "verification-failed": "The image's self-check failed or answered otherwise than expected.",
+    "not-optimized": "The model cannot be converted so that every answer stays, and --optimize-strict was given.",
     "signature-invalid": "The image has no signature that fits the key.",
     # bug
     "internal": "A bug in mpack or in a plugin.",

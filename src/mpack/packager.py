@@ -51,4 +51,8 @@ class Packager(Protocol):
         """None if it can package the artifact, else the reason why not, as a clause ("it has no …")."""
 
     def spec(self, artifact: Artifact, arguments: Arguments) -> ImageSpec:
-        """What the image must hold."""
+        """What the image must hold.
+
+        A packager that has `optimizes` set to True may be asked it for a model that was converted to ONNX: the loader
+        is then `onnx`, and `requirements` are what serves the graph.
+        """

@@ -18,6 +18,7 @@ from mpack.bases import bases_of
 from mpack.builders import Builder, BuiltImage
 from mpack.builders.early import Begin, early_model
 from mpack.engine import Docker
+from mpack.env.hostindex import HostIndex
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
 from mpack.errors import InputError, InternalError, MpackError, UsageError, disk_fault
 from mpack.naming import image_name, legal_reference, random_uuid
@@ -55,6 +56,10 @@ class Described:
     packager: Packager
     arguments: Arguments
     spec: ImageSpec
+    #: A directory that lasts as long as the artifact can be read.
+    scratch: Path | None = None
+    #: What converted the model, if something did.
+    conversion: Resolution | None = None
 
     def name(self, tag: str | None) -> str:
         """The image's name: the tag given, else the imageName template."""
@@ -68,19 +73,6 @@ class Described:
         """What a name is made of where no tag is given."""
         artifact = self.artifact
         return {"template": self.arguments.imageName, "model": artifact.name, "version": artifact.version}
-
-
-class _HostIndex:
-    """`IndexSettings.from_host()`, read when it is first asked for something: most builds ask nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._settings, name)
-
-    @cached_property
-    def _settings(self) -> IndexSettings:
-        from mpack.env.index import IndexSettings
-
-        return IndexSettings.from_host()
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,7 @@ class Workshop:
     @cached_property
     def index(self) -> IndexSettings:
         """The host's index settings, read when first asked for."""
-        return cast("IndexSettings", _HostIndex())
+        return cast("IndexSettings", HostIndex())
 
     @classmethod
     def of_this_machine(
@@ -135,7 +127,7 @@ def described(request: BuildRequest, progress: Progress, begin: Begin | None = N
                 progress.warn(f"{finding.path}: {finding.message}" if finding.path else finding.message)
         for warning in found.spec.warnings:
             progress.warn(warning)
-        yield found
+        yield replace(found, scratch=Path(scratch))
 
 
 def _guess(request: BuildRequest, begin: Begin, artifact: Artifact, standing: Standing) -> None:
@@ -226,11 +218,19 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
 
     `hail`: the engine was asked already who it is.
     """
-    targets, before, store = request_targets(request), state_of(request), Store.default()
-    with early_model(store, request.builder) as begin, described(request, progress, begin) as found:
+    asked, targets, before, store = request, request_targets(request), state_of(request), Store.default()
+    with (
+        early_model(store, request.builder, wanted=not request.optimize) as begin,
+        described(request, progress, begin) as found,
+    ):
         require_targets(found.packager, targets)
         name = found.name(request.tag)
         workshop = Workshop.of_this_machine(store, need_docker=_needs_docker(request), hail=hail)
+        outcome = None
+        if request.optimize is not None:
+            from mpack.optimize.described import optimized
+
+            request, found, outcome = optimized(request, found, workshop, progress)
         requests = request.each()
         platforms = [item.options.platform for item in requests]
         if not targets:
@@ -256,6 +256,9 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
                 entries.append(resolution.entry)
             if len(made) > 1:
                 image = as_index(workshop.store, made)
+            if found.conversion is not None:
+                resolutions.append(found.conversion)
+                entries.append(found.conversion.entry)
             fresh = request.update_lock or any(item.fresh for item in resolutions)
             lock = write_lock(request, *entries) if fresh else request.lock or lock_path(request.location)
             outputs = write_outputs(targets, image, name, workshop, progress)
@@ -263,9 +266,10 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
         warn_of_relaxed(one.plan, one.verification, progress)
         for note in one.image.notes:
             progress.warn(note)
+    told = None if outcome is None else outcome.to_json()
     image = with_pushed_digest(image, targets, outputs)
-    result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings)
-    remember(request, before, found.artifact.digest, found.naming, image, result.to_json(), progress)
+    result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings, told)
+    remember(asked, before, found.artifact.digest, found.naming, image, result.to_json(), progress)
     return result
 
 

@@ -19,6 +19,8 @@ class ResolveOptions:
     python: str | None = None
     trim: bool = True
     allow_vcs: bool = False
+    #: Set where the model was converted: its environment is another, and stands in the lock by itself.
+    optimize: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class BuildRequest:
     limits: Limits = Limits()
     trust: Trust = Trust()
     tolerance: float | None = None
+    #: "onnx": what the model is converted to; strict: a model that cannot be is an error.
+    optimize: str | None = None
+    optimize_strict: bool = False
     #: SBOM and provenance go with the image; the key that cosign signs with at registries.
     attest: bool = True
     sign_key: str | None = None

@@ -36,6 +36,7 @@ def lock_inputs(spec: ImageSpec, options: ResolveOptions) -> LockInputs:
         python=minor_of(options.python or spec.python),
         base=spec.base.public(),
         trim=options.trim,
+        optimize=options.optimize,
         requirements=requirement_lines(spec.requirements),
     )
 

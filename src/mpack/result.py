@@ -46,6 +46,8 @@ class BuildResult:
     outputs: tuple[str, ...]
     lock: Path
     timings: Mapping[str, float]
+    #: What came of converting the model, where that was asked for.
+    optimized: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Of an index `digest` is the index's; what else is of one image is the first platform's."""
@@ -68,6 +70,8 @@ class BuildResult:
             "verified": facts["verified"],
             "timings": dict(self.timings),
         }
+        if self.optimized is not None:
+            value["optimized"] = dict(self.optimized)
         if len(self.platforms) > 1:
             value["platforms"] = [item.to_json() for item in self.platforms]
         return value

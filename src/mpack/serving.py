@@ -101,7 +101,8 @@ def serving_env(settings: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
 
 
 def with_model_labels(config: ImageConfig, artifact: Artifact, packager: str) -> ImageConfig:
-    """The labels that tell what is in the image: model, artifact digest, signature, consent to code in pickles."""
+    """The labels that tell what is in the image: model, artifact digest, signature, consent to code in pickles, and
+    what the model was converted to."""
     labels = {
         "org.opencontainers.image.title": artifact.name,
         "org.opencontainers.image.version": artifact.version,
@@ -109,6 +110,8 @@ def with_model_labels(config: ImageConfig, artifact: Artifact, packager: str) ->
         "dev.mpack.artifact.digest": artifact.digest,
         "dev.mpack.artifact.format": artifact.format,
     }
+    if "converted" in artifact.description.loader.options:
+        labels["dev.mpack.optimized"] = artifact.description.loader.kind
     if artifact.signature:
         labels["dev.mpack.signature"] = json.dumps(
             artifact.signature.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,13 @@ def test_what_waits_is_one_call() -> None:
     )
     assert [answer.tolist() for answer in answers] == [[2], [4, 6], [8], [10], [12], [14]]
     assert model.calls == [[1], [2, 3, 4, 7], [5], [6]]
+
+
+def test_other_methods_are_asked_alone() -> None:
+    """Labels that are the same alone and joined prove nothing of probabilities; several targets' are no rows."""
+    other = replace(frame(2.0), method="predict_proba")
+    assert batches.kind(frame(2.0)) is not None and batches.kind(other) is None
+    assert batches.kind(Tensors({"x": np.zeros((2, 1))}, method="predict_proba")) is None
 
 
 def test_a_bad_row_fails_alone() -> None:

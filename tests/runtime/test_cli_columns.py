@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,9 @@ def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 @example("1,0x10,3\n", Signature(tuple(Column(name, "long") for name in NAMES)))
 @example("1," + "0" * 420 + "1,3\n", Signature(tuple(Column(name, "double") for name in NAMES)))
 @example("1,00000000000000000001,3\n", Signature())
+@example("1.5\n \n2.5\n", Signature((Column("a", "double"),)))
+@example("1,2,3\n\t \n4,5,6\n", Signature((Column(None, "double"),) * 3))
+@example("a,b,c\n\ufeffx,2,3\n", Signature((Column("a", "string"), Column("b", "long"), Column("c", "long"))))
 def test_blocks_are_what_the_csv_module_reads(reader: str, text: str, signature: Signature) -> None:
     """The same arrays, dtypes and warnings, or the same error, whichever way a CSV is read."""
     exact, fast = read(signature, text.encode(), exact=True), read(signature, text.encode())
@@ -327,6 +331,20 @@ def test_arrays_are_written_as_rows_are(arrays: list[Any], form: str) -> None:
         assert tables[0].equals(tables[1]) and tables[0].schema == tables[1].schema
         return
     assert written[0] == written[1]
+
+
+def test_a_chunk_may_be_answered_with_nothing() -> None:
+    """JSON of lists of which some are empty, gone on with or not, is the JSON of all of them."""
+    for chunks in ([[1, 2], [], [3]], [[], [1]], [[], []], [[1], []]):
+        for resumed in (False, True):
+            stream = io.BytesIO()
+            writer = sink("json", stream)
+            for chunk in chunks:
+                writer.write(Prediction(chunk))
+                if resumed:
+                    writer = sink("json", stream, json.loads(json.dumps(writer.state())))
+            writer.close()
+            assert json.loads(stream.getvalue()) == {"prediction": [*chain(*chunks)], "columns": []}
 
 
 def test_rows_join_to_the_parquet_file_that_is_written_at_once() -> None:

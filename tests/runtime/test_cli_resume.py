@@ -145,7 +145,7 @@ def test_what_is_done_is_not_done_again(batch: Batch) -> None:
 
 
 def test_another_question_is_refused(batch: Batch) -> None:
-    """Another input, model or format: exit 2, a sentence that names what and what to do; nothing is lost."""
+    """Another input, model, format or set of packages: exit 2, a sentence that says which and what to do."""
     batch.die_at(30_500)
     kept, source = batch.files(), batch.place / "x.csv"
     text, status = source.read_text(), source.stat()
@@ -161,6 +161,11 @@ def test_another_question_is_refused(batch: Batch) -> None:
         undo()
         os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns))
         assert batch.files() == kept
+    (batch.place / "site/other-1.0.dist-info").mkdir(parents=True)
+    (batch.place / "site/other-1.0.dist-info/METADATA").write_text("Name: other\nVersion: 1.0\n")
+    updated = f"import sys; sys.path.append({str(batch.place / 'site')!r})\n{SCRIPT}"
+    code, said = batch.run("x.csv", "csv", "--resume", script=updated)
+    assert code == 2 and "another set of packages" in said and batch.files() == kept
     assert batch.run("x.csv", "csv")[0] == 0, "without --resume it is as ever"
     assert batch.files() == sorted([*kept, "r"])
     assert batch.run("x.csv", "csv", "--resume")[0] == 0

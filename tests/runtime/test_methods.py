@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from mpack_runtime.config import ModelConfig
+from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Inputs
+from mpack_runtime.grpc.protocol import Protocol
 from mpack_runtime.service import Service
 from mpack_runtime.signature import Column, Param, Signature
 from sklearn.cluster import KMeans
@@ -20,6 +22,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from tritonclient.grpc import service_pb2
 from werkzeug.test import Client
 
 TABLE = pd.DataFrame({"a": [1.5, 1 / 3, -7.25, 4.0], "b": [0.1, 1e-30, 12345.678, 3.0]})
@@ -75,6 +78,21 @@ def test_every_road_gives_the_methods_numbers(tmp_path: Path, client_of: CLIENTS
     picked = client.post(INFER + query, json={**body, "outputs": [{"name": method}]})
     assert picked.json["outputs"] == [output]
     assert client.post(INFER + query, json={**body, "outputs": [{"name": "y"}]}).status_code == 400
+
+
+def test_grpc_has_the_parameter_too(tmp_path: Path, classifier: Any) -> None:
+    """The same output as over HTTP; an unknown method is the request's fault."""
+    protocol = Protocol(service(tmp_path, classifier), lambda: True)
+    request = service_pb2.ModelInferRequest(model_name="m")
+    request.inputs.add(name="input-0", datatype="FP64", shape=[4, 2]).contents.fp64_contents.extend(np.ravel(ROWS))
+    request.parameters["method"].string_param = "predict_proba"
+    body = protocol.answer("ModelInfer", request.SerializeToString()).body
+    (output,) = service_pb2.ModelInferResponse.FromString(body).outputs
+    assert (output.name, list(output.shape)) == ("predict_proba", [4, 3])
+    assert list(output.contents.fp64_contents) == np.ravel(classifier.predict_proba(TABLE)).tolist()
+    request.parameters["method"].string_param = "fit"
+    with pytest.raises(BadRequest, match="it has predict, predict_proba"):
+        protocol.answer("ModelInfer", request.SerializeToString())
 
 
 def named(body: dict[str, Any], method: Any) -> dict[str, Any]:

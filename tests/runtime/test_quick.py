@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -165,6 +166,7 @@ def test_a_linear_model_answers_its_own_bits(estimator: Any, classes: int) -> No
 
 
 def _counted(predict: Callable[[Any], Any], asked: list[Any]) -> Callable[[Any], Any]:
+    @functools.wraps(predict)
     def count(rows: Any) -> Any:
         asked.append(rows)
         return predict(rows)
@@ -183,8 +185,24 @@ def test_whoever_answers_otherwise_is_asked() -> None:
     own, _ = fitted(Own(), 0)
     assert shortened(own, own.predict) == own.predict
 
+    @functools.wraps(model.predict)
     def doubled(matrix: Any) -> Any:
         return 2 * model.predict(matrix)
 
     assert shortened(model, doubled) is doubled
     assert doubled(rows[:1]).tolist() == (2 * model.predict(rows[:1])).tolist()
+
+    def capped(matrix: Any) -> Any:
+        return np.minimum(LinearRegression.predict(model, matrix), 1e6)
+
+    model.predict = capped  # which agrees on any rows of trial
+    assert shortened(model, model.predict) is capped
+
+
+def test_a_wide_model_is_not_tried() -> None:
+    """Rows of trial for a million columns would take half a gigabyte, and the checks are not what takes its time."""
+    model = LinearRegression()
+    model.coef_, model.intercept_, model.n_features_in_ = np.ones(1_000_000), 0.0, 1_000_000
+    asked: list[Any] = []
+    predict = _counted(model.predict, asked)
+    assert shortened(model, predict) is predict and not asked

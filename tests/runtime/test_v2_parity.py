@@ -1,28 +1,38 @@
-"""Every road to a model gives the same numbers, bit for bit; tritonclient asks a real server."""
+"""Every road to a model gives the same numbers, bit for bit: over HTTP, gRPC and on the command line; tritonclient
+asks a real server."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import onnx
 import onnx.helper as oh
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import tritonclient.http as triton
+import xgboost
 from mpack_runtime.arrow import MEDIA
+from mpack_runtime.cli.predict import predict
 from mpack_runtime.config import ModelConfig
+from mpack_runtime.grpc.protocol import Protocol
 from mpack_runtime.service import Service
-from mpack_runtime.v2.tensors import DATATYPES
+from mpack_runtime.v2.raw import pack, unpack
+from mpack_runtime.v2.tensors import DATATYPES, DTYPES
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from tritonclient.grpc import service_pb2 as pb
 from werkzeug.test import Client
 
 Columns = dict[str, "np.ndarray[Any, Any]"]
@@ -84,6 +94,33 @@ def graph(root: Path, table: Columns) -> Service:
     return write(root, "onnx", model.SerializeToString())
 
 
+def trees(root: Path, table: Columns) -> Service:
+    """XGBoost answers float32."""
+    model = xgboost.XGBRegressor(n_estimators=3).fit(pd.DataFrame(table), [0.1, 1 / 3, 5.7])
+    content = bytes(model.get_booster().save_raw("json"))
+    return write(root, "xgboost", content, {"inputs": columns_of(table)}, **{"class": "XGBRegressor"})
+
+
+def booster(root: Path, table: Columns) -> Service:
+    """As above, for probabilities; it tells its columns itself."""
+    model = xgboost.XGBClassifier(n_estimators=3, base_score=0.3).fit(pd.DataFrame(table), [0, 1, 1])
+    return write(root, "xgboost", bytes(model.get_booster().save_raw("json")))
+
+
+LEAVES = {"n_estimators": 3, "min_child_samples": 1, "min_data_in_bin": 1, "verbose": -1}
+
+
+def leaves(root: Path, table: Columns) -> Service:
+    """LightGBM's text file."""
+    model = lightgbm.LGBMRegressor(**LEAVES).fit(pd.DataFrame(table), [0.1, 1 / 3, 5.7])
+    return write(root, "lightgbm", model.booster_.model_to_string().encode(), {"inputs": columns_of(table)})
+
+
+def labels(root: Path, table: Columns) -> Service:
+    model = lightgbm.LGBMClassifier(**LEAVES).fit(pd.DataFrame(table), ["no", "yes", "no"])
+    return write(root, "lightgbm", pickle.dumps(model), {"inputs": columns_of(table)})
+
+
 SIZES = (("x", 2), ("score", 1), ("sign", 1))
 MODELS: dict[str, tuple[Callable[[Path, Columns], Service], Columns]] = {
     "linear": (linear, TABLE),
@@ -91,7 +128,17 @@ MODELS: dict[str, tuple[Callable[[Path, Columns], Service], Columns]] = {
     "probabilities": (probabilities, TABLE),
     "pipeline": (pipeline, MIXED),
     "graph": (graph, TABLE),
+    "xgboost class": (trees, TABLE),
+    "xgboost booster": (booster, TABLE),
+    "lightgbm booster": (leaves, TABLE),
+    "lightgbm class": (labels, TABLE),
 }
+#: Input of all columns, where a model may be asked so.
+MATRICES = {
+    **dict.fromkeys(("linear", "probabilities", "xgboost class", "lightgbm booster", "lightgbm class"), "input-0"),
+    **{"undeclared": "any", "xgboost booster": "any", "graph": "x"},
+}
+FIELDS = {"FP64": "fp64_contents", "FP32": "fp32_contents", "INT64": "int64_contents", "BYTES": "bytes_contents"}
 
 
 def as_tensors(table: Columns, matrix: str | None) -> dict[str, Any]:
@@ -133,6 +180,73 @@ def v2_binary(client: Client, tensors: Columns, names: list[str]) -> dict[str, A
     return {name: result.as_numpy(name) for name in names}
 
 
+def by_grpc(service: Service, tensors: Columns, *, raw: bool) -> list[Any]:
+    """The outputs' values; messages are tritonclient's."""
+    made = pb.ModelInferRequest(model_name="m")
+    for name, array in tensors.items():
+        datatype = DATATYPES.get(array.dtype.name, "BYTES")
+        item = made.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        values = array.ravel().tolist()
+        if raw:
+            made.raw_input_contents.append(pack(values) if datatype == "BYTES" else array.tobytes())
+        else:
+            coded = [value.encode() if datatype == "BYTES" else value for value in values]
+            getattr(item.contents, FIELDS[datatype]).extend(coded)
+    told = pb.ModelInferResponse.FromString(
+        Protocol(service, lambda: True).answer("ModelInfer", made.SerializeToString()).body
+    )
+    if not raw:
+        return [np.array(getattr(one.contents, FIELDS[one.datatype]), DTYPES[one.datatype]) for one in told.outputs]
+    pairs = zip(told.outputs, told.raw_output_contents, strict=True)
+    return [
+        unpack(data) if one.datatype == "BYTES" else np.frombuffer(data, DTYPES[one.datatype]) for one, data in pairs
+    ]
+
+
+def by_command(service: Service, root: Path, table: Columns, rows: list[Any], *, records: bool) -> None:
+    """Results in `root`: own/j.results.json and so on, each of its file's format; json/ has all of them as JSON.
+
+    Without records nothing has names: a tensor's name is not its columns'."""
+    (root / "own").mkdir()
+    (root / "json").mkdir()
+    lines: list[Any] = [dict(zip(table, row, strict=True)) for row in rows] if records else rows
+    (root / "j.json").write_text(json.dumps({"columns": list(table), "data": rows}))
+    (root / "c.csv").write_text(pd.DataFrame(table).to_csv(index=False, header=records))
+    (root / "l.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    pa.parquet.write_table(pa.table(table), root / "p.parquet")
+    files = [str(root / name) for name in ("j.json", "c.csv", "l.jsonl", "p.parquet")]
+    for form in (None, "json"):
+        assert predict(lambda: service.config, files, str(root / (form or "own")), io.StringIO(), form=form) == 0
+
+
+def tables(root: Path) -> list[list[list[Any]]]:
+    """The rows of the results that are tables."""
+    with (root / "own/c.results.csv").open(newline="") as stream:
+        cells = list(csv.reader(stream))[1:]
+    lines = (root / "own/l.results.jsonl").read_text().splitlines()
+    columns = pa.parquet.read_table(root / "own/p.results.parquet").columns
+    return [
+        [[_cell(cell) for cell in row] for row in cells],
+        [list(json.loads(line).values()) for line in lines],
+        [list(row) for row in zip(*(column.to_pylist() for column in columns), strict=True)],
+    ]
+
+
+def _cell(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def plain(column: Any) -> Any:
+    """A column of Arrow's, lists or not, as an array of its own type."""
+    array = column.combine_chunks()
+    while pa.types.is_nested(array.type):
+        array = array.flatten()
+    return array.to_numpy(zero_copy_only=False)
+
+
 def by_arrow(client: Client, path: str, table: Columns) -> list[Any]:
     """The columns of an answer to the table, both as Arrow streams."""
     sink, given = pa.BufferOutputStream(), pa.table(table)
@@ -146,15 +260,19 @@ def by_arrow(client: Client, path: str, table: Columns) -> list[Any]:
 
 
 def texts(array: Any) -> list[Any]:
-    """Values as lists; text of raw tensors is bytes."""
-    return [item.decode() if isinstance(item, bytes) else item for item in np.asarray(array).reshape(-1).tolist()]
+    """Values as lists; text of raw tensors is bytes, and JSON has float32 by the digits that tell it from others."""
+    flat = np.asarray(array).reshape(-1)
+    flat = flat.astype(str).astype(np.float64) if flat.dtype == np.float32 else flat
+    return [item.decode() if isinstance(item, bytes) else item for item in flat.tolist()]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_road_gives_the_same_numbers(tmp_path: Path, client_of: CLIENTS, name: str) -> None:
-    """ODAHU's JSON and CSV, MLflow's four forms and CSV, V1, V2's JSON and binary by columns and one tensor, Arrow."""
+    """ODAHU's JSON and CSV, MLflow's four forms and CSV, V1, V2's JSON, binary and gRPC by columns and one tensor,
+    Arrow, and the command line's four formats."""
     make, table = MODELS[name]
-    client = client_of(make(tmp_path, table))
+    service = make(tmp_path, table)
+    client = client_of(service)
     rows = [list(row) for row in zip(*(values.tolist() for values in table.values()), strict=True)]
     frame = {"columns": list(table), "data": rows}
     expected = client.post("/api/model/invoke", json=frame).json["prediction"]
@@ -171,15 +289,22 @@ def test_every_road_gives_the_same_numbers(tmp_path: Path, client_of: CLIENTS, n
     parts = list(expected.values()) if isinstance(expected, dict) else [expected]
     flat = [texts(part) for part in parts]
     for path in ("/api/model/invoke", "/invocations"):
-        assert [texts(np.array(found.to_pylist())) for found in by_arrow(client, path, table)] == flat
-    matrices = {"linear": "input-0", "undeclared": "any", "probabilities": "input-0", "graph": "x"}
-    for matrix in {matrices.get(name), "x" if name == "graph" else None}:
+        assert [texts(plain(found)) for found in by_arrow(client, path, table)] == flat
+    for matrix in {MATRICES.get(name), "x" if name == "graph" else None}:
         tensors = as_tensors(table, matrix)
         outputs = v2_json(client, tensors)
         assert [output["data"] for output in outputs] == flat
         raw = v2_binary(client, tensors, [output["name"] for output in outputs])
         assert [texts(array) for array in raw.values()] == flat
         assert [list(array.shape) for array in raw.values()] == [output["shape"] for output in outputs]
+        for raw_form in (False, True):
+            assert [texts(array) for array in by_grpc(service, tensors, raw=raw_form)] == flat
+    by_command(service, tmp_path, table, rows, records=name != "graph")
+    answers = [*(tmp_path / "json").iterdir(), tmp_path / "own/j.results.json"]
+    assert [json.loads(path.read_text())["prediction"] for path in answers] == [expected] * 5
+    for found in tables(tmp_path):
+        columns = list(zip(*found, strict=True)) if isinstance(expected, dict) else [found]
+        assert [texts(column) for column in columns] == flat
 
 
 def test_tritonclient_asks_a_real_server(model_json: Path, start: Callable[..., Any]) -> None:

@@ -16,18 +16,21 @@ class Ambiguous(Exception):
 
 
 def kind(inputs: Inputs) -> Hashable:
-    """Inputs of one kind can be joined: the same names, types, method, parameters, and shapes but for the rows' number.
+    """Inputs of one kind can be joined: the same names, types, parameters, and shapes but for the number of rows.
 
-    None: they can be joined with nothing, for they are no rows.
+    None: they can be joined with nothing, for they are no rows, or ask for another method than the model's own: what
+    was found of that one's answers says nothing of the other's, whose lists may be no rows at all.
     """
+    if inputs.method:
+        return None
     params = repr(sorted(inputs.params.items())) if inputs.params else ""
     if isinstance(inputs, Frame):
         types = tuple(column.dtype.str for column in inputs.data)
-        return (inputs.columns, types, inputs.method, params) if inputs.rows else None
+        return (inputs.columns, types, params) if inputs.rows else None
     arrays = inputs.arrays.items()
     if not inputs.rows or any(array.ndim < 1 or len(array) != inputs.rows for _, array in arrays):
         return None
-    return (tuple((name, array.dtype.str, array.shape[1:]) for name, array in arrays), inputs.method, params)
+    return (tuple((name, array.dtype.str, array.shape[1:]) for name, array in arrays), params)
 
 
 def join(parts: Sequence[Inputs]) -> Inputs:

@@ -19,10 +19,10 @@ Begin = Callable[[ImageSpec, Standing], None]
 
 
 @contextmanager
-def early_model(store: Store, builder: str) -> Iterator[Begin | None]:
+def early_model(store: Store, builder: str, *, wanted: bool = True) -> Iterator[Begin | None]:
     """Begins the layer of a large model in `store`, where the embedded builder finds it before the block ends; for the
-    docker builder nothing is begun. What is being hashed must have ended by then."""
-    if builder == "docker":
+    docker builder, or where it is not `wanted`, nothing is begun. What is being hashed must have ended by then."""
+    if builder == "docker" or not wanted:
         yield None
         return
     with ExitStack() as stack:

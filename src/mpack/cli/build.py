@@ -45,6 +45,10 @@ BUILD_PHASES = 7
     help="Your own Dockerfile template.",
 )
 @click.option("--tolerance", type=click.FloatRange(min=0), help="Relative tolerance of the answers compared.")
+@click.option(
+    "--optimize", type=click.Choice(["onnx"]), help="Convert the model, if every answer stays; else say why not."
+)
+@click.option("--optimize-strict", is_flag=True, help="A model that cannot be converted is an error (exit code 4).")
 @attest_options
 @click.option("--no-verify", is_flag=True, help="Do not ask the image its sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -58,7 +62,7 @@ def command(as_json: bool, **values: Any) -> None:
     from mpack.engine.local import Hail
     from mpack.progress import Progress
 
-    progress = Progress(BUILD_PHASES + 4 * (len(request.platforms) - 1))
+    progress = Progress(BUILD_PHASES + 4 * (len(request.platforms) - 1) + 2 * bool(request.optimize))
     result: Repeated | BuildResult | None
     with ExitStack() as stack:
         hail = None if request.outputs == ("store",) else stack.enter_context(closing(Hail()))

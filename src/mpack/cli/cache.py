@@ -24,6 +24,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from mpack.oci.store import Store
+    from mpack.optimize.kept import Conversions
     from mpack.paths import cache_dir
     from mpack.sandbox.codecache import CodeCache
     from mpack.sandbox.scratch import sweep
@@ -42,7 +43,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         key: [max(0, round(now - entry.used)) for entry in entries]
         for key, entries in (
             ("layers", store.cache.entries()),
-            ("cache", [*CodeCache.default().entries(), *Trees.default().entries()]),
+            ("cache", [*CodeCache.default().entries(), *Trees.default().entries(), *Conversions.default().entries()]),
         )
     }
     if as_json:
@@ -79,6 +80,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
     from mpack.artifact.limits import parse_size
     from mpack.artifact.yamlfile import yaml_dir
     from mpack.oci.store import Store
+    from mpack.optimize.kept import Conversions
     from mpack.paths import cache_dir
     from mpack.sandbox.codecache import CodeCache
     from mpack.sandbox.trees import Trees
@@ -93,7 +95,8 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
             click.echo("another mpack is at work and may use what is cached: nothing was pruned", err=True)
             return
         before = _usage(cache_dir())
-        entries = [*store.cache.entries(store.in_images()), *code.entries(), *trees.entries()]
+        converted = Conversions.default()
+        entries = [*store.cache.entries(store.in_images()), *code.entries(), *trees.entries(), *converted.entries()]
         count = pruning.prune(entries, older_than=limit, keep_size=size_left)
         if limit is not None:
             again.prune(limit)

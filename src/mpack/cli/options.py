@@ -104,6 +104,8 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
     from mpack.request import BuildRequest, ResolveOptions
     from mpack.sandbox import in_order, this_platform
 
+    if values.get("optimize_strict") and not values.get("optimize"):
+        raise UsageError("usage", "--optimize-strict goes with --optimize.", "Add --optimize onnx.")
     platforms = in_order(values["platforms"] or [this_platform()])
     if len(platforms) > 1 and not several:
         raise UsageError("usage", f"This takes one platform, not {' and '.join(platforms)}.", "Name one of them.")
@@ -129,6 +131,8 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
         limits=Limits(total=parse_size(values["max_size"]), entries=values["max_entries"], ratio=values["max_ratio"]),
         trust=Trust(frozenset(values["trust_module"]), values["trust_pickle"], values["keep_mlflow"], values["gpu"]),
         tolerance=values.get("tolerance"),
+        optimize=values.get("optimize"),
+        optimize_strict=values.get("optimize_strict", False),
         attest=not values.get("no_attest", False),
         sign_key=values.get("sign_key"),
     )

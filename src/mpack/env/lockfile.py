@@ -35,6 +35,8 @@ class LockInputs:
     base: BaseWish
     trim: bool
     requirements: tuple[str, ...]
+    #: What the model was converted to.
+    optimize: str | None = None
 
     @property
     def key(self) -> str:
@@ -58,12 +60,17 @@ class LockInputs:
             parts.append(f"packages={packages}")
         if not self.trim:
             parts.append("no-trim")
+        if self.optimize:
+            parts.append(f"optimize={self.optimize}")
         return " ".join(parts)
 
 
 @dataclass(frozen=True)
 class LockEntry:
-    """One way of building: inputs, base by digest, environment with hashes, byte code, layer encoder."""
+    """One way of building: inputs, base by digest, environment with hashes, byte code, layer encoder.
+
+    `product`: of an environment that converts models, an artifact's digest and that of the graph made of it.
+    """
 
     key: str
     requirements: tuple[str, ...]
@@ -71,9 +78,14 @@ class LockEntry:
     environment: Environment
     bytecode: Bytecode | None
     encoder: str
+    product: tuple[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
+        product = (
+            {} if self.product is None else {"product": dict(zip(("artifact", "graph"), self.product, strict=True))}
+        )
         return {
+            **product,
             "key": self.key,
             "requirements": list(self.requirements),
             "base": self.base.to_json(),
@@ -92,8 +104,10 @@ class LockEntry:
             Environment.from_json(data["environment"]),
             Bytecode.from_json(data["bytecode"]) if data["bytecode"] else None,
             data["encoder"],
+            (data["product"]["artifact"], data["product"]["graph"]) if "product" in data else None,
         )
-        if not all(isinstance(item, str) for item in (entry.key, entry.encoder, *entry.requirements)):
+        texts = (entry.key, entry.encoder, *entry.requirements, *(entry.product or ()))
+        if not all(isinstance(item, str) for item in texts):
             raise TypeError("key, encoder and requirements are text")
         check_entry(entry.base, entry.environment, entry.bytecode)
         return entry

@@ -74,16 +74,21 @@ def rebuilt(
     require_template(provenance, template)
     with workshop.store.lease(), workshop.store.scratch() as scratch:
         lock = scratch / "lock"
-        LockFile({}).with_entry(provenance.lock).write(lock)
+        entries = [provenance.lock, *([provenance.conversion] if provenance.conversion is not None else [])]
+        LockFile({entry.key: entry for entry in entries}).write(lock)
         request = request_of(known, location, lock, consent, template)
+        store = Store(scratch / "store")
+        own = replace(workshop, store=store)
         with described(request, progress) as found:
+            require_artifact(provenance, found)
+            if provenance.conversion is not None:
+                lend(workshop.store, workshop.bases.image(provenance.conversion.base), store)
+                request, found = converted_anew(provenance, request, found, own, progress)
             require_same(provenance, found)
             if lock_inputs(found.spec, request.options).key != provenance.lock.key:
                 raise _impossible("its lock is for other wishes than its parameters tell", "Build it anew.")
             resolution = resolve_request(request, found, workshop, progress)
-            store = Store(scratch / "store")
             lend(workshop.store, workshop.bases.image(resolution.plan.base), store)
-            own = replace(workshop, store=store)
             in_docker = provenance.builder == "docker"
             with pick_sandbox(store, workshop.docker, prefer_docker=in_docker) as sandbox:
                 compiler = SandboxCompiler(sandbox, CodeCache(scratch / "bytecode"))
@@ -111,6 +116,7 @@ def request_of(known: Kept, location: str, lock: Path, consent: Consent, templat
         limits=limits,
         trust=Trust(modules, pickle, given.keep_mlflow, given.gpu),
         tolerance=given.tolerance,
+        optimize=given.optimize,
     )
 
 
@@ -132,8 +138,27 @@ def require_template(provenance: Provenance, template: Path | None) -> None:
         raise UsageError("usage", f"The image was built with {name}.", "Give that one with --dockerfile-template.")
 
 
-def require_same(provenance: Provenance, found: Described) -> None:
-    """Raises InputError for another artifact, or one that is described otherwise now."""
+def converted_anew(
+    provenance: Provenance, request: BuildRequest, found: Described, workshop: Workshop, progress: Progress
+) -> tuple[BuildRequest, Described]:
+    """The model converted as it was. Raises InputError rebuild-impossible where it is not, here."""
+    from mpack.optimize.described import optimized
+    from mpack.optimize.flow import conversion_key
+
+    assert provenance.conversion is not None
+    if (
+        conversion_key(found.artifact, request.options, found.arguments.dockerfileBaseImage)
+        != provenance.conversion.key
+    ):
+        raise _impossible("the lock of its conversion is for other wishes than its parameters tell", "Build it anew.")
+    request, found, outcome = optimized(request, found, workshop, progress, anew=True)
+    if outcome.status == "kept":
+        raise _impossible(f"its model is not converted here: {outcome.reason}", "See `mpack doctor`.")
+    return request, found
+
+
+def require_artifact(provenance: Provenance, found: Described) -> None:
+    """Raises InputError for another artifact."""
     given = provenance.parameters
     if found.artifact.digest != given.artifact_digest:
         raise InputError(
@@ -141,6 +166,12 @@ def require_same(provenance: Provenance, found: Described) -> None:
             f"{found.artifact.location} is {found.artifact.digest}; the image was built of {given.artifact_digest}.",
             f"Give the artifact that it was built of ({given.artifact}) with --artifact.",
         )
+
+
+def require_same(provenance: Provenance, found: Described) -> None:
+    """Raises InputError for another artifact, or one that is described otherwise now."""
+    require_artifact(provenance, found)
+    given = provenance.parameters
     if canonical_digest(found.spec.public().to_json()) != provenance.spec:
         raise _impossible(
             f"of the same artifact the packager {given.packager} now wants something else",
@@ -152,6 +183,8 @@ def lend(source: Store, image: OciImage, target: Store) -> None:
     """Lets another store on the same file system have an image's blobs."""
     for digest in {image.digest, image.id, *(layer.digest for layer in image.layers)}:
         path = target.path(digest)
+        if path.exists():
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source.path(digest), path)

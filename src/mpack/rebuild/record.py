@@ -50,6 +50,7 @@ def provenance_of(request: BuildRequest, found: Described, resolution: Resolutio
         gpu=trust.gpu,
         limits=asdict(request.limits),
         template=template_of(request.template),
+        optimize=options.optimize,
     )
     return make_provenance(
         parameters,
@@ -58,6 +59,7 @@ def provenance_of(request: BuildRequest, found: Described, resolution: Resolutio
         canonical_digest(found.spec.public().to_json()),
         image.builder,
         {name: version(name) for name in DISTRIBUTIONS},
+        None if found.conversion is None else found.conversion.entry,
     )
 
 

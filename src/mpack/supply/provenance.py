@@ -62,12 +62,14 @@ class Parameters:
     gpu: bool
     limits: Mapping[str, int]
     template: Mapping[str, str] | None
+    optimize: str | None = None
 
 
 @dataclass(frozen=True)
 class Provenance:
     """How an image was built. `spec` is the digest of what the packager wanted, `builder` which one built it,
-    `versions` of mpack's distributions, `materials` all that went in, as in-toto's resource descriptors."""
+    `versions` of mpack's distributions, `materials` all that went in, as in-toto's resource descriptors, `conversion`
+    the lock of what converted the model."""
 
     parameters: Parameters
     lock: LockEntry
@@ -75,9 +77,11 @@ class Provenance:
     builder: str
     versions: Mapping[str, str]
     materials: tuple[Mapping[str, Any], ...]
+    conversion: LockEntry | None = None
 
     def predicate(self) -> dict[str, Any]:
         """SLSA's `predicate`."""
+        more = {} if self.conversion is None else {"conversion": self.conversion.to_json()}
         return {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
@@ -85,7 +89,7 @@ class Provenance:
                     **asdict(self.parameters),
                     "trust_modules": list(self.parameters.trust_modules),
                 },
-                "internalParameters": {"lock": _folded(self.lock.to_json()), "spec": self.spec},
+                "internalParameters": {"lock": _folded(self.lock.to_json()), "spec": self.spec, **more},
                 "resolvedDependencies": [dict(item) for item in self.materials],
             },
             "runDetails": {"builder": {"id": BUILDER + self.builder, "version": dict(self.versions)}},
@@ -112,6 +116,8 @@ class Provenance:
                 raise ValueError(f"its versions are not those of {' and '.join(DISTRIBUTIONS)}")
             if not is_digest(inner["spec"]):
                 raise ValueError(f"{inner['spec']!r} is no digest")
+            if (parameters.optimize is None) != ("conversion" not in inner):
+                raise ValueError("a conversion and its lock go together")
             return cls(
                 parameters,
                 LockEntry.from_json(_unfolded(_found(inner["lock"], parts))),
@@ -119,6 +125,7 @@ class Provenance:
                 identifier.removeprefix(BUILDER),
                 versions,
                 tuple(dict(item) for item in definition["resolvedDependencies"]),
+                LockEntry.from_json(inner["conversion"]) if "conversion" in inner else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             why = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
@@ -162,10 +169,16 @@ class Provenance:
 
 
 def make_provenance(
-    parameters: Parameters, plan: ImagePlan, lock: LockEntry, spec: str, builder: str, versions: Mapping[str, str]
+    parameters: Parameters,
+    plan: ImagePlan,
+    lock: LockEntry,
+    spec: str,
+    builder: str,
+    versions: Mapping[str, str],
+    conversion: LockEntry | None = None,
 ) -> Provenance:
     """The provenance of a plan that was built."""
-    return Provenance(parameters, lock, spec, builder, versions, tuple(_materials(plan)))
+    return Provenance(parameters, lock, spec, builder, versions, tuple(_materials(plan)), conversion)
 
 
 def read_statement(data: bytes, digests: Container[str | None], parts: Iterable[bytes] = ()) -> Provenance:
@@ -265,6 +278,8 @@ def _check(given: Parameters) -> None:
         raise ValueError("an argument is no text")
     if given.platform not in PLATFORMS or given.builder not in ("auto", *_BUILDERS):
         raise ValueError(f"{given.platform!r} is no platform or {given.builder!r} no builder of mpack's")
+    if given.optimize not in (None, "onnx"):
+        raise ValueError(f"{given.optimize!r} is nothing that mpack converts to")
     if not is_digest(given.artifact_digest):
         raise ValueError(f"{given.artifact_digest!r} is no digest")
     if given.python is not None and not re.fullmatch(r"\d+(\.\d+){1,2}", given.python):

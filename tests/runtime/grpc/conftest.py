@@ -90,7 +90,7 @@ def grpc_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         port = free_port()
         chosen = Settings(host="127.0.0.1", grpc=GrpcSettings(port, calls), **settings)
         deadlines = Deadlines(chosen.timeout)
-        service.observe = metrics.predicted
+        service.observe, service.blame = metrics.predicted, metrics.failed
         operations = Operations(service, chosen, metrics, deadlines)
         operations.around(lambda environ, start: [], lambda app: app)
         server = GrpcServer(service, chosen, metrics, deadlines, operations)

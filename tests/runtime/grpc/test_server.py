@@ -124,7 +124,7 @@ def test_calls_in_flight_are_finished_and_new_ones_unavailable(model_json: Path,
     with ThreadPoolExecutor(1) as pool, client(port) as idle:
         assert idle.is_server_ready()
         asked = pool.submit(ask, port, 1.0, "slow", 15)
-        until(lambda: 'in_flight{model="wine",version="1.2"} 2' in server.client.get("/metrics").text)
+        until(lambda: in_flight(server, 1))
         server.process.send_signal(signal.SIGTERM)
         until(lambda: not idle.is_server_ready())
         for one in (idle, client(port)):
@@ -140,7 +140,7 @@ def test_interrupt_is_a_quick_stop(model_json: Path, start: Start, port: int) ->
     server = start(model_json, grpc_port=port)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(refusal, port, 1.0, "slow", 40)
-        until(lambda: 'in_flight{model="wine",version="1.2"} 2' in server.client.get("/metrics").text)
+        until(lambda: in_flight(server, 1))
         server.process.send_signal(signal.SIGINT)
         assert asked.result()[0] in ("UNAVAILABLE", "CANCELLED")
         assert server.process.poll() is None, "it was answered before the model was done"
@@ -191,39 +191,49 @@ def test_a_model_that_hangs_is_late_and_the_worker_is_replaced(model_json: Path,
     assert 'mpack_errors_total{model="wine",version="1.2",kind="lost"} 0\n' in text
 
 
+def in_flight(server: Any, number: int) -> bool:
+    """Whether so many requests and calls are being answered, and the one that asks."""
+    return f'in_flight{{model="wine",version="1.2"}} {number + 1}\n' in server.client.get("/metrics").text
+
+
 def test_more_calls_than_allowed_are_refused_at_once(model_json: Path, start: Start, port: int) -> None:
     """RESOURCE_EXHAUSTED, while health answers; what waited is answered."""
     server = start(model_json, threads=1, grpc_port=port, grpc_calls=2)
     with ThreadPoolExecutor(2) as pool, client(port) as asked:
-        slow = [pool.submit(ask, port, 1.0, "slow", 10) for _ in range(2)]
-        # And the one that asks.
-        until(lambda: 'in_flight{model="wine",version="1.2"} 3' in server.client.get("/metrics").text)
-        assert refused(port)
+        slow = [pool.submit(ask, port, 1.0, "slow", 20) for _ in range(2)]
+        until(lambda: in_flight(server, 2))
+        code, words = refusal(port)
+        assert code == "RESOURCE_EXHAUSTED" and "MPACK_GRPC_CALLS" in words
         assert asked.is_server_ready() and asked.is_model_ready("wine")
-        assert [call.result() for call in slow] == [1.01, 1.01]
+        assert [call.result() for call in slow] == [1.02, 1.02]
     assert ask(port) == 14.499
 
 
-def test_calls_wait_for_the_model_as_requests_do(model_json: Path, start: Start, port: int) -> None:
-    """As many as MPACK_QUEUE says, and no longer than MPACK_QUEUE_TIMEOUT."""
+def test_calls_wait_in_the_queue_that_http_has(model_json: Path, start: Start, port: int) -> None:
+    """While a request over HTTP is answered: UNAVAILABLE for one that waits too long, RESOURCE_EXHAUSTED for more."""
+    server = start(model_json, threads=1, grpc_port=port, queue=1, queue_timeout=1)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(server.invoke, {"data": [[1.0, "slow", 30]]})
+        until(lambda: in_flight(server, 1))
+        waiting = pool.submit(refusal, port)
+        until(lambda: in_flight(server, 2))
+        code, words = refusal(port)
+        assert code == "RESOURCE_EXHAUSTED" and "MPACK_QUEUE" in words
+        code, words = waiting.result()
+        assert code == "UNAVAILABLE" and "MPACK_QUEUE_TIMEOUT" in words
+        assert slow.result().status_code == 200
+
+
+def test_no_call_waits_for_a_thread(model_json: Path, start: Start, port: int) -> None:
+    """One more than the model and its queue have room for is refused at once, where nothing comes over HTTP either."""
     server = start(model_json, threads=1, queue=1, grpc_port=port)
     with ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(ask, port, 1.0, "slow", 15) for _ in range(2)]
-        until(lambda: 'queue_length{model="wine",version="1.2"} 1' in server.client.get("/metrics").text)
+        until(lambda: in_flight(server, 2))
         code, words = refusal(port)
         assert code == "RESOURCE_EXHAUSTED" and "MPACK_QUEUE" in words
         assert [call.result() for call in slow] == [1.015, 1.015]
     assert 'refused_total{model="wine",version="1.2",reason="full"} 1' in server.client.get("/metrics").text
-
-
-def refused(port: int) -> bool:
-    """Whether there is no room now."""
-    try:
-        ask(port)
-    except InferenceServerException as error:
-        assert "RESOURCE_EXHAUSTED" in error.status() and "MPACK_GRPC_CALLS" in error.message()
-        return True
-    return False
 
 
 def test_a_message_is_bounded_unpacked_too(model_json: Path, start: Start, port: int) -> None:

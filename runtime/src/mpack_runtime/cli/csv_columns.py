@@ -1,7 +1,8 @@
 """Blocks of plain CSV lines as columns, without a Python object a cell where the values prove that this is right.
 
-"Plain" is what `plain` says: no quote, no NUL, lines that end in LF or CRLF, UTF-8. A reader answers None where
-anything is in doubt; then the exact way reads the block, and so makes the same inputs or the error that names the row.
+"Plain" is what `plain` says: no quote, no NUL, no BOM before it, lines that end in LF or CRLF, UTF-8. A reader answers
+None where anything is in doubt; then the exact way reads the block, and so makes the same inputs or the error that
+names the row.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class BlockReader(Protocol):
 
 def plain(block: bytes) -> bool:
     """True if a record is a line, for every reader of CSV."""
+    if block.startswith(b"\xef\xbb\xbf"):
+        return False  # which pyarrow leaves out
     if b'"' in block or b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
         return False
     if not block.isascii():
@@ -218,6 +221,8 @@ def _whole(values: Any, column: Column) -> Array:
 #: What is something else in JSON than in CSV: -0 is a whole number without a sign, null is no text.
 _OTHERWISE = (b"[", b"]", b"{", b"}", b"n")
 _NEGATIVE_ZERO = re.compile(rb"-0(?!\.)")
+#: A line of one cell, which is no blank line.
+_SPACES = re.compile(rb"^[ \t]+\r?$", re.MULTILINE)
 
 
 class JsonReader:
@@ -243,7 +248,11 @@ class JsonReader:
         import orjson
 
         wanted = self._wanted
-        rows = [row for row in orjson.loads(_rows_of_json(block)) if row]
+        rows = orjson.loads(_rows_of_json(block))
+        if not all(rows):
+            if _SPACES.search(block):
+                raise Doubt
+            rows = list(filter(None, rows))
         if set(map(len, rows)) != {wanted.width}:
             raise Doubt
         columns = list(zip(*rows))

@@ -104,7 +104,11 @@ def _open(path: str, directory: Path, file_name: str | None, form: str | None, *
     if target.exists() and target.samefile(path):
         source.close()
         raise Usage(f"The result would replace the input {path}; give another --output_file_name or directory.")
-    parts = ("partial", "journal", "rows") if resume else (f"{os.getpid()}.partial",)
+    # Not by the process's number: in containers it is always the same.
+    parts = ("partial", "journal", "rows") if resume else (f"{os.urandom(4).hex()}.partial",)
+    if target.is_dir():
+        source.close()
+        raise Usage(f"The result {target} is a directory; give another --output_file_name.")
     paths = tuple(directory / f".{name}.{part}" for part in parts)
     try:
         if not resume:
@@ -147,8 +151,10 @@ def _lock(path: Path, target: Path) -> BinaryIO:
 
 
 def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Syncs the names, where the file system and the directory's mode allow it."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -117,7 +118,16 @@ def about(config: ModelConfig, source: BinaryIO, source_format: str, target_form
         "method": config.method,
         "format": target_format,
         "version of mpack": __version__,
+        "set of packages": _packages(),
     }
+
+
+def _packages() -> str:
+    """Python's version and a SHA-256 over all that is installed: another library may answer other digits."""
+    from importlib.metadata import distributions
+
+    found = sorted(f"{item.metadata['Name']}=={item.version}" for item in distributions())
+    return f"{sys.version.split()[0]}, {hashlib.sha256(repr(found).encode()).hexdigest()}"
 
 
 def model_digest(config: ModelConfig) -> str:

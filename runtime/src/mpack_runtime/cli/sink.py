@@ -60,6 +60,8 @@ class JsonSink(Sink):
         super().__init__(stream)
         self._held: Prediction | None = None
         self._columns: tuple[str, ...] | None = tuple(state["columns"]) if state else None
+        #: True once the list has an item: a model may answer some rows with none.
+        self._some: bool = state["some"] if state else False
 
     def write(self, prediction: Prediction) -> None:
         if isinstance(prediction.value, (list, np.ndarray)) and self._held is None:
@@ -72,7 +74,7 @@ class JsonSink(Sink):
             raise ModelFailure("The model's answers to the parts of this file cannot be joined; use a smaller file.")
 
     def state(self) -> State | None:
-        return None if self._columns is None else {"columns": list(self._columns)}
+        return None if self._columns is None else {"columns": list(self._columns), "some": self._some}
 
     def close(self) -> None:
         if self._held is not None:
@@ -84,9 +86,12 @@ class JsonSink(Sink):
         """The rows of one chunk, between the brackets of the whole."""
         rows = encode(Prediction(prediction.value))
         start, end = rows.find(b"[") + 1, rows.rfind(b'],"columns"')
-        self.stream.write(b'{"prediction":[' if self._columns is None else b",")
+        if self._columns is None:
+            self.stream.write(b'{"prediction":[')
+        elif self._some and start < end:
+            self.stream.write(b",")
         self.stream.write(rows[start:end])
-        self._columns = prediction.columns
+        self._columns, self._some = prediction.columns, self._some or start < end
 
 
 class TableSink(Sink):

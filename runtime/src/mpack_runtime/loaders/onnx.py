@@ -55,7 +55,13 @@ class OnnxModel(Model):
 
 
 def load(config: ModelConfig) -> Model:
-    """Opens a session; its thread pool has the size that `threads.apply` set."""
+    """Opens a session; its thread pool has the size that `threads.apply` set. A graph that was made of a model of
+    another library answers as that did."""
+    how = config.loader.options.get("converted")
+    if how is not None:
+        from mpack_runtime.loaders.converted import load as load_converted
+
+        return load_converted(str(config.path), how)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,6 +1,7 @@
 """scikit-learn's linear models by the sum that they are: through scikit-learn's checks one row takes 20 times as long.
 
-A short cut is for scikit-learn's own classes, for finite float64 matrices of the model's width, and only if it gave the
+It is the product and the sum that scikit-learn makes of the same memory, so no number makes a difference. A short cut
+is for scikit-learn's own classes and methods, for finite float64 matrices of the model's width, and only if it gave the
 estimator's own answer, bit for bit, to rows of trial. Whatever else comes, the estimator is asked.
 """
 
@@ -23,15 +24,19 @@ _CLASSIFIERS = frozenset(
 )
 #: Rows of each trial: BLAS takes other roads for one row than for several.
 _TRIALS = (1, 2, 3, 64)
+#: Coefficients at most: of more, the product takes longer than the checks, and the trials memory.
+_LARGEST = 10_000
 
 
 def shortened(estimator: Any, predict: Predict) -> Predict:
     """`predict`, which is the estimator's own method, or something quicker that answers the same."""
     kind, names = type(estimator), _REGRESSORS | _CLASSIFIERS
-    if kind.__name__ not in names or not kind.__module__.startswith("sklearn."):
+    if kind.__name__ not in names or not kind.__module__.startswith("sklearn.") or not _own(estimator, predict):
         return predict
     coefficients, intercept = getattr(estimator, "coef_", None), getattr(estimator, "intercept_", None)
     if type(coefficients) is not np.ndarray or coefficients.dtype != np.float64 or coefficients.ndim not in (1, 2):
+        return predict
+    if coefficients.size > _LARGEST:
         return predict
     width, transposed = coefficients.shape[-1], coefficients.T
     classes = estimator.classes_ if kind.__name__ in _CLASSIFIERS else None
@@ -51,6 +56,13 @@ def shortened(estimator: Any, predict: Predict) -> Predict:
         return predict(matrix)
 
     return either if _agree(quick, predict, width) else predict
+
+
+def _own(estimator: Any, predict: Predict) -> bool:
+    """Whether the methods are scikit-learn's: somebody else's may agree on rows of trial alone."""
+    methods = (predict, getattr(estimator, "decision_function", None), getattr(estimator, "_decision_function", None))
+    functions = [getattr(method, "__func__", method) for method in methods if method is not None]
+    return all(str(getattr(function, "__module__", "")).startswith("sklearn.") for function in functions)
 
 
 def _agree(quick: Predict, predict: Predict, width: int) -> bool:

@@ -18,6 +18,8 @@ from mpack_runtime.rest.lingering import Lingering
 
 #: Seconds until a connection is taken again, after one that there was no file for.
 _PAUSE = 0.05
+#: New connections that are accepted together; more would be unfair to other workers.
+_ACCEPTED = 8
 
 
 class MemoryHeartbeat:
@@ -65,6 +67,19 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def get_thread_pool(self) -> Any:
         return self.app.lanes(self._refused)
 
+    def accept(self, *where: Any) -> None:
+        # One at a time, new connections would wait for as many turns of a busy main thread.
+        for _ in range(_ACCEPTED):
+            before = self.nr_conns
+            try:
+                super().accept(*where)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                time.sleep(_PAUSE)  # there is no file left for it: it goes on waiting
+            if not before < self.nr_conns < self.worker_connections:
+                break
+
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         if keepalive and self.app.arrival.refused:
             # Nobody waits for the rest of a refused body.
@@ -88,15 +103,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.app.stopping()
         super().handle_exit(sig, frame)
-
-    def accept(self, *listener: Any) -> None:
-        """Where there are no files left for a connection, those that wait go on waiting."""
-        try:
-            super().accept(*listener)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                raise
-            time.sleep(_PAUSE)
 
     def handle(self, conn: Any) -> Any:
         deadlines = self.app.deadlines

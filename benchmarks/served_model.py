@@ -1,4 +1,4 @@
-"""Run by MLflow's own Python: `linear_model.py DIRECTORY` writes one linear model in every form that a server takes."""
+"""Run by MLflow's own Python: `served_model.py KIND DIRECTORY` writes one model in every form that a server takes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ import mlflow.sklearn  # type: ignore[import-not-found]
 import numpy as np
 import pandas as pd
 from mlflow.models import infer_signature  # type: ignore[import-not-found]
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression
 
 COLUMNS = 11
 ROWS = (1, 1000)
-NEEDS = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+NEEDS = ("cloudpickle", "mlflow", "numpy", "pandas", "scikit-learn", "scipy")
 
 
-def main(target: Path) -> None:
+KINDS = {"linear": LinearRegression, "forest": lambda: RandomForestRegressor(100, random_state=11)}
+
+
+def main(kind: str, target: Path) -> None:
     """`model` is MLflow's and fitted on named columns, `model.joblib` the same fitted on an array; `rows.json` has
     requests and answers by their number of rows."""
     random = np.random.default_rng(11)
     names = [f"feature {number}" for number in range(COLUMNS)]
     table = pd.DataFrame(random.normal(size=(500, COLUMNS)), columns=names)
     truth = table.to_numpy() @ random.normal(size=COLUMNS) + random.normal(size=len(table))
-    named, plain = LinearRegression().fit(table, truth), LinearRegression().fit(table.to_numpy(), truth)
+    named, plain = KINDS[kind]().fit(table, truth), KINDS[kind]().fit(table.to_numpy(), truth)
     mlflow.sklearn.save_model(
         named,
         target / "model",
         signature=infer_signature(table, named.predict(table)),
+        serialization_format="cloudpickle",  # MLflow takes a forest in no other without being told to trust it
         pip_requirements=[f"{name}=={version(name)}" for name in NEEDS],
     )
     joblib.dump(plain, target / "model.joblib")
@@ -40,4 +45,4 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))
