@@ -245,11 +245,13 @@ def test_who_has_no_token_is_not_told_that_it_is_busy(make_busy: Callable[..., A
 
 def test_nothing_else_waits_behind_predictions(busy: Any) -> None:
     """Health, metrics and documents answer while the model is busy, whatever else hangs; so do new connections."""
-    with ThreadPoolExecutor(8) as pool:
-        hung = [pool.submit(busy.raw, post("/api/model/invoke", b"")[:-30], timeout=2) for _ in range(8)]
+    slow = (post("/api/model/invoke", b"")[:-30], b"GET /livez HTTP/1.1\r\nHost: x\r\n")
+    with ThreadPoolExecutor(20) as pool:
+        hung = [pool.submit(busy.raw, slow[number % 2], timeout=2) for number in range(20)]
+        time.sleep(0.3)
         for path in ("/livez", "/readyz", "/metrics", "/api/model/info", "/openapi.json", "/v2/health/ready", "/v2"):
             assert httpx.get(busy.url + path, trust_env=False, timeout=2).status_code == 200, path
-        assert [one.result() for one in hung] == [b""] * 8
+        assert [one.result() for one in hung] == [b""] * 20
 
 
 def test_a_turn_that_does_not_come_in_time_is_503(model_json: Path, start: Start) -> None:
@@ -341,6 +343,7 @@ def test_the_gate_refuses() -> None:
         (b"POST /api/model/inv", True),
         (b"POST /api/model/invok%65 HTTP/1.1\r\n", True),
         (b"POST /api/model/invoke#x HTTP/1.1\r\n", True),
+        (b"\r\nPOST /api/model/invoke HTTP/1.1\r\n", True),
         (b"GET /api/model/invoke HTTP/1.1\r\n", False),
         (b"POST /api/model/feedback HTTP/1.1\r\n", False),
         (b"POST /v2/repository/index HTTP/1.1\r\n", False),
