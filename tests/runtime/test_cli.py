@@ -164,6 +164,15 @@ def test_a_killed_run_is_in_nobodys_way(
     assert (out / "results.json").exists()
 
 
+def test_a_pipe_is_no_input(model_json: Path, command: Command, out: Path, tmp_path: Path) -> None:
+    """It is told by name; nothing is left behind."""
+    os.mkfifo(tmp_path / "pipe")
+    held = os.open(tmp_path / "pipe", os.O_RDWR)
+    ran = command(model_json, "predict", tmp_path / "pipe", out)
+    os.close(held)
+    assert ran.code == 1 and f"The input {tmp_path}/pipe is a pipe" in ran.err and not list(out.iterdir())
+
+
 def test_a_directory_in_the_results_place(model_json: Path, command: Command, out: Path, request_json: Path) -> None:
     """It is told before the model is asked, and nothing is left behind."""
     (out / "results.json").mkdir()

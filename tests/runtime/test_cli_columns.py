@@ -23,6 +23,7 @@ from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Frame, Inputs, Prediction
 from mpack_runtime.service import Service
 from mpack_runtime.signature import COLUMN_TYPES, Column, Signature, Tensor
+from mpack_runtime.wire_columns import Place, convert
 
 NAMES = ("a", "b", "c")
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -203,6 +204,38 @@ def test_every_format_is_answered_as_by_rest(reader: str, tmp_path: Path, kind: 
     assert [json.loads(line)["prediction"] for line in answer("csv", "jsonl")] == numbers
     cells = answer("parquet", "csv").read().decode().splitlines()[1:]
     assert [float(cell) if cell != '""' else None for cell in cells] == numbers
+
+
+LONG_AGO = pyarrow.array([-(10**11)], pyarrow.timestamp("s"))
+CANNOT = 'Column "x" has a timestamp[s] that cannot be read'
+ODD = [
+    (pyarrow.array([1], pyarrow.time32("s")), "any", ["00:00:01"]),
+    (pyarrow.array([1], pyarrow.time32("s")), "double", "expected a number (double), got the string"),
+    (pyarrow.array([1500], pyarrow.duration("ms")), "any", [1.5]),
+    (LONG_AGO, "datetime", CANNOT),
+    (LONG_AGO, "string", CANNOT),
+    (LONG_AGO, "any", CANNOT),
+    (pyarrow.array([b"\0" * 16], pyarrow.uuid()), "any", ["00000000-0000-0000-0000-000000000000"]),
+]
+
+
+@pytest.mark.parametrize(("values", "kind", "wanted"), ODD)
+def test_odd_types_of_parquet_are_values_or_a_sentence(values: Any, kind: str, wanted: Any) -> None:
+    """Never a bug of the runtime's, with a signature or without; a column that nobody wants disturbs nobody."""
+    batch = pyarrow.record_batch([values, pyarrow.array([1])], names=["x", "y"])
+    for signature in (Signature((Column("x", kind),)), *([Signature()] if kind == "any" else [])):
+        try:
+            found: Any = wire_arrow.from_batch(batch, signature).data[0].tolist()  # type: ignore[union-attr]
+        except BadRequest as error:
+            found = error.message
+        assert wanted in found if isinstance(wanted, str) else found == wanted
+    assert wire_arrow.from_batch(batch, Signature((Column("y", "long"),))).rows == 1
+
+
+def test_what_no_format_has_is_refused_by_its_type() -> None:
+    """An undeclared column of whatever a library of Arrow types may bring."""
+    with pytest.raises(BadRequest, match="got a complex"):
+        convert((1, 1j), Column("x"), Place("column x"))
 
 
 @pytest.mark.parametrize("text", ["x,y\n1,a\n2," + "b" * 200, 'x,y\n1,a\n2,"' + "b\n" * 200])

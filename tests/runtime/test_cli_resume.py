@@ -208,13 +208,16 @@ def test_two_runs_do_not_write_one_result(batch: Batch) -> None:
     assert code == 3 and "Another run with --resume" in said and batch.files() == kept
 
 
-def test_a_planted_link_is_not_written_through(batch: Batch) -> None:
-    """In a directory that others write to, a link in the result's place is refused."""
+@pytest.mark.parametrize("plant", [os.symlink, os.link, lambda _, path: os.mkfifo(path), lambda _, path: path.mkdir()])
+@pytest.mark.parametrize("name", [".r.partial", ".r.journal"])
+def test_what_is_planted_is_not_written_through(batch: Batch, name: str, plant: Callable[[Path, Path], object]) -> None:
+    """In a directory that others write to, a link or what is no file in a result's place is refused by name."""
     victim = batch.place / "victim"
     victim.write_text("precious")
-    (batch.out / ".r.partial").symlink_to(victim)
-    assert batch.run("x.csv", "csv", "--resume")[0] == 3
-    assert victim.read_text() == "precious"
+    plant(victim, batch.out / name)
+    code, said = batch.run("x.csv", "csv", "--resume")
+    assert code == 3 and f"{batch.out / name} is not a file that an earlier run as this user left" in said
+    assert victim.read_text() == "precious" and batch.files() == [name]
 
 
 def test_a_full_disk_and_an_interrupt_keep_what_is_whole(batch: Batch) -> None:

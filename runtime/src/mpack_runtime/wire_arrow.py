@@ -18,7 +18,7 @@ from mpack_runtime import wire
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array, Frame, Inputs, Tensors
 from mpack_runtime.signature import Column, Signature, Tensor
-from mpack_runtime.wire_columns import EXACT, RANGES, Place, convert, quote
+from mpack_runtime.wire_columns import EXACT, RANGES, Place, convert, quote, sentence
 
 #: Moments that are surely between the years that a datetime may have, whatever their zone.
 _FIRST, _LAST = np.datetime64("1678-01-03", "ns"), np.datetime64("2261-12-29", "ns")
@@ -36,15 +36,19 @@ def from_batch(batch: Any, signature: Signature, *, strict: bool = False, first_
     try:
         return _whole(batch, signature, strict, first_row)
     except (Doubt, BadRequest):
-        columns = [list(map(json_value, column.to_pylist())) for column in batch.columns]
+        columns = [_items(column, f"column {quote(name)}") for name, column in zip(batch.schema.names, batch.columns)]
         rows = [list(row) for row in zip(*columns)]
         return wire.from_rows(batch.schema.names, rows, signature, strict=strict, first_row=first_row)
 
 
 def json_value(value: Any) -> Any:
     """A Parquet or Arrow value as the JSON value that stands for it."""
-    if isinstance(value, (datetime.datetime, datetime.date)):
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if type(value).__name__ == "UUID":
+        return str(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Decimal):
@@ -52,6 +56,15 @@ def json_value(value: Any) -> Any:
     if isinstance(value, float) and value != value:
         return None
     return value
+
+
+def _items(values: Any, what: str) -> list[Any]:
+    """The JSON values of a pyarrow.Array. Raises BadRequest for moments that Python cannot tell."""
+    try:
+        return list(map(json_value, values.to_pylist()))
+    except (OverflowError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        raise BadRequest(sentence(f"{what} has a {values.type} that cannot be read: {reason}.")) from error
 
 
 def _whole(batch: Any, signature: Signature, strict: bool, first_row: int) -> Inputs:
@@ -81,7 +94,7 @@ def array_of(values: Any, column: Column, place: Place, *, nested: bool) -> Arra
             return convertor(values, column)
     except Doubt:
         pass
-    return convert(list(map(json_value, values.to_pylist())), column, place, nested=nested)
+    return convert(_items(values, place.what), column, place, nested=nested)
 
 
 def matrix(columns: list[Array], tensors: tuple[Tensor, ...]) -> dict[str, Array]:

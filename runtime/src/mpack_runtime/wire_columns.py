@@ -149,7 +149,7 @@ def _floats(values: Sequence[Any], kinds: set[type], kind: str, place: Place) ->
 def _any(values: Sequence[Any], kinds: set[type], missing: bool, place: Place, nested: bool) -> Array:
     """An undeclared column: booleans, whole numbers, numbers or strings if all of it is, else objects."""
     if not nested and not kinds <= {bool, int, float, str}:
-        index = next(index for index, value in enumerate(values) if isinstance(value, (list, tuple, dict)))
+        index = next(index for index, value in enumerate(values) if type(value) not in _SCALARS)
         place.refuse(index, f"expected a number, a string, a boolean or null, got {describe(values[index])}")
     if not kinds <= {bool, int, float, str}:
         for index, value in enumerate(values):
@@ -166,6 +166,9 @@ def _any(values: Sequence[Any], kinds: set[type], missing: bool, place: Place, n
     if kinds <= {int, float}:
         return np.array(values, dtype=np.float64)
     return _objects(values)
+
+
+_SCALARS = (bool, int, float, str, NoneType)
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:

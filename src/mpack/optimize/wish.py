@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpack.artifact.model import Artifact, ArtifactFile, Loader
 from mpack.optimize.outcome import Conversion
-from mpack.serving import ENTRYPOINT, runtime_requirements, serving_env, serving_trees
+from mpack.serving import ENTRYPOINT, runtime_requirements, serving_env, serving_trees, with_model_labels
 from mpack.spec import BaseWish, ImageConfig, ImageSpec, Requirement
 
 #: Loaders whose models can be converted.
@@ -48,7 +48,7 @@ def conversion_spec(artifact: Artifact, base: str | None) -> ImageSpec:
         requirements=(*description.requirements, *runtime_requirements("cli", description.needs), *converters),
         base=BaseWish(base or artifact.base, system_packages=artifact.system_packages),
         trees=trees,
-        config=ImageConfig(env=serving_env({}), entrypoint=ENTRYPOINT),
+        config=with_model_labels(ImageConfig(env=serving_env({}), entrypoint=ENTRYPOINT), artifact, PACKAGER),
         contents=contents,
     )
 

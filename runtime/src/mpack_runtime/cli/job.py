@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -45,18 +46,20 @@ class Job:
     def finish(self, succeeded: bool) -> None:
         """Puts the result in its place; else removes what there is of it, or keeps it if it can be gone on with."""
         self.source.close()
-        if succeeded:
-            self.sink.close()
-            self.paths[0].replace(self.target)
-            _sync_directory(self.target.parent)
-        elif self.journal is not None and os.fstat(self.stream.fileno()).st_size:
-            return
-        for path in self.paths:
-            path.unlink(missing_ok=True)
-        for stream in (self.sink, self.journal, self.rows):
-            with suppress(OSError):  # what is still buffered may not fit on the disk
-                if stream is not None:
-                    stream.close()
+        keep = self.journal is not None and os.fstat(self.stream.fileno()).st_size > 0
+        try:
+            if succeeded:
+                self.sink.close()
+                self.paths[0].replace(self.target)
+                keep = False
+                _sync_directory(self.target.parent)
+        finally:
+            for path in () if keep else self.paths:
+                path.unlink(missing_ok=True)
+            for stream in (self.sink, self.journal, self.rows):
+                with suppress(OSError):  # what is still buffered may not fit on the disk
+                    if stream is not None:
+                        stream.close()
 
 
 def check_names(inputs: Sequence[str], file_name: str | None) -> None:
@@ -96,6 +99,9 @@ def _open(path: str, directory: Path, file_name: str | None, form: str | None, *
         source = Path(path).open("rb")  # noqa: SIM115 - the job closes it
     except OSError as error:
         raise BadRequest(f"The input {path} cannot be read: {error.strerror}.") from error
+    if not source.seekable():
+        source.close()
+        raise BadRequest(f"The input {path} is a pipe, which cannot be read twice; write it to a file.")
     source_format = detect(path, source)
     named = SUFFIXES.get(Path(file_name).suffix.lower()) if file_name else None
     target_format = form or named or source_format
@@ -114,8 +120,13 @@ def _open(path: str, directory: Path, file_name: str | None, form: str | None, *
         if not resume:
             return Job(path, source, source_format, target, target_format, paths, paths[0].open("xb"))
         journal = _lock(paths[1], target)
-        sink = _own(paths[0])
-        rows = _own(paths[2]) if target_format == "parquet" else None
+        try:
+            sink = _own(paths[0])
+            rows = _own(paths[2]) if target_format == "parquet" else None
+        except BaseException:
+            if not os.fstat(journal.fileno()).st_size:
+                paths[1].unlink()
+            raise
         return Job(path, source, source_format, target, target_format, paths, sink, journal, rows)
     except OSError as error:
         source.close()
@@ -129,11 +140,17 @@ def _own(path: Path) -> BinaryIO:
 
     Raises OSError, and Unusable if it is a link or another's: this may be root, in a directory that others write to.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    planted = Unusable(f"{path} is not a file that an earlier run as this user left. Remove it.")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise planted from error
+        raise
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid != os.geteuid():
         os.close(descriptor)
-        raise Unusable(f"{path} is not a file that an earlier run as this user left. Remove it.")
+        raise planted
     return os.fdopen(descriptor, "r+b")
 
 
