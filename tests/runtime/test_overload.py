@@ -247,7 +247,7 @@ def test_nothing_else_waits_behind_predictions(busy: Any) -> None:
     """Health, metrics and documents answer while the model is busy, whatever else hangs; so do new connections."""
     slow = (post("/api/model/invoke", b"")[:-30], b"GET /livez HTTP/1.1\r\nHost: x\r\n")
     with ThreadPoolExecutor(20) as pool:
-        hung = [pool.submit(busy.raw, slow[number % 2], timeout=2) for number in range(20)]
+        hung = [pool.submit(busy.raw, slow[number % 2], timeout=4) for number in range(20)]
         time.sleep(0.3)
         for path in ("/livez", "/readyz", "/metrics", "/api/model/info", "/openapi.json", "/v2/health/ready", "/v2"):
             assert httpx.get(busy.url + path, trust_env=False, timeout=2).status_code == 200, path
