@@ -292,6 +292,8 @@ Y = Column("y", "double")
         ({"a": np.array([1.5, 2.5]), "b": ["x", "y"]}, (), {"a": ARRAY([1.5, 2.5]), "b": ARRAY(["x", "y"])}),
         ({"a": np.array([1.5, 2.5]), "b": ["x"]}, (), {"a": ARRAY([[1.5, 2.5]]), "b": ARRAY([["x"]])}),
         (pd.DataFrame({"u": [1, 2], "v": ["x", None]}), (), {"u": ARRAY([1, 2]), "v": ARRAY(["x", None])}),
+        (np.zeros((2, 0)), (), {"predict": ARRAY([[], []], pa.list_(pa.float64()))}),
+        (np.zeros((1, 2, 0)), (), {"predict": ARRAY([[[], []]], pa.list_(pa.list_(pa.float64()), 2))}),
         ([[1.0], [2.0, 3.0]], (), {"predict": ARRAY(["[1.0]", "[2.0,3.0]"])}),
     ],
 )  # fmt: skip

@@ -136,6 +136,10 @@ def test_a_category_that_is_not_known(tmp_path: Path, name: str) -> None:
         asked(found, [[2, 0.5, 10]])
     with pytest.raises(BadRequest, match='column "level": the string "10" is none'):
         asked(found, [["red", 0.5, "10"]])
+    for odd, words in ((["red"], "a list"), ({"a": 1}, "an object"), (True, "the boolean true")):
+        for row in ([odd, 0.5, 10], ["red", 0.5, odd]):
+            with pytest.raises(BadRequest, match=f"{words} is none of its categories"):
+                asked(found, [row])
 
 
 def test_names_that_xgboost_has_cut_are_not_trusted(tmp_path: Path) -> None:

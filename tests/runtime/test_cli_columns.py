@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mpack_runtime import loaders, wire, wire_arrow
 from mpack_runtime.cli import csv_columns, source, source_csv
-from mpack_runtime.cli.sink import join_rows, sink
+from mpack_runtime.cli.sink import sink
 from mpack_runtime.config import LoaderConfig, ModelConfig
 from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Frame, Inputs, Prediction
@@ -364,30 +363,3 @@ def test_arrays_are_written_as_rows_are(arrays: list[Any], form: str) -> None:
         assert tables[0].equals(tables[1]) and tables[0].schema == tables[1].schema
         return
     assert written[0] == written[1]
-
-
-def test_a_chunk_may_be_answered_with_nothing() -> None:
-    """JSON of lists of which some are empty, gone on with or not, is the JSON of all of them."""
-    for chunks in ([[1, 2], [], [3]], [[], [1]], [[], []], [[1], []]):
-        for resumed in (False, True):
-            stream = io.BytesIO()
-            writer = sink("json", stream)
-            for chunk in chunks:
-                writer.write(Prediction(chunk))
-                if resumed:
-                    writer = sink("json", stream, json.loads(json.dumps(writer.state())))
-            writer.close()
-            assert json.loads(stream.getvalue()) == {"prediction": [*chain(*chunks)], "columns": []}
-
-
-def test_rows_join_to_the_parquet_file_that_is_written_at_once() -> None:
-    """--resume's detour gives the same bytes."""
-    chunks = [Prediction(np.arange(4) / 3), Prediction([1.5, None]), Prediction(np.array([np.nan, 2.0]))]
-    rows, joined, direct = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    for stream, form in ((rows, "rows"), (direct, "parquet")):
-        writer = sink(form, stream)
-        for chunk in chunks:
-            writer.write(chunk)
-        writer.close()
-    join_rows(io.BytesIO(rows.getvalue()), joined)
-    assert joined.getvalue() == direct.getvalue()

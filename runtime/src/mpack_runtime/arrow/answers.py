@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,9 +61,12 @@ def _column(tensor: V2Tensor, kind: str) -> pa.Array:
     """One output; `kind` is the type of its column in the signature, or ""."""
     flat = np.ascontiguousarray(tensor.array).reshape(-1)
     column = _text(flat.tolist(), kind) if tensor.datatype == "BYTES" else pa.array(flat, from_pandas=True)
-    inner = tensor.shape[1:]
-    for width in reversed(inner if inner != (1,) else ()):
-        column = pa.FixedSizeListArray.from_arrays(column, width)
+    shape = tensor.shape if tensor.shape[1:] != (1,) else tensor.shape[:1]
+    for axis in reversed(range(1, len(shape))):
+        if shape[axis]:
+            column = pa.FixedSizeListArray.from_arrays(column, shape[axis])
+        else:  # pyarrow makes no fixed size of 0
+            column = pa.ListArray.from_arrays(np.zeros(math.prod(shape[:axis]) + 1, np.int32), column)
     return column
 
 

@@ -143,7 +143,10 @@ class CsvSink(TableSink):
     def rows(self, rows: Rows) -> None:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
-        self.stream.write(text.getvalue().encode())
+        try:
+            self.stream.write(text.getvalue().encode())
+        except UnicodeEncodeError as error:
+            raise _half(error) from error
 
 
 class JsonLinesSink(TableSink):
@@ -190,13 +193,15 @@ class RowsSink(TableSink):
         import pyarrow
 
         columns = list(zip(*rows))
-        if self._schema is None:
-            # A column of nothing but missing values says no type; numbers are the likeliest to follow.
-            types = [pyarrow.infer_type(column) for column in columns]
-            known = [pyarrow.float64() if pyarrow.types.is_null(kind) else kind for kind in types]
-            self._begin(pyarrow.schema(list(zip(self.names, known))))
         try:
+            if self._schema is None:
+                # A column of nothing but missing values says no type; numbers are the likeliest to follow.
+                types = [pyarrow.infer_type(column) for column in columns]
+                known = [pyarrow.float64() if pyarrow.types.is_null(kind) else kind for kind in types]
+                self._begin(pyarrow.schema(list(zip(self.names, known))))
             arrays = [pyarrow.array(column, type=field.type) for column, field in zip(columns, self._schema)]
+        except UnicodeEncodeError as error:
+            raise _half(error) from error
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
             raise ModelFailure(f"The model's answer does not fit one Parquet type a column: {error}.") from error
         self.batch(pyarrow.record_batch(arrays, schema=self._schema))
@@ -273,6 +278,10 @@ def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
             )
         joined[key] += plain(value, False)
     return joined
+
+
+def _half(error: UnicodeEncodeError) -> ModelFailure:
+    return ModelFailure(f"The model's answer has text with half a character, which UTF-8 cannot hold: {error.reason}.")
 
 
 def _cell(value: Any) -> Any:

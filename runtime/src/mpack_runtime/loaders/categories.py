@@ -20,8 +20,8 @@ from mpack_runtime.wire_columns import describe, quote
 class Categories:
     """`values` are each feature's categories in the order of their numbers, by the feature's position.
 
-    `strict`: a value that is none of them is refused; else it is missing, unless text stands for a number or the other
-    way round.
+    `strict`: a value that is none of them is refused; else it is missing, unless it is of another kind: text for a
+    number, a boolean for what is none, a list, an object.
     """
 
     def __init__(self, values: Mapping[int, Sequence[Any]], *, strict: bool) -> None:
@@ -49,12 +49,14 @@ class Categories:
     def _numbers(self, column: Array, index: int, frame: Frame) -> Array:
         codes = self._codes[index]
         text = any(isinstance(known, str) for known in codes)
+        booleans = any(isinstance(known, bool) for known in codes)
         found = np.full(len(column), np.nan)
         for row, value in enumerate(column.tolist()):
-            code = codes.get(value)
+            odd = isinstance(value, (list, dict)) or (isinstance(value, bool) and not booleans)
+            code = None if odd else codes.get(value)
             if code is not None:
                 found[row] = code
-            elif value is not None and value == value and (self._strict or isinstance(value, str) != text):
+            elif value is not None and value == value and (odd or self._strict or isinstance(value, str) != text):
                 name = quote(frame.columns[index]) if frame.columns else str(index + 1)
                 known = ", ".join(str(known) for known in list(codes)[:20])
                 raise BadRequest(f"Row {row + 1}, column {name}: {describe(value)} is none of its categories: {known}.")
