@@ -209,6 +209,40 @@ def test_a_larger_call_is_compared_again() -> None:
     assert batch.state == OFF
 
 
+def test_another_kind_is_compared_first() -> None:
+    """What one method's answers prove says nothing of another's, here one array for each class."""
+
+    def answer(column: Array) -> Any:
+        found = steady(column)
+        return found if column.dtype == np.float64 else [found, found + 100]
+
+    model = Asked(answer)
+    batch = proven(model)
+    assert batch.state == ON
+    asked: list[Inputs] = [frame(1, dtype="int64"), frame(2, dtype="int64"), frame(3, dtype="int64")]
+    answers = together(batch, batch._gate, model, asked)
+    assert [[part.tolist() for part in one] for one in answers] == [[[2], [102]], [[4], [104]], [[6], [106]]]
+    assert batch.state == OFF
+
+
+def test_as_many_outputs_as_rows_are_not_taken_for_rows() -> None:
+    """Even where the user vouches for the rows; and it is not the end of joining."""
+    model = Asked(lambda x: [x * 2, x * 3])
+    batch, gate = batching(model)
+    answers = together(batch, gate, model, [frame(1), frame(2), frame(3)])
+    assert [[part.tolist() for part in one] for one in answers] == [[[2], [3]], [[4], [6]], [[6], [9]]]
+    assert batch.state == ON
+
+
+def test_a_full_first_waits_for_nobody() -> None:
+    """Its rows are as many as a call may have, whatever the delay."""
+    model = Asked()
+    model.go.set()
+    batch, _ = batching(model, rows=2, delay=60.0)
+    begun = time.monotonic()
+    assert batch.ask(frame(1, 2)).tolist() == [2, 4] and time.monotonic() - begun < 20
+
+
 TABLE = pd.DataFrame({"a": [1, 2, 3], "b": ["x", "y", "z"]})
 
 

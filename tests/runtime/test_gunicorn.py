@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from mpack_runtime.rest.deadline import Deadlines
 
 Start = Callable[..., Any]
 GOOD = b'{"data": [[1.0, "a", 1000]]}'
@@ -118,6 +120,26 @@ def test_a_model_that_hangs_is_a_504_and_the_worker_is_replaced(model_json: Path
     assert status == 504 and "MPACK_TIMEOUT" in body["message"]
     server.wait()
     assert server.invoke({"data": [[1.0, "a", 0]]}).status_code == 200
+
+
+def test_a_worker_that_hangs_ends_whatever_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a client that cannot be told nor what is written at the end keeps it."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended
+
+    def gone() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    monkeypatch.setattr(os, "_exit", end)
+    for late in ([], [gone]):
+        deadlines = Deadlines(1)
+        deadlines.late = late
+        with pytest.raises(Ended):
+            deadlines._replace_worker(gone)
 
 
 def test_a_worker_that_dies_in_the_model_is_replaced(model_json: Path, start: Start) -> None:

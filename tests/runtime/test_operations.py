@@ -141,10 +141,15 @@ def test_a_worker_that_is_replaced_writes_what_it_has(tmp_path: Path, model_json
 
 
 def test_redact_sample_and_odd_bodies(tmp_path: Path, model_json: Path, start: Start) -> None:
-    """No redacted value is anywhere in the files; gzip is unpacked; what is no text or too long is marked."""
+    """No redacted value is anywhere in the files; gzip is unpacked; what is no text or too long is marked; no way to
+    write an address leads past the journal."""
     logs = tmp_path / "logs"
     server = start(model_json, log_dir=logs, log_redact="grape, other")
-    server.invoke(GRAPE)
+    body = json.dumps(GRAPE).encode()
+    head = (
+        b"POST //api/model/invoke HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    assert b" 200 " in server.raw(head % len(body) + body)
     server.client.post("/api/model/invoke", content=gzip.compress(json.dumps(GRAPE).encode()), headers=GZIP)
     server.client.post("/api/model/invoke", content="alcohol,grape,year\n1,secret grape,x\n", headers=CSV)
     feedback(server, {"grape": "secret grape", "right": True}, Request_Id="a")

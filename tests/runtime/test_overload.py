@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from mpack_runtime.errors import Overloaded
 from mpack_runtime.frame import Frame
 from mpack_runtime.gate import Ask, Gate, Watch
 from mpack_runtime.rest.lanes import asks_model
+from mpack_runtime.rest.lingering import MOST, Lingering
 from mpack_runtime.rest.refusals import plain_prediction
 
 Start = Callable[..., Any]
@@ -160,6 +162,61 @@ def test_what_waits_is_asked_as_one_and_a_bad_row_fails_alone(make_busy: Callabl
     assert metric(busy, "mpack_errors_total", kind="model") == 1
 
 
+def test_a_refusal_is_for_the_request_that_is_refused(busy: Any) -> None:
+    """gunicorn reads 8 kB at once, here a request and the head of another one; what follows is that one's body."""
+    inner = post("/invocations", BODY)
+    head = post("/api/model/invoke", inner, "Connection: close").removesuffix(inner)
+    first = b"GET /livez HTTP/1.1\r\nHost: x\r\nA: %s\r\nB: %s\r\n\r\n"
+    size = 8192 - len(head) - len(first % (b"", b""))
+    raw = b""
+    with socket.create_connection(("127.0.0.1", busy.port), timeout=5) as connection:
+        connection.sendall(first % (b"a" * 4000, b"b" * (size - 4000)) + head + inner)
+        while part := connection.recv(65536):
+            raw += part
+    assert re.findall(rb"HTTP/1.1 (\d+)", raw) == [b"200", b"429"] and b"error_code" not in raw
+
+
+def test_a_client_that_sends_slowly_waits_as_long_as_others(model_json: Path, start: Start) -> None:
+    """The seconds that its body takes are none of MPACK_QUEUE_TIMEOUT."""
+    server = start(model_json, threads=1, queue_timeout=3)
+    body = b'{"data": [[2.0, "a", 1000]]}'
+    asked = post("/api/model/invoke", body)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(server.raw, asked[:-1], asked[-1:], pause=3.2)
+        first = pool.submit(server.invoke, {"data": [[1.0, "slow", 45]]})
+        assert slow.result().startswith(b"HTTP/1.1 200 ") and first.result().status_code == 200
+
+
+def test_few_that_do_not_close_are_waited_for() -> None:
+    """Each costs a file that gunicorn does not count."""
+    lingering, pairs = Lingering(), [socket.socketpair() for _ in range(MOST + 10)]
+    for ours, _ in pairs:
+        lingering.close(ours)
+    assert sum(ours.fileno() >= 0 for ours, _ in pairs) == MOST
+    for _, theirs in pairs:
+        theirs.close()
+    until(lambda: all(ours.fileno() < 0 for ours, _ in pairs))
+    ours, theirs = socket.socketpair()
+    lingering.close(ours)
+    assert ours.fileno() >= 0
+    theirs.close()
+
+
+def test_without_files_for_connections_the_worker_lives(model_json: Path, start: Start) -> None:
+    """Those that wait for a file get it when others end."""
+    server = start(model_json)
+    pid = server.process.pid
+    worker = int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+    files, limits = len(list(Path(f"/proc/{worker}/fd").iterdir())), resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (files + 4, limits[1]))
+    held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+    time.sleep(0.5)
+    for connection in held:
+        connection.close()
+    assert httpx.get(server.url + "/livez", trust_env=False, timeout=20).status_code == 200
+    assert int(Path(f"/proc/{pid}/task/{pid}/children").read_text()) == worker
+
+
 def test_who_does_not_close_holds_nobody(model_json: Path, start: Start) -> None:
     """gunicorn's main thread would wait two seconds for this client; health answers meanwhile."""
     server = start(model_json)
@@ -188,11 +245,13 @@ def test_who_has_no_token_is_not_told_that_it_is_busy(make_busy: Callable[..., A
 
 def test_nothing_else_waits_behind_predictions(busy: Any) -> None:
     """Health, metrics and documents answer while the model is busy, whatever else hangs; so do new connections."""
-    with ThreadPoolExecutor(8) as pool:
-        hung = [pool.submit(busy.raw, post("/api/model/invoke", b"")[:-30], timeout=2) for _ in range(8)]
+    slow = (post("/api/model/invoke", b"")[:-30], b"GET /livez HTTP/1.1\r\nHost: x\r\n")
+    with ThreadPoolExecutor(20) as pool:
+        hung = [pool.submit(busy.raw, slow[number % 2], timeout=4) for number in range(20)]
+        time.sleep(0.3)
         for path in ("/livez", "/readyz", "/metrics", "/api/model/info", "/openapi.json", "/v2/health/ready", "/v2"):
             assert httpx.get(busy.url + path, trust_env=False, timeout=2).status_code == 200, path
-        assert [one.result() for one in hung] == [b""] * 8
+        assert [one.result() for one in hung] == [b""] * 20
 
 
 def test_a_turn_that_does_not_come_in_time_is_503(model_json: Path, start: Start) -> None:
@@ -282,6 +341,9 @@ def test_the_gate_refuses() -> None:
         (b"POST /v1/models/a:predict HTTP/1.0\r\n", True),
         (b"POST /invocations HTTP/1.1\r\n", True),
         (b"POST /api/model/inv", True),
+        (b"POST /api/model/invok%65 HTTP/1.1\r\n", True),
+        (b"POST /api/model/invoke#x HTTP/1.1\r\n", True),
+        (b"\r\nPOST /api/model/invoke HTTP/1.1\r\n", True),
         (b"GET /api/model/invoke HTTP/1.1\r\n", False),
         (b"POST /api/model/feedback HTTP/1.1\r\n", False),
         (b"POST /v2/repository/index HTTP/1.1\r\n", False),

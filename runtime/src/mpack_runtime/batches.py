@@ -11,6 +11,10 @@ import numpy as np
 from mpack_runtime.frame import Frame, Inputs, Prediction, Tensors
 
 
+class Ambiguous(Exception):
+    """A joined answer that may be a part for each row, or one for each output: it happens to have as many of both."""
+
+
 def kind(inputs: Inputs) -> Hashable:
     """Inputs of one kind can be joined: the same names, types, parameters, and shapes but for the number of rows.
 
@@ -45,7 +49,7 @@ def join(parts: Sequence[Inputs]) -> Inputs:
 
 def split(answer: Any, rows: Sequence[int]) -> list[Any]:
     """The joined answer's rows for each part: of arrays, tables, lists, and objects of those. Raises ValueError where
-    the answer has not as many rows."""
+    the answer has not as many rows, and Ambiguous."""
     if isinstance(answer, Prediction):
         return [replace(answer, value=value) for value in split(answer.value, rows)]
     if isinstance(answer, dict) and answer:
@@ -56,6 +60,10 @@ def split(answer: Any, rows: Sequence[int]) -> list[Any]:
         raise ValueError(f"an answer of {type(answer).__name__} has no rows")
     if (isinstance(answer, np.ndarray) and not answer.ndim) or len(answer) != sum(rows):
         raise ValueError(f"the answer has not {sum(rows)} rows")
+    if isinstance(answer, list) and all(
+        isinstance(part, np.ndarray) and part.shape[:1] == (len(answer),) for part in answer
+    ):
+        raise Ambiguous
     pieces, start = [], 0
     for count in rows:
         if table is None:

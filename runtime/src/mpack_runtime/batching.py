@@ -5,7 +5,8 @@ as many rows as were asked, is asked again one by one, so that a bad row fails a
 
 In "auto" nothing is joined before the model has shown that it may be: of the first queues each request is asked alone
 and then all as one. Only if COMPARED rows came out bit for bit the same, in less time, does joining begin. What is new
-in size, and one of VERIFY joined calls, is compared again; one difference ends it.
+in size or kind (another method, other columns), and one of VERIFY joined calls, is compared again; one difference ends
+it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from mpack_runtime import batches
@@ -29,6 +30,8 @@ SHARE, HANDING = 0.2, 3e-4
 AT_ONCE = 8
 #: Of so many joined calls one is compared.
 VERIFY = 256
+#: Kinds of requests that are remembered as compared; clients may make up any number.
+KINDS = 64
 OFF, PROBING, ON = "off", "probing", "on"
 
 
@@ -56,6 +59,7 @@ class Batching:
         self._width = gate.width
         self._asked = False
         self._queues = self._compared = self._largest = self._joined = 0
+        self._proven: dict[Hashable, int] = {}  # rows of the largest call that came out the same, by kind
         # The shortest that a request took: longer ones waited for something else, as Python's lock.
         self._alone_seconds = self._joined_seconds = math.inf
         gate.kind = batches.kind
@@ -98,7 +102,7 @@ class Batching:
 
     def _together(self, asks: list[Ask]) -> None:
         rows = sum(ask.inputs.rows for ask in asks)
-        if not self._always and self._must_compare(rows):
+        if not self._always and self._must_compare(asks[0].kind, rows):
             return self._compare(asks, rows)
         try:
             answers = self._joined_answers(asks)
@@ -109,10 +113,10 @@ class Batching:
         for ask, answer in zip(asks, answers):
             finish(ask, answer)
 
-    def _must_compare(self, rows: int) -> bool:
+    def _must_compare(self, kind: Hashable, rows: int) -> bool:
         with self._lock:
             self._joined += 1
-            return self.state != ON or rows > self._largest or self._joined % VERIFY == 0
+            return self.state != ON or rows > self._proven.get(kind, 0) or self._joined % VERIFY == 0
 
     def _joined_answers(self, asks: list[Ask]) -> list[Any]:
         inputs = batches.join([ask.inputs for ask in asks])
@@ -152,7 +156,7 @@ class Batching:
             equal = False
         if not equal:
             return self._end("joined rows are answered otherwise than alone")
-        self._learn(rows, alone, (self._clock() - begun) / len(asks))
+        self._learn(asks[0].kind, rows, alone, (self._clock() - begun) / len(asks))
 
     def _may_probe(self) -> bool:
         if not self._asked:
@@ -165,10 +169,13 @@ class Batching:
                 self._end()
         return self.state != OFF
 
-    def _learn(self, rows: int, alone: float, joined: float) -> None:
-        """So many rows came out the same; seconds of a request alone and joined."""
+    def _learn(self, kind: Hashable, rows: int, alone: float, joined: float) -> None:
+        """So many rows of a kind came out the same; seconds of a request alone and joined."""
         with self._lock:
             self._largest = max(self._largest, rows)
+            if len(self._proven) >= KINDS and kind not in self._proven:
+                self._proven.clear()
+            self._proven[kind] = max(self._proven.get(kind, 0), rows)
             if self.state != PROBING:
                 return
             self._queues += 1

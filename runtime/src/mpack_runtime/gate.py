@@ -104,13 +104,14 @@ class Gate:
     def take(self, first: Ask, rows: int, asks: int, delay: float = 0.0) -> list[Ask]:
         """In the caller's turn: those that wait and are of its kind, while all have not more than `rows` and are not
         more than `asks`; each must be answered (`finish`). With `delay` it waits so many seconds for them."""
-        if self.kind is None or not (delay or self._waiting):
+        kind = self.kind  # another thread may end the joining meanwhile
+        if kind is None or not (delay or self._waiting):
             return []
         if first.kind is None:
-            first.kind = self.kind(first.inputs)
+            first.kind = kind(first.inputs)
             if first.kind is None:
                 return []
-        if delay:
+        if delay and first.inputs.rows < rows:
             self._gather(first, rows, delay)
         with self._lock:
             taken: list[Ask] = []
@@ -129,8 +130,9 @@ class Gate:
         return taken
 
     def _append(self, ask: Ask) -> None:
-        if self.kind is not None and ask.kind is None:
-            ask.kind = self.kind(ask.inputs)
+        kind = self.kind
+        if kind is not None and ask.kind is None:
+            ask.kind = kind(ask.inputs)
         ask.wake = threading.Lock()
         ask.wake.acquire()
         self._waiting.append(ask)

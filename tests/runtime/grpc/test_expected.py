@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mpack_runtime import __version__
 from mpack_runtime.errors import BadRequest
+from mpack_runtime.grpc.calls import Calls
 from tritonclient.grpc import service_pb2 as pb
 
 DATA = [5.1, 3.5, 1.4, 0.2, 6.7, 3.0, 5.2, 2.3]
@@ -278,3 +279,18 @@ def test_faults_have_the_codes_of_their_statuses(grpc_serve: Any, status: int, c
         served.stub.ModelInfer(infer(x())[1])
     assert (caught.value.code(), caught.value.details()) == (code, "Not now.")
     assert f'ModelInfer",status="{status}"}} 1\n' in served.metrics.render("sk", "1")
+
+
+def test_a_thread_that_fails_ends_its_call(sk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong around the model, nobody waits for ever, and no place is lost."""
+
+    def fail(*_: Any) -> None:
+        raise OSError("the disk is off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Calls, "_work", fail)
+        for _ in range(100):
+            with pytest.raises(grpc.RpcError) as failed:
+                sk.raw("ModelInfer", infer(x())[1].SerializeToString())
+            assert failed.value.code() is INTERNAL
+    assert sk.raw("ModelInfer", infer(x())[1].SerializeToString())

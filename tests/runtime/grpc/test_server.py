@@ -224,6 +224,18 @@ def test_calls_wait_in_the_queue_that_http_has(model_json: Path, start: Start, p
         assert slow.result().status_code == 200
 
 
+def test_no_call_waits_for_a_thread(model_json: Path, start: Start, port: int) -> None:
+    """One more than the model and its queue have room for is refused at once, where nothing comes over HTTP either."""
+    server = start(model_json, threads=1, queue=1, grpc_port=port)
+    with ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(ask, port, 1.0, "slow", 15) for _ in range(2)]
+        until(lambda: in_flight(server, 2))
+        code, words = refusal(port)
+        assert code == "RESOURCE_EXHAUSTED" and "MPACK_QUEUE" in words
+        assert [call.result() for call in slow] == [1.015, 1.015]
+    assert 'refused_total{model="wine",version="1.2",reason="full"} 1' in server.client.get("/metrics").text
+
+
 def test_a_message_is_bounded_unpacked_too(model_json: Path, start: Start, port: int) -> None:
     """RESOURCE_EXHAUSTED above MPACK_MAX_BODY, also for what gzip made small; below it, an answer."""
     server = start(model_json, max_body=1 << 20, grpc_port=port)

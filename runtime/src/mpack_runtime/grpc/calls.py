@@ -1,6 +1,6 @@
 """Calls on their way to the model: who may ask, how many at once, how long each may take, what is told of them.
 
-A call waits in the event loop for a thread, and there for its turn with the model, as requests over HTTP do. Its phases
+A call waits in a thread for its turn with the model, as requests over HTTP do, and as many as those. Its phases
 have MPACK_TIMEOUT seconds each: reading, and the model's answer, after which the worker process is replaced.
 """
 
@@ -22,10 +22,12 @@ import grpc
 
 from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, RuntimeFault
+from mpack_runtime.gate import FULL, refusal
 from mpack_runtime.grpc.protocol import Answer
 from mpack_runtime.rest.deadline import WORKING, Deadlines
 from mpack_runtime.rest.gunicorn_worker import JsonAccessLog
 from mpack_runtime.rest.metrics import Metrics
+from mpack_runtime.rest.roads import BUG
 from mpack_runtime.rest.routes import ROADS, group
 
 if TYPE_CHECKING:
@@ -87,9 +89,10 @@ class Calls:
         self._guard = operations.guard if operations else None
         self._tracing = operations.tracing if operations else None
         self._keep = self._keeper(operations)
-        threads = min(settings.threads + settings.load.queue, self._limit)
-        self._pool = ThreadPoolExecutor(threads, "grpc")
-        self._turns = asyncio.Semaphore(threads)
+        self._patience = settings.load.queue_timeout
+        self._threads = min(settings.threads + settings.load.queue, self._limit)
+        self._pool = ThreadPoolExecutor(self._threads, "grpc")
+        self._busy = 0
         self._there = 0
         self._ended: asyncio.Event | None = None
 
@@ -161,7 +164,7 @@ class Calls:
                 status, words = error.status, error.message
             except Exception as error:
                 traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
-                status, words = 500, "The service failed on this request; its log has the reason."
+                status, words = 500, BUG
             finally:
                 self.done(call, status)
             return await self.refuse(call, context, status, words)
@@ -170,9 +173,9 @@ class Calls:
 
     def let_in(self, call: Call) -> None:
         """Raises BadRequest: 401 without the token that a call needs, 503 while tokens cannot be checked."""
-        refusal = self._guard.refusal(call.metadata.get("authorization", ""), call.path) if self._guard else None
-        if refusal is not None:
-            raise BadRequest(refusal.message, refusal.status)
+        found = self._guard.refusal(call.metadata.get("authorization", ""), call.path) if self._guard else None
+        if found is not None:
+            raise BadRequest(found.message, found.status)
 
     def done(self, call: Call, status: int) -> None:
         """Counts a call, unless it was counted where the model was asked, and writes its line."""
@@ -210,7 +213,11 @@ class Calls:
         raise BadRequest("The message is larger than MPACK_MAX_BODY allows, or there is none.", 413)
 
     async def _ask(self, call: Call, work: Work, body: bytes) -> Answer:
-        await self._turns.acquire()
+        if self._busy >= self._threads:
+            # None waits for a thread: nobody would tell it that its time is over.
+            self._metrics.refused(FULL)
+            raise refusal(FULL, self._patience)
+        self._busy += 1
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
         call.counted = True
@@ -225,8 +232,11 @@ class Calls:
 
         def ended(inner: asyncio.Future[Outcome]) -> None:
             # Only the thread's end frees its place, not that of the call.
-            self._turns.release()
-            answered(inner.result())
+            self._busy -= 1
+            error = inner.exception()
+            if error is not None:
+                traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
+            answered(inner.result() if error is None else RuntimeFault(BUG))
 
         loop.run_in_executor(self._pool, self._work, call, work, body, late).add_done_callback(ended)
         found = await outcome
@@ -278,7 +288,7 @@ def _outcome(work: Work, body: bytes) -> Outcome:
         return error
     except Exception as error:
         traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
-        return RuntimeFault("The service failed on this request; its log has the reason.")
+        return RuntimeFault(BUG)
 
 
 def code_of(status: int) -> grpc.StatusCode:

@@ -29,8 +29,8 @@ class Admission:
         self._metrics, self._deadlines = metrics, deadlines
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        since, refused = self._arrival.since, self._arrival.refused
-        if not refused and (not since or time.monotonic() - since <= self._gate.patience):
+        refused = self._arrival.refused
+        if not refused and self._arrival.waited <= self._gate.patience:
             return self._app(environ, start_response)
         path = prefix.path(environ)
         of = group(path)
@@ -62,8 +62,8 @@ class RequestWatch(Watch):
     def waits(self) -> float:
         self._metrics.waiting(1)
         self._deadlines.enter(WAITING)
-        since = self._arrival.since
-        return time.monotonic() - since if since else 0.0
+        # Not what the client took to send its request.
+        return self._arrival.waited
 
     def works(self) -> None:
         self._metrics.waiting(-1)

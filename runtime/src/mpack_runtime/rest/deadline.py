@@ -97,12 +97,14 @@ class Deadlines:
                 client.shutdown(socket.SHUT_WR)
             else:
                 client()
-        except OSError:
+        except (OSError, RuntimeError):  # it is gone, or its event loop is
             pass
-        print(f"{self.late_message} Its worker process is replaced.", file=sys.stderr, flush=True)
-        for call in self.late:
-            call()
-        os._exit(1)
+        try:
+            print(f"{self.late_message} Its worker process is replaced.", file=sys.stderr, flush=True)
+            for call in self.late:
+                call()
+        finally:
+            os._exit(1)
 
 
 def json_response(status: int, reason: str, message: str) -> bytes:

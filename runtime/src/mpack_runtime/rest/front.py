@@ -100,9 +100,8 @@ class _Headers:
 
 
 def _decoded(path: str) -> str:
-    """The path as text, with one slash before it: WSGI has its bytes as Latin-1."""
-    text = path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
-    return text if text[:1] == "/" != text[1:2] else "/" + text.lstrip("/")
+    """The path as text: WSGI has its bytes as Latin-1."""
+    return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
 
 
 def _request_id(environ: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from datetime import timedelta
@@ -15,6 +16,8 @@ from gunicorn.workers import base, gthread
 from mpack_runtime.rest.deadline import json_response
 from mpack_runtime.rest.lingering import Lingering
 
+#: Seconds until a connection is taken again, after one that there was no file for.
+_PAUSE = 0.05
 #: New connections that are accepted together; more would be unfair to other workers.
 _ACCEPTED = 8
 
@@ -68,7 +71,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         # One at a time, new connections would wait for as many turns of a busy main thread.
         for _ in range(_ACCEPTED):
             before = self.nr_conns
-            super().accept(*where)
+            try:
+                super().accept(*where)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                time.sleep(_PAUSE)  # there is no file left for it: it goes on waiting
             if not before < self.nr_conns < self.worker_connections:
                 break
 

@@ -1,12 +1,14 @@
-"""Threads of a worker in two lanes, so that nothing waits behind predictions but predictions.
+"""Threads of a worker in lanes, so that nothing waits behind predictions but predictions, and health behind no client.
 
 gunicorn hands each connection that has a request to one pool of threads, whose queue has no end. Here the first line of
 the request, which is looked at and left where it is, tells whether it asks the model. Of those so many are under way or
-wait, unread; each more is refused. Everything else has threads of its own.
+wait, unread; each more is refused. Everything else has threads of its own, and others still where all of it is there,
+as of a probe.
 """
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -20,19 +22,20 @@ from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.refusals import Refusals
 from mpack_runtime.rest.routes import ROADS, TABLE
 
-#: Threads for what does not ask the model: health, metrics, documents, feedback, refusals.
+#: Threads for what does not ask the model (health, metrics, documents, feedback, refusals); as many for what is whole.
 OTHERS = 8
 _LINE = 2048
 _ENDS = tuple({path.rpartition("}")[2].encode() for path, group in TABLE if group in ROADS})
+_BODY = re.compile(rb"\n(content-length|transfer-encoding|expect|upgrade)\b", re.IGNORECASE)
 #: gunicorn's word for a connection that has sent nothing yet and may wait without a thread; older ones have none.
 _DEFER = getattr(gthread, "_DEFER", None)
 
 
 class Arrival(threading.local):
-    """How the request of this thread came: `since` (time.monotonic(); 0: it did not wait), and whether it came to be
+    """How the request of this thread came: seconds that it `waited` for the thread, and whether it came to be
     refused."""
 
-    since = 0.0
+    waited = 0.0
     refused = False
 
 
@@ -48,6 +51,7 @@ class Lanes(Executor):
         self._arrival, self._metrics, self._refusals = arrival, metrics, refusals
         self._predictions = ThreadPoolExecutor(min(threads, capacity), "predictions")
         self._others = ThreadPoolExecutor(OTHERS, "others")
+        self._whole = ThreadPoolExecutor(OTHERS, "whole")
         self._lock = threading.Lock()
         self._under_way = 0
 
@@ -56,7 +60,7 @@ class Lanes(Executor):
         if begins is None and _DEFER is not None:
             return _at_once(_DEFER)
         if begins is not None and not asks_model(begins):
-            return self._others.submit(handle, conn)
+            return (self._whole if is_whole(begins) else self._others).submit(handle, conn)
         with self._lock:
             refused = self._under_way >= self._capacity
             self._under_way += not refused
@@ -70,12 +74,12 @@ class Lanes(Executor):
         return done
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        for lane in (self._predictions, self._others):
+        for lane in (self._predictions, self._others, self._whole):
             lane.shutdown(wait)
 
     def _predict(self, handle: Callable[[Any], Any], conn: Any, since: float) -> Any:
         self._metrics.waiting(-1)
-        self._arrival.since = since
+        self._arrival.waited = time.monotonic() - since
         return handle(conn)
 
     def _refuse(self, handle: Callable[[Any], Any], conn: Any) -> Any:
@@ -96,14 +100,21 @@ def _at_once(result: Any) -> Future[Any]:
     return done
 
 
+def is_whole(begins: bytes) -> bool:
+    """True if no more bytes belong to a request that begins so."""
+    head, end, _ = begins.partition(b"\r\n\r\n")
+    return bool(end) and head[:4] in (b"GET ", b"HEAD") and not _BODY.search(head)
+
+
 def asks_model(begins: bytes) -> bool:
     """True if a request that begins so asks the model, or does not tell yet what it asks; b"" asks nothing."""
-    line, end, _ = begins.partition(b"\r\n")
+    line, end, _ = begins.lstrip(b"\r\n").partition(b"\r\n")  # gunicorn skips empty lines too
     if not end:
         return bool(begins)
     words = line.split(b" ")
     path = words[1].partition(b"?")[0].rstrip(b"/") if len(words) == 3 else b""
-    return words[0] == b"POST" and path.endswith(_ENDS)
+    # An address in other words than these is read by gunicorn alone; it may be a prediction's.
+    return words[0] == b"POST" and (path.endswith(_ENDS) or b"%" in path or b"#" in path)
 
 
 def _look(conn: Any) -> bytes | None:

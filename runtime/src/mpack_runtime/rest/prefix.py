@@ -16,11 +16,16 @@ def prefix(environ: Mapping[str, Any]) -> str:
 
 
 def path(environ: Mapping[str, Any]) -> str:
-    """The request's path without the prefix, whether the proxy left it there or not."""
-    whole = str(environ.get("PATH_INFO", ""))
+    """The request's path without the prefix, whether the proxy left it there or not, and with one slash before it:
+    so all that look at it see the same."""
+    whole = _rooted(str(environ.get("PATH_INFO", "")))
     if "HTTP_X_FORWARDED_PREFIX" not in environ:
         return whole
     before = prefix(environ)
     if before and (whole == before or whole.startswith(before + "/")):
-        return whole[len(before) :] or "/"
+        return _rooted(whole[len(before) :])
     return whole
+
+
+def _rooted(path: str) -> str:
+    return path if path[:1] == "/" != path[1:2] else "/" + path.lstrip("/")

@@ -40,6 +40,8 @@ class Refusals:
 
     def refuse(self, conn: Any) -> bool:
         """True if the connection's request is answered, and the connection is as it was before; False: it is not."""
+        if conn.parser is not None and conn.parser.unreader.buf.getvalue():
+            return False  # the request begins in what gunicorn has read ahead
         try:
             data = conn.sock.recv(LARGEST, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             path = plain_prediction(data)
