@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -235,3 +238,19 @@ def test_nothing_is_imported_where_nobody_asks(
     assert server.invoke(GOOD).json()["prediction"] == [0.0]
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     assert start(make_model(LOOKS, sample=None)).invoke(GOOD).json()["prediction"] == [1.0]
+
+
+def test_half_of_opentelemetry_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models bring its API without an exporter, MLflow's for instance: the image has no traces, and checks itself."""
+    (tmp_path / "opentelemetry").mkdir()
+    (tmp_path / "opentelemetry/__init__.py").touch()
+    code = (
+        "from mpack_runtime import tracing; from mpack_runtime.rest import operations; operations.preload(); "
+        "assert not tracing.wanted({'OTEL_TRACES_EXPORTER': 'otlp'})"
+    )
+    path = os.pathsep.join([str(tmp_path), *(item for item in sys.path if item)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "no OpenTelemetry" in done.stderr

@@ -5,7 +5,6 @@ Imports no numpy: thread pools must be sized (`mpack_runtime.threads`) before nu
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpack_runtime import extras
 from mpack_runtime.errors import LoadFailure, SettingsError
 from mpack_runtime.signature import Signature
 
@@ -278,7 +278,7 @@ def _jwt(env: Mapping[str, str]) -> JwtSettings | None:
         )
     if "://" in jwks and not re.match(r"https://.|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?/", jwks):
         raise SettingsError(f"MPACK_AUTH_JWKS is {jwks!r}; it must be a file or an https URL.")
-    if importlib.util.find_spec("jwt") is None:
+    if not (extras.has("jwt") and extras.has("cryptography")):
         raise SettingsError("MPACK_AUTH_JWKS is set, but this image has no PyJWT; build it with -a jwt=true.")
     return JwtSettings(jwks, issuer, audience)
 

@@ -7,7 +7,6 @@ OpenTelemetry's own variables; where none asks for traces, nothing of it is impo
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
@@ -17,10 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from mpack_runtime import extras
 from mpack_runtime.service import Service
 
 #: Any of these says where traces go, or that there are to be some.
 _WANTED = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_MODULES = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk.trace.export")
 _QUIET = 60.0
 
 
@@ -40,7 +41,7 @@ def wanted(env: Mapping[str, str] | None = None) -> bool:
         fault = f"OTEL_TRACES_EXPORTER is {exporter!r}; this service knows otlp and none"
     elif protocol != "http/protobuf":
         fault = f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; this service knows http/protobuf"
-    elif importlib.util.find_spec("opentelemetry") is None:
+    elif not all(map(extras.has, _MODULES)):
         fault = "OTEL_… asks for traces, but this image has no OpenTelemetry; build it with -a tracing=true"
     if fault:
         # They may be a cluster's, for all that runs there: no reason not to serve.
@@ -171,6 +172,4 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
 
 def preload() -> None:
     """Imports what traces need, where the image has it, so that the self-check can tell its sources."""
-    if importlib.util.find_spec("opentelemetry") is not None:
-        importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
-        importlib.import_module("opentelemetry.sdk.trace.export")
+    extras.preload(*_MODULES)

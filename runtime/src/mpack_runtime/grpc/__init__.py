@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import os
 
 
 def preload() -> None:
-    """Imports all of it in an image that has gRPC, so that the self-check can tell its sources."""
-    for module in ("port", "record", "server") if importlib.util.find_spec("grpc") is not None else ():
+    """Imports all of it in an image that serves gRPC, so that the self-check can tell its sources."""
+    for module in ("port", "record", "server") if os.environ.get("MPACK_GRPC_PORT") else ():
         importlib.import_module(f"{__name__}.{module}")

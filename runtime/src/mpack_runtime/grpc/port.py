@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 
+from mpack_runtime import extras
 from mpack_runtime.config import GrpcSettings
 from mpack_runtime.errors import RuntimeFault, SettingsError
 
@@ -14,7 +14,7 @@ def reserve(host: str, settings: GrpcSettings) -> socket.socket:
 
     Raises SettingsError where the image has no gRPC, RuntimeFault where the port is taken.
     """
-    if importlib.util.find_spec("grpc") is None or importlib.util.find_spec("google.protobuf") is None:
+    if not (extras.has("grpc") and extras.has("google.protobuf")):
         raise SettingsError(
             "MPACK_GRPC_PORT is set, but this image has no gRPC; it is added by the packager's argument grpc=true."
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -98,13 +97,8 @@ def preload() -> None:
     """Imports what the settings may want and what /metrics imports, so that the self-check can tell their sources."""
     for module in ("crew", "exposition", "guard", "object_journal", "recorder", "traced"):
         importlib.import_module(f"mpack_runtime.rest.{module}")
-    if importlib.util.find_spec("jwt") is not None:
-        importlib.import_module("mpack_runtime.rest.jwks")
-    from mpack_runtime import tracing
+    from mpack_runtime import extras, tracing
     from mpack_runtime.rest.object_journal import PACKAGES
 
     tracing.preload()
-
-    for package in PACKAGES.values():
-        if importlib.util.find_spec(package) is not None:
-            importlib.import_module(package)
+    extras.preload("mpack_runtime.rest.jwks", *PACKAGES.values())
