@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from mpack.again import remember, state_of
-from mpack.artifact.model import Artifact
-from mpack.artifact.reader import read_artifact
 from mpack.bases import bases_of
 from mpack.builders import Builder, BuiltImage
-from mpack.builders.early import Begin, early_model
+from mpack.builders.early import early_model
+from mpack.describe import Described, described
 from mpack.engine import Docker
 from mpack.env.hostindex import HostIndex
 from mpack.env.lockfile import LockEntry, LockFile, lock_path
-from mpack.errors import InputError, InternalError, MpackError, UsageError, disk_fault
-from mpack.naming import image_name, legal_reference, random_uuid
+from mpack.errors import InputError, UsageError, disk_fault
 from mpack.oci.files import alone_in
 from mpack.oci.store import Store
 from mpack.packager import Packager
 from mpack.plan import ImagePlan
 from mpack.platforms import as_index, require_embedded, require_platforms
-from mpack.plugins import load_packager
 from mpack.progress import Progress
 from mpack.rebuild.record import record_build
 from mpack.records import dataclass
@@ -35,44 +29,14 @@ from mpack.request import BuildRequest as BuildRequest
 from mpack.resolve import Resolution, resolve, with_bytecode
 from mpack.result import BuildResult, PlatformImage
 from mpack.sandbox import Sandbox, pick_sandbox
-from mpack.spec import ImageSpec
 from mpack.targets import Target, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
 
 if TYPE_CHECKING:
     from mpack.bases import Bases
     from mpack.builders.embedded import Compiler
-    from mpack.contents import Standing
     from mpack.engine.local import Hail
     from mpack.env.index import IndexSettings
-    from mpack.packager import Arguments
-
-
-@dataclass(frozen=True)
-class Described:
-    """An artifact with the packager that takes it, the arguments, and the spec that came of both."""
-
-    artifact: Artifact
-    packager: Packager
-    arguments: Arguments
-    spec: ImageSpec
-    #: A directory that lasts as long as the artifact can be read.
-    scratch: Path | None = None
-    #: What converted the model, if something did.
-    conversion: Resolution | None = None
-
-    def name(self, tag: str | None) -> str:
-        """The image's name: the tag given, else the imageName template."""
-        if tag is not None:
-            return legal_reference(tag)
-        naming = self.naming
-        return image_name(naming["template"], name=naming["model"], version=naming["version"], unique=random_uuid())
-
-    @property
-    def naming(self) -> Mapping[str, str]:
-        """What a name is made of where no tag is given."""
-        artifact = self.artifact
-        return {"template": self.arguments.imageName, "model": artifact.name, "version": artifact.version}
 
 
 @dataclass(frozen=True)
@@ -109,98 +73,6 @@ class Workshop:
         store = store or Store.default()
         docker = Docker.find(hail) if need_docker else Docker.answering(hail)
         return cls(store, docker, bases_of(store, docker))
-
-
-@contextmanager
-def described(request: BuildRequest, progress: Progress, begin: Begin | None = None) -> Iterator[Described]:
-    """Opens the artifact and asks the packager. The artifact's files can be read until the context is left. `begin` is
-    told the spec as soon as nothing but large files' hashes is missing."""
-    guess = partial(_guess, request, begin) if begin is not None else None
-    with tempfile.TemporaryDirectory(prefix="mpack-artifact-", ignore_cleanup_errors=True) as scratch:
-        with progress.phase("open", "reading the artifact"):
-            artifact = read_artifact(
-                request.location, limits=request.limits, trust=request.trust, scratch=Path(scratch), meanwhile=guess
-            )
-            found = describe(with_tolerance(artifact, request.tolerance), request)
-        for finding in artifact.description.findings:
-            if finding.level != "note":
-                progress.warn(f"{finding.path}: {finding.message}" if finding.path else finding.message)
-        for warning in found.spec.warnings:
-            progress.warn(warning)
-        yield replace(found, scratch=Path(scratch))
-
-
-def _guess(request: BuildRequest, begin: Begin, artifact: Artifact, standing: Standing) -> None:
-    begin(describe(artifact, request).spec, standing)
-
-
-def with_tolerance(artifact: Artifact, tolerance: float | None) -> Artifact:
-    """The artifact with the relative tolerance that the user gave for its sample's answer, if any."""
-    sample = artifact.description.sample
-    if tolerance is None or sample is None:
-        return artifact
-    return replace(artifact, description=replace(artifact.description, sample=replace(sample, tolerance=tolerance)))
-
-
-def describe(artifact: Artifact, request: BuildRequest) -> Described:
-    """The packager's spec. Raises UsageError packager-unknown, packager-unfit or argument-invalid."""
-    name = request.packager
-    if name == "auto":
-        name = "docker-triton" if artifact.needs_triton else "docker-rest"
-    packager = load_packager(name)
-    with packager_faults(name):
-        reason = packager.accepts(artifact)
-    if reason is not None:
-        raise UsageError(
-            "packager-unfit",
-            f"The packager {name} does not take {artifact.location}: {reason}.",
-            "See `mpack inspect` for the packagers that do.",
-        )
-    given = dict(request.arguments)
-    if request.base is not None:
-        given["dockerfileBaseImage"] = request.base
-    arguments = packager_arguments(packager, given)
-    with packager_faults(name):
-        spec = packager.spec(artifact, arguments)
-    return Described(artifact, packager, arguments, spec)
-
-
-@contextmanager
-def packager_faults(name: str) -> Iterator[None]:
-    """Turns what a packager raises by mistake into an InternalError that names it."""
-    try:
-        yield
-    except (MpackError, OSError):
-        raise
-    except Exception as error:
-        raise InternalError(
-            "internal",
-            f"This is a bug in the packager {name}: {type(error).__name__}: {error}.",
-            "Run `mpack --debug …` again and report the traceback to its authors.",
-        ) from error
-
-
-def packager_arguments(packager: Packager, given: Mapping[str, str]) -> Arguments:
-    """The arguments as the packager's model. Raises UsageError argument-invalid naming each wrong one."""
-    defaults = getattr(packager, "defaults", None)
-    if defaults is not None and not given:
-        return cast("Arguments", SimpleNamespace(**defaults))
-    from pydantic import ValidationError
-
-    try:
-        return packager.arguments.model_validate(dict(given))
-    except ValidationError as error:
-        known = ", ".join(packager.arguments.model_fields)
-        lines = []
-        for item in error.errors():
-            where = ".".join(str(part) for part in item["loc"])
-            reason = "no such argument" if item["type"] == "extra_forbidden" else item["msg"]
-            lines.append(f"{where}: {reason}")
-        raise UsageError(
-            "argument-invalid",
-            f"The packager {packager.name} refuses {'; '.join(lines)}.",
-            f"Its arguments are {known}; see `mpack packagers {packager.name}`.",
-        ) from error
 
 
 def resolve_request(request: BuildRequest, found: Described, workshop: Workshop, progress: Progress) -> Resolution:

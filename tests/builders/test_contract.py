@@ -13,8 +13,9 @@ import pytest
 from mpack.artifact.limits import Limits
 from mpack.builders.embedded import EmbeddedBuilder
 from mpack.contents import Contents
+from mpack.describe import described
 from mpack.oci.image import OciImage
-from mpack.pipeline import BuildRequest, described
+from mpack.pipeline import BuildRequest
 from mpack.plan import Bytecode, ImagePlan
 from mpack.progress import Progress
 from mpack.sandbox import pick_sandbox

@@ -27,7 +27,7 @@ UNUSED = {
     *("mpack.artifact.onnx", "mpack.artifact.openvino", "mpack.artifact.sklearn", "mpack.artifact.triton_model"),
 }
 #: Nor have these in a build that changes nothing.
-UNCHANGED_UNUSED = UNUSED | {"mpack.pipeline", "mpack.artifact.reader", "mpack.artifact.odahu"}
+UNCHANGED_UNUSED = UNUSED | {"mpack.describe", "mpack.pipeline", "mpack.artifact.reader", "mpack.artifact.odahu"}
 
 
 @dataclass

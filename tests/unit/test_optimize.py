@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mpack.cli.options import build_request
+from mpack.describe import described as reading
 from mpack.env.lockfile import LockFile, LockInputs
 from mpack.errors import InputError, UsageError, VerificationError
 from mpack.optimize import described, flow
@@ -20,7 +21,6 @@ from mpack.optimize.kept import Conversions
 from mpack.optimize.outcome import Conversion, Outcome, parse
 from mpack.optimize.wish import CONVERTERS, PACKAGER, conversion_spec, optimized_artifact, unfit
 from mpack.pipeline import BuildRequest, Workshop
-from mpack.pipeline import described as reading
 from mpack.progress import Progress
 from mpack.resolve import lock_inputs
 from mpack.sandbox import Completed

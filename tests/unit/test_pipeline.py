@@ -11,16 +11,9 @@ from typing import Any
 import pytest
 
 from mpack.builders import BuiltImage
+from mpack.describe import packager_faults
 from mpack.errors import EnvironmentFault, InputError, InternalError, UsageError
-from mpack.pipeline import (
-    BuildRequest,
-    packager_faults,
-    require_targets,
-    warn_of_relaxed,
-    with_pushed_digest,
-    write_lock,
-    write_outputs,
-)
+from mpack.pipeline import BuildRequest, require_targets, warn_of_relaxed, with_pushed_digest, write_lock, write_outputs
 from mpack.progress import Progress
 from mpack.sandbox.docker import DockerSandbox
 from mpack.targets import parse_output

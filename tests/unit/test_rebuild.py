@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from mpack.artifact.limits import Limits
+from mpack.describe import Described, described
 from mpack.errors import EnvironmentFault, InputError
 from mpack.images import stored_image
 from mpack.oci.store import Store
-from mpack.pipeline import BuildRequest, Described, Workshop, described
+from mpack.pipeline import BuildRequest, Workshop
 from mpack.progress import Progress
 from mpack.rebuild.anew import Consent, artifact_location, rebuilt, request_of, require_same
 from mpack.rebuild.record import provenance_of

@@ -30,8 +30,9 @@ def command(directory: Path, **values: Any) -> None:
     require_empty(directory)
     request = build_request(**values)
     from mpack.builders.export import export_context
+    from mpack.describe import described
     from mpack.errors import disk_fault
-    from mpack.pipeline import Workshop, described, resolve_request
+    from mpack.pipeline import Workshop, resolve_request
     from mpack.progress import Progress
 
     progress = Progress(3)

@@ -17,7 +17,8 @@ from mpack.cli.options import artifact_options, build_request, plan_options
 def command(spec: bool, **values: Any) -> None:
     """Print what an image of ARTIFACT would be made of."""
     request = build_request(**values)
-    from mpack.pipeline import Workshop, described, resolve_request
+    from mpack.describe import described
+    from mpack.pipeline import Workshop, resolve_request
     from mpack.progress import Progress
 
     progress = Progress(2)

@@ -93,7 +93,8 @@ def run_image(
 
 def run_local(request: BuildRequest, words: tuple[str, ...], port: int | None, env: Mapping[str, str]) -> int:
     """Resolves the artifact's plan and runs the model by this machine's Python."""
-    from mpack.pipeline import Workshop, described, resolve_request, write_lock
+    from mpack.describe import described
+    from mpack.pipeline import Workshop, resolve_request, write_lock
     from mpack.progress import Progress
     from mpack.run.follow import follow
     from mpack.run.local import run_locally

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mpack.describe import Described, packager_faults
 from mpack.env.lockfile import LockFile, lock_path
 from mpack.errors import UsageError, VerificationError
 from mpack.optimize.flow import Workplace, optimize
 from mpack.optimize.kept import Conversions
 from mpack.optimize.outcome import Outcome
-from mpack.pipeline import BuildRequest, Described, Workshop, packager_faults
+from mpack.pipeline import BuildRequest, Workshop
 from mpack.progress import Progress
 
 

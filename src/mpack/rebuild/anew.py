@@ -18,11 +18,12 @@ from pathlib import Path
 from mpack.artifact.limits import Limits
 from mpack.artifact.model import Trust
 from mpack.builders import BuiltImage
+from mpack.describe import Described, described
 from mpack.env.lockfile import LockFile
 from mpack.errors import EnvironmentFault, InputError, UsageError
 from mpack.oci.image import OciImage
 from mpack.oci.store import Store
-from mpack.pipeline import BuildRequest, Described, Workshop, described, make_builder, resolve_request
+from mpack.pipeline import BuildRequest, Workshop, make_builder, resolve_request
 from mpack.plan import canonical_digest
 from mpack.progress import Progress
 from mpack.resolve import ResolveOptions, lock_inputs

@@ -17,7 +17,8 @@ from mpack.supply.attachments import Kept, keep
 from mpack.supply.provenance import DISTRIBUTIONS, Parameters, Provenance, make_provenance, template_of
 
 if TYPE_CHECKING:
-    from mpack.pipeline import BuildRequest, Described
+    from mpack.describe import Described
+    from mpack.pipeline import BuildRequest
 
 
 def record_build(
