@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import traceback
-import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Union
@@ -24,6 +23,7 @@ from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, RuntimeFault
 from mpack_runtime.gate import FULL, refusal
 from mpack_runtime.grpc.protocol import Answer
+from mpack_runtime.headers import printable, request_id
 from mpack_runtime.rest.deadline import WORKING, Deadlines
 from mpack_runtime.rest.gunicorn_worker import JsonAccessLog
 from mpack_runtime.rest.metrics import Metrics
@@ -50,7 +50,6 @@ CODES = {
 _LAST_WORDS = 1.0
 #: A status' words travel in a header, of which clients take 8 kB; a byte beyond printable ASCII is three there.
 _WORDS = 2400
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 Work = Callable[[bytes], Answer]
 Outcome = Union[Answer, RuntimeFault]
@@ -64,7 +63,7 @@ class Call:
         pairs = context.invocation_metadata() or ()
         self.metadata = {str(key): value for key, value in pairs if isinstance(value, str)}
         given = self.metadata.get("request-id") or self.metadata.get("x-request-id") or ""
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.request_id = request_id(given)
         self.peer = context.peer()
         self.counted = False
         self.trace_id: str | None = None
@@ -276,8 +275,7 @@ class Calls:
     def _tell(self, call: Call, context: Any, given: Answer) -> None:
         told = [("request-id", call.request_id)]
         if given.warnings:
-            text = "; ".join(given.warnings).encode("ascii", "backslashreplace").decode("ascii")
-            told.append(("mpack-warning", "".join(c if " " <= c <= "~" else " " for c in text)[:1000]))
+            told.append(("mpack-warning", printable("; ".join(given.warnings))))
         context.set_trailing_metadata(tuple(told))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -12,11 +10,10 @@ from typing import Any, Callable
 from mpack_runtime.gate import FULL, LATE, Gate, Watch, refusal
 from mpack_runtime.rest import prefix, roads
 from mpack_runtime.rest.deadline import WAITING, WORKING, WRITING, Deadlines
+from mpack_runtime.rest.front import request_id_of
 from mpack_runtime.rest.lanes import Arrival
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.routes import ROADS, group
-
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -44,8 +41,7 @@ class Admission:
         self._gate.watch.refused(reason)
         reply = roads.refusal(of, refusal(reason, self._gate.patience))
         self._deadlines.enter(WRITING)
-        given = str(environ.get("HTTP_REQUEST_ID") or environ.get("HTTP_X_REQUEST_ID") or "")
-        reply.headers["Request-Id"] = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        reply.headers["Request-Id"] = request_id_of(environ)
         reply.headers["Content-Length"] = str(len(reply.body))
         headers = [*reply.headers.items(), ("Content-Type", reply.content_type)]
         start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", headers)

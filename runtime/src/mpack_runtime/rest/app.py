@@ -14,6 +14,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from mpack_runtime.arrow import MEDIA
 from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest, RuntimeFault
+from mpack_runtime.headers import printable
 from mpack_runtime.rest import arrow, prefix
 from mpack_runtime.rest.deadline import Deadlines
 from mpack_runtime.rest.front import Front
@@ -49,8 +50,8 @@ class RestApp:
         self.ready = False
         self.answer: Mapping[str, Any] | None = None
         self._headers = {
-            "Model-Name": _header(service.config.name),
-            "Model-Version": _header(service.config.version),
+            "Model-Name": printable(service.config.name),
+            "Model-Version": printable(service.config.version),
         }
 
     def flask(self) -> Flask:
@@ -58,7 +59,7 @@ class RestApp:
         app = Flask("mpack_runtime.rest", template_folder="assets", static_folder="assets", static_url_path="/assets")
         app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 300
         for path, view, method in (
-            (INVOKE, self.nothing, "POST"),  # for the refusal of other methods
+            (INVOKE, None, "POST"),  # predictions do not come this far; for the refusal of other methods
             ("/api/model/info", self.info, "GET"),
             ("/healthcheck", self.health, "GET"),
             ("/livez", self.health, "GET"),
@@ -82,7 +83,7 @@ class RestApp:
         if reply is not None:
             reply.headers = {**self._headers, **reply.headers}
             if reply.warnings:
-                reply.headers["Mpack-Warning"] = _header("; ".join(reply.warnings))
+                reply.headers["Mpack-Warning"] = printable("; ".join(reply.warnings))
         return reply
 
     def invoke(self, call: Call) -> Reply:
@@ -103,7 +104,7 @@ class RestApp:
             else:
                 reply = Reply(self.service.encode(self.service.predict(inputs)), headers=self._headers)
             if inputs.warnings:
-                reply.headers["Mpack-Warning"] = _header("; ".join(inputs.warnings))
+                reply.headers["Mpack-Warning"] = printable("; ".join(inputs.warnings))
         except RuntimeFault as error:
             reply = refusal("odahu", error)
         except Exception as error:
@@ -111,10 +112,6 @@ class RestApp:
             reply = to_json({"message": BUG}, 500)
         reply.route, reply.rows = INVOKE, rows
         return reply
-
-    def nothing(self) -> Response:
-        """Is never asked: predictions do not come this far."""
-        raise NotImplementedError
 
     def info(self) -> Response:
         """The Swagger document."""
@@ -205,9 +202,3 @@ def _json(value: Any, status: int = 200) -> Response:
 
         value = orjson.dumps(value)
     return Response(value, status=status, content_type="application/json")
-
-
-def _header(text: str) -> str:
-    """Text as a header value: printable ASCII, other characters escaped, at most 1,000 characters."""
-    escaped = text.encode("ascii", "backslashreplace").decode("ascii")
-    return "".join(character if " " <= character <= "~" else " " for character in escaped)[:1000]

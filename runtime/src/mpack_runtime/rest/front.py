@@ -5,9 +5,7 @@ Flask's own part of a request (contexts, routing, a Response) takes as long as r
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
 from collections.abc import Iterable
 from typing import Any, Callable, Protocol
 
@@ -15,6 +13,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 from mpack_runtime.config import Settings
 from mpack_runtime.errors import BadRequest
+from mpack_runtime.headers import request_id
 from mpack_runtime.rest import prefix
 from mpack_runtime.rest.body import read_body
 from mpack_runtime.rest.deadline import READING, WORKING, WRITING, Deadlines
@@ -22,7 +21,6 @@ from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.roads import Call, Reply
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PLAIN_KEYS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _LINES = {status: f"{status} {words.upper()}" for status, words in HTTP_STATUS_CODES.items()}
 
@@ -59,7 +57,7 @@ class Front:
             return self._app(environ, self._named(environ, start_response, path, started))
         body = reply.body
         headers = [("Content-Type", reply.content_type), ("Content-Length", str(len(body))), *reply.headers.items()]
-        headers.append(("Request-Id", _request_id(environ)))
+        headers.append(("Request-Id", request_id_of(environ)))
         rest.deadlines.enter(WRITING)
         rest.metrics.end(reply.route, reply.status, time.perf_counter() - started, reply.rows)
         start_response(_LINES[reply.status], headers)
@@ -71,7 +69,7 @@ class Front:
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             self._rest.deadlines.enter(WRITING)
             self._rest.metrics.end(path, int(status.split()[0]), time.perf_counter() - started)
-            return start_response(status, [*headers, ("Request-Id", _request_id(environ))], *error)
+            return start_response(status, [*headers, ("Request-Id", request_id_of(environ))], *error)
 
         return start
 
@@ -104,6 +102,6 @@ def _decoded(path: str) -> str:
     return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
 
 
-def _request_id(environ: dict[str, Any]) -> str:
-    given = environ.get("HTTP_REQUEST_ID") or environ.get("HTTP_X_REQUEST_ID")
-    return given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+def request_id_of(environ: dict[str, Any]) -> str:
+    """The id that the answer to a request has."""
+    return request_id(str(environ.get("HTTP_REQUEST_ID") or environ.get("HTTP_X_REQUEST_ID") or ""))

@@ -7,7 +7,6 @@ are made and written by the journal's thread. Feedback is answered when it is in
 from __future__ import annotations
 
 import random
-import re
 import sys
 import time
 import traceback
@@ -19,6 +18,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from mpack_runtime.errors import BadRequest
+from mpack_runtime.headers import PLAIN
 from mpack_runtime.rest import prefix, records
 from mpack_runtime.rest.body import read_body
 from mpack_runtime.rest.deadline import READING, WORKING, WRITING, Deadlines
@@ -28,7 +28,6 @@ from mpack_runtime.rest.redact import Redactor
 from mpack_runtime.rest.routes import ROADS, group
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
-_PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 #: Seconds for the disk to take feedback.
 _WAIT = 5.0
 
@@ -107,7 +106,7 @@ class Recorder:
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         if status == 405:
             headers.append(("Allow", "POST"))
-        if _PLAIN.fullmatch(given := _header(environ, "REQUEST_ID", "X_REQUEST_ID")):
+        if PLAIN.fullmatch(given := _header(environ, "REQUEST_ID", "X_REQUEST_ID")):
             headers.append(("Request-Id", given))
         start_response(f"{status} {HTTPStatus(status).phrase}", headers)
         self._metrics.end(path, status, time.perf_counter() - begun)
@@ -126,7 +125,7 @@ class Recorder:
         if name != self._name:
             raise BadRequest(f"x-model-name is {name!r}, but this service is the model {self._name!r}.")
         for text, header in ((request_id, "request-id"), (version, "x-model-version")):
-            if text is not self._version and not _PLAIN.fullmatch(text):
+            if text is not self._version and not PLAIN.fullmatch(text):
                 raise BadRequest(f"{header} must be printable ASCII without blanks, 128 characters at most.")
         payload = self._redactor.value(_payload(environ, body))
         try:
