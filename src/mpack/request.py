@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mpack.artifact.limits import Limits
 from mpack.artifact.model import Trust
+from mpack.connections import Connection
 from mpack.records import dataclass
 
 
@@ -50,6 +51,10 @@ class BuildRequest:
     #: SBOM and provenance go with the image; the key that cosign signs with at registries.
     attest: bool = True
     sign_key: str | None = None
+    #: What the artifact, the base and the registry of the outputs are reached with, where that is not the host's own.
+    artifact_connection: Connection | None = None
+    pull_connection: Connection | None = None
+    push_connection: Connection | None = None
 
     def each(self) -> list[BuildRequest]:
         """The request for each platform by itself."""
