@@ -51,6 +51,7 @@ CODES: dict[str, str] = {
     "provenance-invalid": "The record of how the image was built is damaged, or is not mpack's.",
     "rebuild-impossible": "The image cannot be built again here: another mpack, or other wishes beside the artifact.",
     "sbom-unknown": "The image's files tell of no package, and mpack did not build it.",
+    "connection-invalid": "A connection lacks a field, or one of its fields cannot be what it says.",
     "plan-not-embeddable": "The Dockerfile template adds steps that only an engine can run.",
     # usage
     "usage": "The command line is wrong.",
@@ -64,6 +65,7 @@ CODES: dict[str, str] = {
     "engine-failed": "The container engine refused or broke off.",
     "port-taken": "A port of this machine that a model was to be served on is in use, or not for this user.",
     "sandbox-unavailable": "Neither a container engine nor runc is at hand to run a model in.",
+    "secret-unavailable": "A secret is not where a connection says it is.",
     "index-unreachable": "The Python index cannot be reached or refuses the credentials.",
     "registry-failed": "The image registry cannot be reached or refuses.",
     "base-unavailable": "The base image is not in the store, the engine or a registry.",
