@@ -53,6 +53,7 @@ CODES: dict[str, str] = {
     "sbom-unknown": "The image's files tell of no package, and mpack did not build it.",
     "connection-invalid": "A connection lacks a field, or one of its fields cannot be what it says.",
     "plan-not-embeddable": "The Dockerfile template adds steps that only an engine can run.",
+    "packaging-unknown": "No packaging of that id is in the manifests, or among the results.",
     # usage
     "usage": "The command line is wrong.",
     "packager-unknown": "No packager of that name is installed.",
@@ -70,6 +71,7 @@ CODES: dict[str, str] = {
     "registry-failed": "The image registry cannot be reached or refuses.",
     "base-unavailable": "The base image is not in the store, the engine or a registry.",
     "tool-missing": "A program that this step needs is not installed.",
+    "memory-exceeded": "Packaging takes more memory than the manifest allows.",
     "disk-full": "The disk is full.",
     "disk-unwritable": "A file or directory that mpack must write cannot be written.",
     "store-corrupt": "The image store or a cache holds damaged content.",
