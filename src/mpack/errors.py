@@ -53,10 +53,10 @@ CODES: dict[str, str] = {
     "sbom-unknown": "The image's files tell of no package, and mpack did not build it.",
     "connection-invalid": "A connection lacks a field, or one of its fields cannot be what it says.",
     "plan-not-embeddable": "The Dockerfile template adds steps that only an engine can run.",
-    "packaging-unknown": "No packaging of that id is in the manifests, or among the results.",
     # usage
     "usage": "The command line is wrong.",
     "packager-unknown": "No packager of that name is installed.",
+    "packaging-unknown": "No packaging of that id is in the manifests, or among the results; or none was named.",
     "packager-unfit": "The packager does not accept this artifact.",
     "argument-invalid": "A packager argument is unknown or has a wrong value.",
     "plugin-broken": "An installed plugin cannot be loaded.",

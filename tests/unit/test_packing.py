@@ -208,7 +208,7 @@ def test_get_list_logs_delete(capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "delete", "--id", "wine")
     assert [item["id"] for item in json.loads(printed(capsys, "get", "-o", "json"))] == ["beer"]
     for words in (("delete", "--id", "wine"), ("get", "--id", "wine"), ("logs", "--id", "wine")):
-        assert "No packaging wine was run here." in printed(capsys, *words, code=1)
+        assert "No packaging wine was run here." in printed(capsys, *words, code=2)
     printed(capsys, "delete", "--id", "wine", "--ignore-not-found")
 
 

@@ -94,7 +94,7 @@ def test_damaged(content: bytes, tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.path.write_bytes(content)
     for action in (lambda: results.runs(1), lambda: results.begin("wine", {}, {}), lambda: results.delete("wine")):
-        with pytest.raises(EnvironmentFault, match="results.sqlite cannot be read") as caught:
+        with pytest.raises(EnvironmentFault, match=r"results\.sqlite cannot be read") as caught:
             action()
         assert caught.value.code == "store-corrupt"
     assert results.path.read_bytes() == content

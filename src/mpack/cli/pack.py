@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mpack.cli.options import reading_options
-from mpack.errors import InputError, UsageError
+from mpack.errors import UsageError
 
 _MANIFESTS = [
     click.option(
@@ -173,10 +173,7 @@ def delete(identifier: str | None, file: Path | None, ignore_not_found: bool) ->
     if (identifier is None) == (file is None):
         raise UsageError("usage", "`mpack pack delete` takes --id ID or -f FILE.", "Give one of them.")
     if file is not None:
-        from mpack.manifests import read_manifests
-        from mpack.packing.flow import chosen
-
-        identifier = chosen(read_manifests([file], []), None).id
+        identifier = _only_one(file)
     assert identifier is not None
     results = Results.default()
     latest = results.latest(identifier)
@@ -236,7 +233,17 @@ def _sorted(files: Sequence[Path], directories: Sequence[Path]) -> tuple[list[Pa
     return [path for path in files if path not in found], [*directories, *found]
 
 
-def _unknown(identifier: str) -> InputError:
-    return InputError(
+def _only_one(file: Path) -> str:
+    """The id of the only ModelPackaging in a file. Raises ManifestError, UsageError."""
+    from mpack.manifests import read_manifests
+
+    found = list(read_manifests([file], []).packagings)
+    if len(found) != 1:
+        raise UsageError("usage", f"{file} has {len(found)} documents of kind ModelPackaging.", "Give --id ID instead.")
+    return found[0]
+
+
+def _unknown(identifier: str) -> UsageError:
+    return UsageError(
         "packaging-unknown", f"No packaging {identifier} was run here.", "`mpack pack list` shows those that were."
     )

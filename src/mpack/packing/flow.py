@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpack.bounds import bounded
 from mpack.engine.local import Hail
-from mpack.errors import InputError, MpackError, VerificationError
+from mpack.errors import MpackError, VerificationError
 from mpack.manifests import Manifests, ModelPackaging, Resources
 from mpack.packing.arguments import build_arguments
 from mpack.packing.artifacts import local_artifact
@@ -45,20 +45,26 @@ def pack(
 ) -> tuple[str, BuildResult | Repeated]:
     """Packages; the packaging's id, and what came of the build. `request` is what the command line says of the build.
 
-    Raises UsageError or InputError before anything is written down, then what a build raises.
+    Raises ManifestError and UsageError before anything is written down, then what a build raises.
     """
     from mpack.manifests import check_packaging
 
-    packaging = chosen(manifests, asked.id)
-    checked = check_packaging(manifests, packaging.id, targets=asked.targets, disabled=asked.disabled)
-    name = asked.artifact_name or packaging.artifact_name
+    checked = check_packaging(
+        manifests,
+        asked.id,
+        artifact_name=asked.artifact_name,
+        targets=asked.targets,
+        disabled_targets=asked.disabled,
+        output=asked.artifact_path is None,
+    )
+    packaging, name = checked.packaging, checked.artifact_name
     arguments, notes = build_arguments(checked.arguments, packaging.arguments)
     facts = {"packager": checked.packager, "arguments": checked.arguments, "artifact": {"name": name, "digest": None}}
     document = _document(packaging, name)
     with recorded(Results.default(), packaging.id, document, facts, progress, known) as found:
-        for note in [*notes, *_not_used(packaging, asked)]:
+        for note in [*notes, *_notes(manifests, packaging, asked)]:
             progress.say(note)
-        for warning in [*checked.warnings, *_too_much(checked.resources)]:
+        for warning in [*manifests.warnings, *checked.warnings, *_too_much(checked.resources)]:
             progress.warn(warning)
         limits = checked.resources
         with bounded(limits.cpu_limit, limits.memory_limit), _naming_limit(limits):
@@ -73,24 +79,6 @@ def pack(
             result = _build(request, progress)
         found |= _facts(result, name)
     return packaging.id, result
-
-
-def chosen(manifests: Manifests, identifier: str | None) -> ModelPackaging:
-    """The packaging of that id; without one, the only one. Raises InputError packaging-unknown."""
-    names = sorted(manifests.packagings)
-    if identifier is None and len(names) == 1:
-        identifier = names[0]
-    if identifier is not None and identifier in manifests.packagings:
-        return manifests.packagings[identifier]
-    have = f"they have {', '.join(names)}" if names else "they have none"
-    if identifier is None:
-        why = "The manifests do not say what is to be packaged: of kind ModelPackaging "
-        raise InputError("packaging-unknown", f"{why}{have}.", "Choose one with --id ID." if names else "Add one.")
-    raise InputError(
-        "packaging-unknown",
-        f"No ModelPackaging in the manifests has the id {identifier}; {have}.",
-        "Name its file with -f or its directory with -d.",
-    )
 
 
 def _build(request: BuildRequest, progress: LoggedProgress) -> BuildResult | Repeated:
@@ -123,15 +111,15 @@ def _document(packaging: ModelPackaging, artifact_name: str) -> Mapping[str, Any
     return {**packaging.document, "spec": {**(spec or {}), "artifactName": artifact_name}}
 
 
-def _not_used(packaging: ModelPackaging, asked: Asked) -> Iterator[str]:
-    """Sentences on what a manifest says that means nothing here."""
-    fields = [*packaging.not_used, *(["spec.image"] if packaging.image else [])]
-    if fields:
-        yield f"{packaging.id}: not used here: {', '.join(fields)}"
+def _notes(manifests: Manifests, packaging: ModelPackaging, asked: Asked) -> Iterator[str]:
+    """Sentences on what of the manifests is not used."""
+    kinds = sorted({kind for kind, _, _ in manifests.passed_over})
+    if kinds:
+        yield f"passed over: {len(manifests.passed_over)} documents of kind {', '.join(kinds)}"
     off = [target.name for target in packaging.targets if not asked.targets or target.name in asked.disabled]
     if off:
         hint = "" if asked.targets else "; --no-disable-package-targets uses them"
-        yield f"{packaging.id}: targets that are disabled: {', '.join(off)}{hint}"
+        yield f"targets that are disabled: {', '.join(off)}{hint}"
 
 
 def _too_much(resources: Resources) -> Iterator[str]:
