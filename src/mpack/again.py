@@ -149,6 +149,8 @@ def prune(older_than: float) -> None:
 def _repeatable(request: BuildRequest) -> bool:
     if len(request.platforms) > 1:
         return False
+    if request.artifact_connection or request.pull_connection or request.push_connection:
+        return False
     plain = not request.verify and not request.update_lock and request.builder in ("auto", "embedded")
     return plain and not is_url(request.location) and set(request.outputs) <= set(_OUTPUTS)
 

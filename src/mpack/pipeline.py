@@ -29,12 +29,13 @@ from mpack.request import BuildRequest as BuildRequest
 from mpack.resolve import Resolution, resolve, with_bytecode
 from mpack.result import BuildResult, PlatformImage
 from mpack.sandbox import Sandbox, pick_sandbox
-from mpack.targets import Target, default_outputs, parse_output
+from mpack.targets import Target, connection_targets, default_outputs, parse_output
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason, verify
 
 if TYPE_CHECKING:
     from mpack.bases import Bases
     from mpack.builders.embedded import Compiler
+    from mpack.connections import Connection
     from mpack.engine.local import Hail
     from mpack.env.index import IndexSettings
 
@@ -67,12 +68,18 @@ class Workshop:
 
     @classmethod
     def of_this_machine(
-        cls, store: Store | None = None, *, need_docker: bool = False, hail: Hail | None = None
+        cls,
+        store: Store | None = None,
+        *,
+        need_docker: bool = False,
+        hail: Hail | None = None,
+        pull: Connection | None = None,
     ) -> Workshop:
-        """Raises EnvironmentFault engine-unavailable when an engine is needed and none answers."""
+        """`pull`: what bases of its registry are pulled with. Raises EnvironmentFault engine-unavailable when an engine
+        is needed and none answers, InputError connection-invalid."""
         store = store or Store.default()
         docker = Docker.find(hail) if need_docker else Docker.answering(hail)
-        return cls(store, docker, bases_of(store, docker))
+        return cls(store, docker, bases_of(store, docker, pull))
 
 
 def resolve_request(request: BuildRequest, found: Described, workshop: Workshop, progress: Progress) -> Resolution:
@@ -95,9 +102,12 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
         early_model(store, request.builder, wanted=not request.optimize) as begin,
         described(request, progress, begin) as found,
     ):
-        require_targets(found.packager, targets)
         name = found.name(request.tag)
-        workshop = Workshop.of_this_machine(store, need_docker=_needs_docker(request), hail=hail)
+        pushed = connection_targets(request.push_connection, name, request.attest)
+        require_targets(found.packager, [*targets, *pushed])
+        workshop = Workshop.of_this_machine(
+            store, need_docker=_needs_docker(request), hail=hail, pull=request.pull_connection
+        )
         outcome = None
         if request.optimize is not None:
             from mpack.optimize.described import optimized
@@ -105,10 +115,11 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
             request, found, outcome = optimized(request, found, workshop, progress)
         requests = request.each()
         platforms = [item.options.platform for item in requests]
-        if not targets:
+        if not targets and (request.keep_local or not pushed):
             targets = default_outputs(workshop.docker)
             if workshop.docker is None:
                 progress.say("no container engine answers: the image goes to mpack's store")
+        targets += pushed
         require_platforms(platforms, found.spec, targets, workshop.docker)
         resolutions = [resolve_request(item, found, workshop, progress) for item in requests]
         to_docker = any(target.kind == "docker" for target in targets)

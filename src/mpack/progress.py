@@ -1,4 +1,5 @@
-"""What a long command says while it works: phases with their time, notes and warnings. All of it goes to stderr."""
+"""What a long command says while it works: phases with their time, notes and warnings. All of it goes to stderr, with
+***** in place of secrets that were used."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
+
+from mpack.redaction import redact
 
 
 class Progress:
@@ -48,6 +51,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """A warning: printed, and kept in `warnings`."""
+        text = redact(text)
         self.warnings.append(text)
         self._clear()
         self._stream.write(f"warning: {text}\n")
@@ -55,7 +59,7 @@ class Progress:
 
     def _line(self, text: str) -> None:
         if not self._quiet:
-            self._stream.write(text + "\n")
+            self._stream.write(redact(text) + "\n")
             self._stream.flush()
 
     def _clear(self) -> None:

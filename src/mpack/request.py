@@ -55,6 +55,8 @@ class BuildRequest:
     artifact_connection: Connection | None = None
     pull_connection: Connection | None = None
     push_connection: Connection | None = None
+    #: With a push_connection and no outputs: the image stays here too, under its own name.
+    keep_local: bool = False
 
     def each(self) -> list[BuildRequest]:
         """The request for each platform by itself."""

@@ -15,6 +15,7 @@ import pytest
 from mpack.errors import EnvironmentFault, InputError
 from mpack.registry import Descriptor, RegistryClient, parse_reference
 from mpack.registry.client import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, choose_platform
+from mpack.registry.credentials import DockerLogin
 
 BLOB = b"layer" * 1000
 REFERENCE = parse_reference("registry.example/team/base:1")
@@ -37,7 +38,7 @@ def manifest(kind: str = OCI_MANIFEST) -> bytes:
 def client(handler: Handler, config_dir: Path, naps: list[float] | None = None) -> RegistryClient:
     http = httpx.Client(transport=httpx.MockTransport(handler), follow_redirects=True)
     slept = naps if naps is not None else []
-    return RegistryClient(REFERENCE, config_dir=config_dir, http=http, sleep=slept.append)
+    return RegistryClient(REFERENCE, login=DockerLogin(config_dir), http=http, sleep=slept.append)
 
 
 def test_retries_with_growing_pauses(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_manifest_by_digest_is_checked(tmp_path: Path) -> None:
     pinned = parse_reference(f"registry.example/x@sha256:{'0' * 64}")
     http = httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200, content=manifest())))
     with pytest.raises(EnvironmentFault, match="when asked for"):
-        RegistryClient(pinned, config_dir=tmp_path, http=http).resolve("linux/amd64")
+        RegistryClient(pinned, login=DockerLogin(tmp_path), http=http).resolve("linux/amd64")
 
 
 def login(directory: Path) -> str:

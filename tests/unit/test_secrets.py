@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from mpack.connections import Connection, Secret, parse_secret
-from mpack.connections.redaction import hide, redact
+from mpack.redaction import hide, redact
 from mpack.errors import MpackError
 
 FIELD = "spec.password of docker-ci"

@@ -20,6 +20,7 @@ from mpack.spec import BaseWish, public_name
 
 if TYPE_CHECKING:
     from mpack.engine import Docker
+    from mpack.registry.credentials import Login
 
 
 #: Codes of a recipe that cannot be built on this machine or now; then a registry is tried.
@@ -33,12 +34,16 @@ def _say(text: str) -> None:
 
 
 class Bases:
-    """Base images of this machine. `docker` None: no engine answers. `say` gets a line before anything slow."""
+    """Base images of this machine. `docker` None: no engine answers. `say` gets a line before anything slow. `login`:
+    whose credentials registries get, None for Docker's."""
 
-    def __init__(self, store: Store, docker: Docker | None, *, say: Callable[[str], None] = _say) -> None:
+    def __init__(
+        self, store: Store, docker: Docker | None, *, say: Callable[[str], None] = _say, login: Login | None = None
+    ) -> None:
         self._store = store
         self._docker = docker
         self._say = say
+        self._login = login
         self._known: dict[str, tuple[Interpreter | None, Files]] = {}
 
     def pick(self, python: str | None, platform: str, wish: BaseWish) -> BaseImage:
@@ -120,7 +125,7 @@ class Bases:
         if recipe is not None:
             image = self._recipe_image(recipe, platform)
             return self._describe(reference, image.digest, image)
-        image, digest = fetch(reference, platform, self._store, self._docker, self._say, patient)
+        image, digest = fetch(reference, platform, self._store, self._docker, self._say, patient, self._login)
         return self._describe(public_name(reference), digest, image)
 
     def locked(self, base: BaseImage) -> BaseImage:
@@ -136,7 +141,7 @@ class Bases:
     def image(self, base: BaseImage) -> OciImage:
         """The base's image in the store, fetched by its digest if it is not there."""
         image, reason = fetch_by_digest(
-            base.reference, base.digest, base.platform, self._store, self._docker, self._say
+            base.reference, base.digest, base.platform, self._store, self._docker, self._say, self._login
         )
         recipe = named_recipe(base.reference, base.platform)
         if image is None and recipe is not None:

@@ -18,6 +18,7 @@ from mpack.spec import FILES
 
 if TYPE_CHECKING:
     from mpack.engine import Docker
+    from mpack.registry.credentials import Login
 
 #: Seconds that a registry has for its first answer where mpack can do without it.
 PROBE_SECONDS = 3.0
@@ -30,11 +31,13 @@ def fetch(
     docker: Docker | None,
     say: Callable[[str], None],
     patient: bool = True,
+    login: Login | None = None,
 ) -> tuple[OciImage, str]:
     """An image of the user's and the digest to name it by: the manifest's, or the image id where docker has it.
 
-    Not `patient`: a registry that does not answer at once is not asked. Raises EnvironmentFault base-unavailable with
-    what each place said, InputError base-unsuitable for another platform.
+    Not `patient`: a registry that does not answer at once is not asked. `login`: whose credentials a registry gets,
+    None for Docker's. Raises EnvironmentFault base-unavailable with what each place said, InputError base-unsuitable
+    for another platform.
     """
     if reference.startswith(FILES):
         read = fetch_from_file(reference, platform, store)
@@ -53,7 +56,7 @@ def fetch(
     try:
         if not patient:
             check_answers(reference)
-        pulled = fetch_from_registry(reference, platform, store, say)
+        pulled = fetch_from_registry(reference, platform, store, say, login)
     except EnvironmentFault as error:
         if other is not None:
             raise other from error
@@ -110,7 +113,9 @@ def fetch_from_file(reference: str, platform: str, store: Store) -> OciImage:
     return image
 
 
-def fetch_from_registry(reference: str, platform: str, store: Store, say: Callable[[str], None]) -> OciImage:
+def fetch_from_registry(
+    reference: str, platform: str, store: Store, say: Callable[[str], None], login: Login | None = None
+) -> OciImage:
     """Pulls an image and lists it under its name, which it shares with the same reference's images for other platforms.
 
     Raises EnvironmentFault registry-failed or image-unknown.
@@ -120,7 +125,7 @@ def fetch_from_registry(reference: str, platform: str, store: Store, say: Callab
 
     parsed = parse_reference(reference)
     with store.lease():
-        image = pull(parsed, platform, store, say=say)
+        image = pull(parsed, platform, store, say=say, login=login)
         if not same_platform(image.platform, platform):
             raise wrong_platform(reference, image.platform, platform)
         if parsed.digest:
@@ -160,7 +165,13 @@ def check_answers(reference: str, seconds: float = PROBE_SECONDS) -> None:
 
 
 def fetch_by_digest(
-    reference: str, digest: str, platform: str, store: Store, docker: Docker | None, say: Callable[[str], None]
+    reference: str,
+    digest: str,
+    platform: str,
+    store: Store,
+    docker: Docker | None,
+    say: Callable[[str], None],
+    login: Login | None = None,
 ) -> tuple[OciImage | None, str]:
     """An image that a lock names: from the store, the daemon (by id) or the registry (by digest); or None and why."""
     found = store.find(f"x@{digest}", platform)
@@ -175,7 +186,7 @@ def fetch_by_digest(
 
     try:
         pinned = replace(parse_reference(reference.partition("@")[0]), tag=None, digest=digest)
-        return fetch_from_registry(str(pinned), platform, store, say), ""
+        return fetch_from_registry(str(pinned), platform, store, say, login), ""
     except MpackError as error:
         return None, error.message
 

@@ -9,6 +9,7 @@ import sys
 import click
 
 from mpack.errors import EXIT_INTERRUPTED, InternalError, MpackError, UsageError, disk_fault
+from mpack.redaction import redact
 
 BROKEN_PIPE = 141
 #: What the file system answers where the machine, not mpack, is at fault.
@@ -28,12 +29,12 @@ def report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
     if debug:
         import traceback
 
-        sys.stderr.write("".join(traceback.format_exception(error)))
+        sys.stderr.write(redact("".join(traceback.format_exception(error))))
     if as_json:
-        sys.stdout.write(json.dumps({"error": known.to_json()}) + "\n")
-    sys.stderr.write(f"mpack: {known.message}\n")
+        sys.stdout.write(json.dumps({"error": {key: redact(text) for key, text in known.to_json().items()}}) + "\n")
+    sys.stderr.write(f"mpack: {redact(known.message)}\n")
     if known.hint:
-        sys.stderr.write(f"  {known.hint}\n")
+        sys.stderr.write(f"  {redact(known.hint)}\n")
     return known.exit_code
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import field as data_field
 from pathlib import Path
 
-from mpack.connections.redaction import hide
 from mpack.errors import InputError
 from mpack.records import dataclass
+from mpack.redaction import hide
 
 _VARIABLE = r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}"
 _KEYRING = r"([^/]+)/(.+)"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpack.errors import EnvironmentFault
-from mpack.registry.credentials import Credentials, find_credentials
+from mpack.redaction import hide
+from mpack.registry.credentials import Credentials, DockerLogin, Login
 from mpack.registry.reference import Reference
 from mpack.registry.transport import retrying
 
@@ -24,11 +24,11 @@ class Authenticator:
     """Holds the Authorization header of one registry. Credentials are looked up only when the registry asks."""
 
     def __init__(
-        self, http: httpx.Client, reference: Reference, config_dir: Path | None = None, actions: str = "pull"
+        self, http: httpx.Client, reference: Reference, login: Login | None = None, actions: str = "pull"
     ) -> None:
         self._http = http
         self._reference = reference
-        self._config_dir = config_dir
+        self.login = login or DockerLogin()
         self._actions = actions
         self._header = ""
         #: Whose credentials were used, for messages: no password is in it.
@@ -46,7 +46,7 @@ class Authenticator:
         if response.url.host != self._reference.api_host.rsplit(":", 1)[0].strip("[]"):
             return ""  # a redirect's target asks: the registry's credentials are none of its business
         header = ""
-        credentials = find_credentials(self._reference.credential_key, self._config_dir)
+        credentials = self.login.credentials(self._reference)
         if credentials:
             self.identity = f"as user {credentials.user!r}" if credentials.user else "with an identity token"
         for challenge in response.headers.get_list("www-authenticate"):
@@ -87,13 +87,14 @@ class Authenticator:
             token = str(body.get("token") or body["access_token"])
         except (ValueError, KeyError, AttributeError) as error:
             raise self._failed("the token service did not answer with a token") from error
+        hide(token)
         return token
 
     def _failed(self, why: str) -> EnvironmentFault:
         return EnvironmentFault(
             "registry-failed",
             f"The registry {self._reference.registry} cannot be asked for {self._reference}: {why}.",
-            f"Run `docker login {self._reference.registry}`, or check the name.",
+            f"{self.login.remedy(self._reference)}, or check the name.",
         )
 
 

@@ -8,12 +8,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mpack.errors import EnvironmentFault, InputError
 from mpack.registry.connection import Connection
+from mpack.registry.credentials import Login
 from mpack.registry.faults import Missing, refused
 from mpack.registry.reference import Reference
 from mpack.registry.transport import ATTEMPTS, is_transient, pause, unreachable
@@ -62,12 +62,12 @@ class RegistryClient:
         self,
         reference: Reference,
         *,
-        config_dir: Path | None = None,
+        login: Login | None = None,
         http: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._reference = reference
-        self._connection = Connection(reference, config_dir=config_dir, http=http, sleep=sleep)
+        self._connection = Connection(reference, login=login, http=http, sleep=sleep)
         self._sleep = sleep
 
     def __enter__(self) -> RegistryClient:
@@ -90,12 +90,12 @@ class RegistryClient:
             media_type, digest, raw = self._manifest(digest)
         manifest = _parse(raw, self._reference)
         if media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
-            raise _refused(self._reference, f"it answers with a manifest of type {media_type}, which is not supported")
+            raise refused(self._reference, f"it answers with a manifest of type {media_type}, which is not supported")
         try:
             config = Descriptor.from_json(manifest["config"])
             layers = tuple(Descriptor.from_json(item) for item in manifest["layers"])
         except (KeyError, TypeError, ValueError) as error:
-            raise _refused(self._reference, f"its manifest {digest} is not an image's") from error
+            raise refused(self._reference, f"its manifest {digest} is not an image's") from error
         return Resolved(self._reference, digest, media_type, raw, config, layers)
 
     def manifest(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class RegistryClient:
                     hasher.update(block)
                     done += len(block)
                     if done > descriptor.size:
-                        raise _refused(self._reference, f"{descriptor.digest} is longer than {descriptor.size} bytes")
+                        raise refused(self._reference, f"{descriptor.digest} is longer than {descriptor.size} bytes")
                     yield block
             except httpx.TransportError as error:
                 if number == ATTEMPTS or not is_transient(error):
@@ -140,12 +140,12 @@ class RegistryClient:
                 break
             self._sleep(pause(number))  # a short body without an error: ask for the rest
         if done != descriptor.size or f"sha256:{hasher.hexdigest()}" != descriptor.digest:
-            raise _refused(self._reference, f"what it sends for {descriptor.digest} is damaged ({done} bytes)")
+            raise refused(self._reference, f"what it sends for {descriptor.digest} is damaged ({done} bytes)")
 
     def read(self, descriptor: Descriptor, limit: int = MANIFEST_LIMIT) -> bytes:
         """A whole small blob: the image configuration, a document. Raises as `blob`, and above `limit` bytes."""
         if descriptor.size > limit:
-            raise _refused(self._reference, f"{descriptor.digest} in it has {descriptor.size} bytes")
+            raise refused(self._reference, f"{descriptor.digest} in it has {descriptor.size} bytes")
         return b"".join(self.blob(descriptor))
 
     def _stream(self, descriptor: Descriptor, offset: int, what: str) -> Iterator[bytes]:
@@ -155,7 +155,7 @@ class RegistryClient:
         try:
             if response.status_code not in (200, 206):
                 response.read()
-                fault = _refused(self._reference, _reason(response, what))
+                fault = self._refused(response, what)
                 raise Missing(fault.code, fault.message, fault.hint) if response.status_code == 404 else fault
             skip = offset if response.status_code == 200 else 0  # a server without ranges begins again
             for block in response.iter_bytes():
@@ -172,16 +172,25 @@ class RegistryClient:
         path = f"/v2/{self._reference.repository}/manifests/{target}"
         response, raw = self._connection.request_whole(path, what, {"Accept": ACCEPT}, MANIFEST_LIMIT)
         if len(raw) > MANIFEST_LIMIT:
-            raise _refused(self._reference, f"its manifest is larger than {MANIFEST_LIMIT} bytes")
+            raise refused(self._reference, f"its manifest is larger than {MANIFEST_LIMIT} bytes")
         if response.status_code == 404:
             raise Missing("image-unknown", f"The registry has no image {self._reference}.", "Check its name and tag.")
         if response.status_code != 200:
-            raise _refused(self._reference, _reason(response, what))
+            raise self._refused(response, what)
         digest = "sha256:" + hashlib.sha256(raw).hexdigest()
         if target.startswith("sha256:") and digest != target:
-            raise _refused(self._reference, f"it sends {digest} when asked for {target}")
+            raise refused(self._reference, f"it sends {digest} when asked for {target}")
         media_type = _parse(raw, self._reference).get("mediaType") or response.headers.get("content-type", "")
         return str(media_type).partition(";")[0].strip(), digest, raw
+
+    def _refused(self, response: httpx.Response, what: str) -> EnvironmentFault:
+        """The error for an answer without what was asked for."""
+        status = response.status_code
+        if status in (401, 403):
+            why = f"it refuses access to the repository {self._connection.identity} (HTTP {status})"
+            return refused(self._reference, why, f"{self._connection.remedy}.")
+        reason = "" if status == 404 else re.sub(r"[^ -~]", "", response.reason_phrase)
+        return refused(self._reference, f"{what} ended with HTTP {status} {reason}".rstrip())
 
 
 def choose_platform(index: dict[str, Any], platform: str, reference: Reference) -> str:
@@ -218,22 +227,7 @@ def _parse(raw: bytes, reference: Reference) -> dict[str, Any]:
     try:
         manifest = json.loads(raw)
     except ValueError as error:
-        raise _refused(reference, "its manifest is not JSON") from error
+        raise refused(reference, "its manifest is not JSON") from error
     if not isinstance(manifest, dict):
-        raise _refused(reference, "its manifest is not a JSON object")
+        raise refused(reference, "its manifest is not a JSON object")
     return manifest
-
-
-def _reason(response: httpx.Response, what: str) -> str:
-    status = response.status_code
-    if status in (401, 403):
-        return f"it refuses access to the repository (HTTP {status})"
-    if status == 404:
-        return f"{what} ended with HTTP 404"
-    return f"{what} ended with HTTP {status} {re.sub(r'[^ -~]', '', response.reason_phrase)}".rstrip()
-
-
-def _refused(reference: Reference, why: str) -> EnvironmentFault:
-    if "refuses access" in why:
-        return refused(reference, why, "Run `docker login` for this registry.")
-    return refused(reference, why)

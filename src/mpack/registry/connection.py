@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from mpack.errors import EnvironmentFault
 from mpack.registry.auth import Authenticator
-from mpack.registry.faults import refused
+from mpack.registry.credentials import Login
+from mpack.registry.faults import push_refused, refused
 from mpack.registry.reference import Reference
 from mpack.registry.transport import make_http, retrying, speaks_tls
 
@@ -21,21 +22,22 @@ BODY_LIMIT = 64 << 10
 
 
 class Connection:
-    """A context manager. `actions` are the rights to ask a token service for: "pull" or "pull,push"."""
+    """A context manager. `actions` are the rights to ask a token service for: "pull" or "pull,push"; `login` has the
+    credentials, else Docker's."""
 
     def __init__(
         self,
         reference: Reference,
         *,
         actions: str = "pull",
-        config_dir: Path | None = None,
+        login: Login | None = None,
         http: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.reference = reference
         self.sleep = sleep
         self._http = http or make_http(reference.registry)
-        self._auth = Authenticator(self._http, reference, config_dir, actions)
+        self._auth = Authenticator(self._http, reference, login, actions)
         self._root = ""
 
     def __enter__(self) -> Connection:
@@ -53,6 +55,15 @@ class Connection:
     def identity(self) -> str:
         """Whose credentials the registry got, for messages: "as user 'me'", "without credentials"."""
         return self._auth.identity
+
+    @property
+    def remedy(self) -> str:
+        """What to do where the registry refuses the credentials, as the beginning of a sentence."""
+        return self._auth.login.remedy(self.reference)
+
+    def push_refused(self, response: httpx.Response, what: str) -> EnvironmentFault:
+        """The error for an answer that ends a push."""
+        return push_refused(self.reference, response, what, self.identity, self.remedy)
 
     def request(
         self,

@@ -9,9 +9,11 @@ import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mpack.errors import EnvironmentFault
+from mpack.redaction import hide
+from mpack.registry.reference import Reference
 
 #: The user name that a credential helper gives for an identity (refresh) token.
 TOKEN_USER = "<token>"  # noqa: S105 (a marker, not a secret)
@@ -25,6 +27,33 @@ class Credentials:
     user: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
+
+
+class Login(Protocol):
+    """Where the credentials for registries come from. They are looked up each time a registry asks."""
+
+    def credentials(self, reference: Reference) -> Credentials | None:
+        """Those for the reference's registry; None: it is asked without. Raises EnvironmentFault."""
+
+    def remedy(self, reference: Reference) -> str:
+        """What to do where that registry refuses them, as the beginning of a sentence: "Run `docker login HOST`"."""
+
+
+@dataclass(frozen=True)
+class DockerLogin:
+    """What `docker login` left, in `directory` or where Docker keeps it."""
+
+    directory: Path | None = None
+
+    def credentials(self, reference: Reference) -> Credentials | None:
+        found = find_credentials(reference.credential_key, self.directory)
+        if found is not None:
+            hide(found.password)
+            hide(found.identity_token)
+        return found
+
+    def remedy(self, reference: Reference) -> str:
+        return f"Run `docker login {reference.registry}`"
 
 
 def find_credentials(key: str, config_dir: Path | None = None) -> Credentials | None:

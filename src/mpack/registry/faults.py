@@ -33,8 +33,11 @@ def codes(text: str) -> list[str]:
     return [code for code, _ in _errors(text)]
 
 
-def push_refused(reference: Reference, response: httpx.Response, what: str, identity: str) -> EnvironmentFault:
-    """The error for an answer that ends a push. `identity` says whose credentials the registry got."""
+def push_refused(
+    reference: Reference, response: httpx.Response, what: str, identity: str, remedy: str
+) -> EnvironmentFault:
+    """The error for an answer that ends a push. `identity` says whose credentials the registry got, `remedy` what to do
+    about them."""
     status, text = response.status_code, response.text
     said = "; ".join(f"{code}: {message}" if message else code for code, message in _errors(text))
     why = f"{what} ended with HTTP {status}" + (f" ({said[:SHOWN]})" if said else "")
@@ -43,7 +46,7 @@ def push_refused(reference: Reference, response: httpx.Response, what: str, iden
         return refused(
             reference,
             f"it refuses a push {identity} (HTTP {status})",
-            f"Run `docker login {host}` as a user who may push there.",
+            f"{remedy}: it takes a user who may push there.",
         )
     if status == 404 or "NAME_INVALID" in codes(text) or "NAME_UNKNOWN" in codes(text):
         return refused(

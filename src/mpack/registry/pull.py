@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from threading import Event
 
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.image import OciImage, measure_layer
 from mpack.oci.store import Store
 from mpack.registry.client import Descriptor, RegistryClient, Resolved
+from mpack.registry.credentials import Login
 from mpack.registry.faults import refused
 from mpack.registry.parallel import in_parallel
 from mpack.registry.reference import Reference
@@ -25,16 +25,17 @@ def pull(
     store: Store,
     *,
     say: Callable[[str], None] = lambda text: None,
-    config_dir: Path | None = None,
+    login: Login | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> OciImage:
-    """The image of a reference, whole in the store but not listed there: the caller does that. `sleep` takes seconds.
+    """The image of a reference, whole in the store but not listed there: the caller does that. `login` has the
+    credentials, else Docker's; `sleep` takes seconds.
 
     Every layer's diff id is measured, unless the store lists the image, of which it then was.
 
     Raises EnvironmentFault registry-failed or image-unknown, InputError base-unsuitable for another platform or form.
     """
-    with RegistryClient(reference, config_dir=config_dir, sleep=sleep) as client, store.lease():
+    with RegistryClient(reference, login=login, sleep=sleep) as client, store.lease():
         found = client.resolve(platform)
         _check_layers(found)
         missing = [item for item in (found.config, *found.layers) if not store.has(item.digest, item.size)]

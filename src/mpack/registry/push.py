@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpack.errors import EnvironmentFault, InputError
@@ -15,10 +14,12 @@ from mpack.oci.referrer import Attachment
 from mpack.oci.store import Store
 from mpack.registry.client import ACCEPT
 from mpack.registry.connection import Connection
-from mpack.registry.faults import push_refused, refused
+from mpack.registry.credentials import Login
+from mpack.registry.faults import refused
 from mpack.registry.parallel import in_parallel
 from mpack.registry.reference import Reference, names_registry, parse_reference
 from mpack.registry.referrers import attach, blobs_of
+from mpack.registry.tally import Tally
 from mpack.registry.upload import PIECE, Blob, Stopped, Uploader
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def push(
     store: Store,
     *,
     documents: Callable[[OciImage], Sequence[Attachment]] = lambda image: (),
-    config_dir: Path | None = None,
+    login: Login | None = None,
     http: httpx.Client | None = None,
     sleep: Callable[[float], None] | None = None,
     piece: int = PIECE,
@@ -54,8 +55,9 @@ def push(
     """Pushes an image or index of the store under the reference's tag, and attaches the `documents` of each image. The
     caller holds a lease of the store.
 
-    Until the last step the tag means what it meant, so a push that breaks off leaves no broken image. `sleep`
-    takes seconds, `piece` is the bytes of a request. Raises EnvironmentFault registry-failed or store-corrupt.
+    Until the last step the tag means what it meant, so a push that breaks off leaves no broken image; it is told how
+    far it came. `login`: whose credentials, None for Docker's; `sleep` takes seconds, `piece` is bytes a request.
+    Raises EnvironmentFault registry-failed or store-corrupt.
     """
     stop = threading.Event()
 
@@ -67,35 +69,46 @@ def push(
         if stop.is_set():
             raise Stopped
 
-    with Connection(reference, actions="pull,push", config_dir=config_dir, http=http, sleep=nap) as connection:
+    with Connection(reference, actions="pull,push", login=login, http=http, sleep=nap) as connection:
         uploader = Uploader(connection, stop, piece)
         attached = [documents(member) for member in image.images]
-        papers = [blob for found in attached for blob in blobs_of(found)]
-        config, *others = {blob.digest: blob for blob in (*_blobs(image, store), *papers)}.values()
-        # The first blob alone: it settles how to log in, before several threads would ask for that.
-        first = uploader.has(config)
-        if not first:
-            uploader.send(config)
-        there = in_parallel(uploader.has, others, stop)
-        wanted = [blob for blob, found in zip(others, there, strict=True) if not found]
-        lenders = mount_sources(store, image, reference, {blob.digest for blob in wanted}) if wanted else {}
+        papers = [blob for papers_of in attached for blob in blobs_of(papers_of)]
+        config, *others = blobs = list({blob.digest: blob for blob in (*_blobs(image, store), *papers)}.values())
+        tally = Tally(reference, blobs)
+
+        def there(blob: Blob) -> bool:
+            found = uploader.has(blob)
+            if found:
+                tally.came(blob)
+            return found
 
         def bring(blob: Blob) -> bool:
             """True if it was mounted, False if it was sent."""
-            if uploader.mount(blob, lenders[blob.digest]):
-                return True
-            uploader.send(blob)
-            return False
+            mounted = uploader.mount(blob, lenders.get(blob.digest, ()))
+            if not mounted:
+                uploader.send(blob)
+            tally.came(blob)
+            return mounted
 
-        mounted = in_parallel(bring, wanted, stop)
-        if isinstance(image, ImageIndex):
-            for member in image.images:
-                put_manifest(connection, member, member.digest)
-        digest = put_manifest(connection, image, reference.target)
-        for member, found in zip(image.images, attached, strict=True):
-            attach(connection, member, found, stop)
+        with tally.told():
+            # The first blob alone: it settles how to log in, before several threads would ask for that.
+            lenders: dict[str, list[str]] = {}
+            first = there(config)
+            if not first:
+                bring(config)
+            found = in_parallel(there, others, stop)
+            wanted = [blob for blob, known in zip(others, found, strict=True) if not known]
+            lenders = mount_sources(store, image, reference, {blob.digest for blob in wanted}) if wanted else {}
+            mounted = in_parallel(bring, wanted, stop)
+            if isinstance(image, ImageIndex):
+                for member in image.images:
+                    put_manifest(connection, member, member.digest)
+            digest = put_manifest(connection, image, reference.target)
+            tally.visible = True
+            for member, papers_of in zip(image.images, attached, strict=True):
+                attach(connection, member, papers_of, stop)
     sent = [blob for blob, lent in zip(wanted, mounted, strict=True) if not lent] + ([] if first else [config])
-    return Pushed(digest, sum(there) + first, sum(mounted), len(sent), sum(blob.size for blob in sent))
+    return Pushed(digest, sum(found) + first, sum(mounted), len(sent), sum(blob.size for blob in sent))
 
 
 def put_manifest(connection: Connection, image: AnyImage, target: str) -> str:
@@ -107,7 +120,7 @@ def put_manifest(connection: Connection, image: AnyImage, target: str) -> str:
     headers = {"Content-Type": image.media_type}
     response = connection.request("PUT", f"{path}/{target}", what, headers, content=raw)
     if response.status_code not in (200, 201, 202, 204):
-        raise push_refused(reference, response, what, connection.identity)
+        raise connection.push_refused(response, what)
     answered = response.headers.get("docker-content-digest", "")
     if not answered:
         response = connection.request("HEAD", f"{path}/{image.digest}", what, {"Accept": ACCEPT})

@@ -9,7 +9,6 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpack.errors import EnvironmentFault
@@ -18,7 +17,8 @@ from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import EMPTY, Attachment, referrer_descriptor, referrer_manifest
 from mpack.registry.client import ACCEPT, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor, RegistryClient
 from mpack.registry.connection import Connection
-from mpack.registry.faults import Missing, codes, push_refused, refused
+from mpack.registry.credentials import Login
+from mpack.registry.faults import Missing, codes, refused
 from mpack.registry.parallel import in_parallel
 from mpack.registry.reference import Reference
 from mpack.registry.upload import Blob
@@ -58,7 +58,7 @@ def fetch(
     media_type: str,
     part_type: str = "",
     *,
-    config_dir: Path | None = None,
+    login: Login | None = None,
     http: httpx.Client | None = None,
 ) -> Iterator[list[bytes]]:
     """The documents of a type that are attached to the manifest `digest` in the reference's repository, each with its
@@ -67,13 +67,13 @@ def fetch(
     Raises EnvironmentFault registry-failed for an answer that cannot be used.
     """
     named = Reference(reference.registry, reference.repository, None, digest)
-    with Connection(named, config_dir=config_dir, http=http) as connection:
+    with Connection(named, login=login, http=http) as connection:
         listed = _listed(connection, digest)
     for item in listed:
         if item.get("artifactType") != media_type or not is_digest(str(item.get("digest"))):
             continue
         place = Reference(reference.registry, reference.repository, None, str(item["digest"]))
-        with RegistryClient(place, config_dir=config_dir, http=http) as client, suppress(Missing):
+        with RegistryClient(place, login=login, http=http) as client, suppress(Missing):
             layers = _layers(client.manifest(), digest, (media_type, part_type))
             documents = [client.read(layer, DOCUMENT_LIMIT) for layer in layers]
             if documents:
@@ -104,7 +104,7 @@ def _put(connection: Connection, target: str, manifest: bytes, media_type: str) 
     path = f"/v2/{reference.repository}/manifests/{target}"
     answer = connection.request("PUT", path, what, {"Content-Type": media_type}, content=manifest)
     if answer.status_code not in (200, 201, 202, 204):
-        fault = push_refused(reference, answer, what, connection.identity)
+        fault = connection.push_refused(answer, what)
         raise EnvironmentFault(
             fault.code,
             f"The image is pushed, but its documents are not: {fault.message}",

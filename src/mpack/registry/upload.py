@@ -14,7 +14,6 @@ from urllib.parse import quote, urlencode
 from mpack.errors import EnvironmentFault
 from mpack.oci.blobs import damaged, missing, sha256_digest
 from mpack.registry.connection import Connection
-from mpack.registry.faults import push_refused
 from mpack.registry.transport import ATTEMPTS, RETRIED_STATUS, is_transient, pause, unreachable
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class Uploader:
         what = f"Asking {self._reference.registry} for {blob.digest}"
         response = self._connection.request("HEAD", f"{self._path}/{blob.digest}", what)
         if response.status_code not in (200, 404):
-            raise self._refused(response, what)
+            raise self._connection.push_refused(response, what)
         return response.status_code == 200
 
     def mount(self, blob: Blob, repositories: Sequence[str]) -> bool:
@@ -157,7 +156,7 @@ class Uploader:
         if way.failed() < ATTEMPTS and response.status_code in _PASSING:
             way.wait = pause(way.failures, response.headers)
             return False
-        fault = push_refused(self._reference, response, way.what, self._connection.identity)
+        fault = self._connection.push_refused(response, way.what)
         if "DIGEST_INVALID" in fault.message:
             self._check(way.blob, whole=True)
         raise fault
@@ -172,7 +171,7 @@ class Uploader:
         """Where a new upload goes."""
         response = self._connection.request("POST", f"{self._path}/uploads/", what)
         if response.status_code != 202 or "location" not in response.headers:
-            raise self._refused(response, what)
+            raise self._connection.push_refused(response, what)
         return _location(response, "")
 
     def _patch(self, way: _Way) -> httpx.Response:
@@ -218,9 +217,6 @@ class Uploader:
                 raise damaged(blob.digest, blob.path)
         except FileNotFoundError:
             raise missing(blob.digest, blob.path) from None
-
-    def _refused(self, response: httpx.Response, what: str) -> EnvironmentFault:
-        return push_refused(self._reference, response, what, self._connection.identity)
 
 
 class _Body:

@@ -12,6 +12,7 @@ from mpack.builders import BuiltImage
 from mpack.errors import UsageError
 
 if TYPE_CHECKING:
+    from mpack.connections import Connection
     from mpack.engine import Docker
     from mpack.oci.store import Store
 
@@ -62,6 +63,20 @@ def parse_output(text: str, attest: bool = True, sign_key: str | None = None) ->
     target = made[kind](Path(place), attest)
     target.check()
     return target
+
+
+def connection_targets(connection: Connection | None, name: str, attest: bool = True) -> list[Target]:
+    """The registry that a connection leads to, for the image of that name; it takes the connection's credentials.
+
+    Raises InputError connection-invalid, EnvironmentFault registry-failed, secret-unavailable or tool-missing.
+    """
+    if connection is None:
+        return []
+    from mpack.targets.registry import RegistryTarget
+
+    target = RegistryTarget.through(connection, name, attest)
+    target.check_login()
+    return [target]
 
 
 def default_outputs(docker: Docker | None) -> list[Target]:

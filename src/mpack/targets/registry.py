@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mpack.builders import BuiltImage
+from mpack.connections import Connection
 from mpack.engine import Docker
 from mpack.errors import UsageError
 from mpack.oci.image import OciImage
@@ -16,20 +18,33 @@ from mpack.registry.push import Pushed, push
 from mpack.registry.reference import Reference, names_registry, parse_reference
 from mpack.supply.attachments import attachments
 from mpack.supply.cosign import require_cosign, require_key, sign
-from mpack.targets.files import stored
+from mpack.targets.files import fetched, stored
+
+if TYPE_CHECKING:
+    from mpack.connections.login import RegistryLogin
 
 
 @dataclass(frozen=True)
 class RegistryTarget:
     """Pushes under a reference; the image then has it as a name in the store too.
 
-    `attest`: its SBOM and provenance are attached there. `sign_key`: cosign signs it with this key.
+    `attest`: its SBOM and provenance are attached there. `sign_key`: cosign signs it with this key. `connection`: what
+    it is reached with; the image then gets no other name here.
     """
 
     reference: Reference
     attest: bool = True
     sign_key: str | None = None
     kind: str = "registry"
+    connection: Connection | None = None
+
+    @classmethod
+    def through(cls, connection: Connection, name: str, attest: bool = True) -> RegistryTarget:
+        """<uri>/<name> of a docker or ecr connection. Raises InputError connection-invalid or image-name-invalid."""
+        from mpack.connections.login import login_of, reference_of
+
+        login_of(connection)
+        return cls(reference_of(connection, name), attest, connection=connection)
 
     @classmethod
     def parse(cls, text: str, attest: bool = True, sign_key: str | None = None) -> RegistryTarget:
@@ -56,11 +71,34 @@ class RegistryTarget:
 
     def write(self, image: BuiltImage, name: str, store: Store, docker: Docker | None) -> str:
         with store.lease():
-            return self.named(self.push(stored(image, name, store, docker), store))
+            if self.connection is None:
+                return self.named(self.push(stored(image, name, store, docker), store))
+            return self.named(self.push(fetched(image, store, docker), store))
+
+    def check_login(self) -> None:
+        """Raises EnvironmentFault registry-failed where the registry refuses the credentials, which takes no build to
+        find out; nothing is sent."""
+        from mpack.registry.connection import Connection as Wire
+
+        with Wire(self.reference, actions="pull,push", login=self._login()) as wire:
+            what = f"Logging in to {self.reference.registry}"
+            answer = wire.request("GET", "/v2/", what)
+            if answer.status_code in (401, 403):
+                raise wire.push_refused(answer, what)
+
+    def _login(self) -> RegistryLogin | None:
+        if self.connection is None:
+            return None
+        from mpack.connections.login import login_of
+
+        return login_of(self.connection)
 
     def push(self, image: AnyImage, store: Store) -> Pushed:
         """Pushes an image or index of the store, attaches its documents and signs it. The caller holds a lease."""
-        pushed = push(image, self.reference, store, documents=self._documents(store))
+        login = self._login()
+        if login is not None:
+            login.make_repository(self.reference)
+        pushed = push(image, self.reference, store, documents=self._documents(store), login=login)
         if self.sign_key is not None:
             sign(self.named(pushed), self.sign_key)
         record = store.find_record(image.digest)
