@@ -15,12 +15,12 @@ import pytest
 from mpack.bounds import bounded
 from mpack.cli.main import run
 from mpack.cli.report import as_mpack_error
-from mpack.connections.redaction import hide
 from mpack.errors import EnvironmentFault, InputError, VerificationError
 from mpack.packing.arguments import build_arguments
 from mpack.packing.artifacts import local_artifact
 from mpack.packing.documents import masked
 from mpack.packing.record import LOG, LoggedProgress, recorded
+from mpack.redaction import hide
 from mpack.results import Results
 from mpack.sandbox import memory_limit, processor_limit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def _run(
     from mpack.cli.options import build_request
     from mpack.cli.report import as_mpack_error
     from mpack.manifests import read_manifests
-    from mpack.packing.flow import Asked, pack
+    from mpack.packing.flow import Asked, pack, packed_image
     from mpack.packing.record import LoggedProgress
 
     plain: dict[str, Any] = {
@@ -216,15 +217,16 @@ def _run(
         "keep_mlflow": False,
     }
     request = build_request(artifact="", gpu=False, allow_vcs=False, **plain, **values)
+    request = replace(request, keep_local=keep_local)
     manifests = read_manifests(*_sorted(files, directories))
     asked = Asked(identifier, artifact_path, artifact_name, targets, disabled)
     name, result = pack(manifests, asked, request, LoggedProgress(BUILD_PHASES), as_mpack_error)
+    image = packed_image(result)
     if as_json:
-        results = [{"name": "image", "value": item} for item in result.outputs]
+        results = [{"name": "image", "value": image}]
         click.echo(json.dumps({"id": name, "results": results, "build": result.to_json()}))
-        return
-    for reference in result.outputs:
-        click.echo(reference)
+    else:
+        click.echo(image)
 
 
 def _sorted(files: Sequence[Path], directories: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mpack.connections.redaction import HIDDEN, redact
+from mpack.redaction import HIDDEN, redact
 from mpack.results import Run
 
 _SECRET_FIELDS = {"password", "keyid", "keysecret", "publickey", "token", "secret"}

@@ -93,6 +93,11 @@ def _build(request: BuildRequest, progress: LoggedProgress) -> BuildResult | Rep
         return build(request, progress, hail)
 
 
+def packed_image(result: BuildResult | Repeated) -> str:
+    """The reference that is the packaging's result: the pushed one, where it was pushed."""
+    return result.outputs[-1]
+
+
 def _facts(result: BuildResult | Repeated, name: str) -> dict[str, Any]:
     """What is kept of a build that ended well."""
     told = result.to_json()
@@ -102,7 +107,7 @@ def _facts(result: BuildResult | Repeated, name: str) -> dict[str, Any]:
         "plan": platforms[0].plan.digest if platforms else None,
         "image": told["image"],
         "digest": told["digest"] or told["id"],
-        "results": [{"name": "image", "value": result.outputs[0]}],
+        "results": [{"name": "image", "value": packed_image(result)}],
     }
 
 
