@@ -90,7 +90,8 @@ def _read(node: Node, field: Field, path: str, report: Report) -> Any:
     if field.kind == "flag":
         if isinstance(node.value, bool):
             return node.value
-        return report.add(path, f"it must be true or false, and is {shown(plain(node))}")
+        report.add(path, f"it must be true or false, and is {shown(plain(node))}")
+        return None
     return _read_text(node, field, path, report)
 
 
@@ -98,7 +99,7 @@ def _read_list(node: Node, field: Field, path: str, report: Report) -> list[Any]
     if not isinstance(node.value, list):
         report.add(path, f"it must be a list, and is {shown(plain(node))}")
         return None
-    items = []
+    items: list[Any] = []
     for index, item in enumerate(node.value):
         place = f"{path}[{index}]"
         report.lines[place] = item.line
@@ -137,12 +138,15 @@ def _read_text(node: Node, field: Field, path: str, report: Report) -> str | Non
             return None
         value = text
     if "\0" in value:
-        return report.add(path, "it holds the character U+0000")
+        report.add(path, "it holds the character U+0000")
+        return None
     if field.choices and value and value not in field.choices:
         near = nearest(value, field.choices, others=False)
-        return report.add(path, f"{shown(value)} is none of {', '.join(field.choices)}{near}")
+        report.add(path, f"{shown(value)} is none of {', '.join(field.choices)}{near}")
+        return None
     if field.pattern and value and not re.fullmatch(field.pattern, value):
-        return report.add(path, f"{shown(value)} is not {field.says}")
+        report.add(path, f"{shown(value)} is not {field.says}")
+        return None
     return value
 
 

@@ -50,7 +50,7 @@ def _against_schema(integration: PackagingIntegration, schema: Any, given: dict[
         for at, reason in reasons(properties[name], value):
             inside = value
             for part in at:
-                inside = inside[part]  # type: ignore[index]
+                inside = inside[part]
             path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
             checking.add(f"{_ARGUMENTS}.{name}{path}", f"{shown(inside)} {reason}")
     for name in schema["required"]:

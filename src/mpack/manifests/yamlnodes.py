@@ -88,7 +88,7 @@ class YamlText:
         elif isinstance(event, yaml.CollectionEndEvent):
             self._close()
         elif isinstance(event, yaml.AliasEvent):
-            self._alias(event.anchor, line)
+            self._alias(str(event.anchor), line)
         elif isinstance(event, yaml.DocumentStartEvent):
             self._number += 1
             self._anchors.clear()
@@ -154,10 +154,7 @@ class YamlText:
     def _key(self, node: Node, top: _Open) -> str:
         if isinstance(node.value, str):
             return node.value if node.value != _NO_KEY else ""
-        if node.written:
-            said = f"the key {node.written} is text only in quotes"
-        else:
-            said = "a key must be text"
+        said = f"the key {node.written} is text only in quotes" if node.written else "a key must be text"
         self._fault(said, node.line or top.line)
         return _NO_KEY
 
