@@ -3,70 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mpack.cli.options import reading_options
+from mpack.cli.build import command as build
 from mpack.errors import UsageError
 
-_MANIFESTS = [
-    click.option(
-        "-f",
-        "--manifest-file",
-        "files",
-        multiple=True,
-        metavar="FILE|DIR",
-        type=click.Path(path_type=Path),
-        help="Manifests; repeatable.",
+#: What a manifest says, or what has no meaning here.
+_NOT_OF_BUILD = ("artifact", "packager", "arguments", "base", "tag", "outputs", "sign_key", "as_json")
+_PATH = click.Path(path_type=Path)
+_OPTIONS: list[click.Parameter] = [
+    click.Option(
+        ["-f", "--manifest-file", "files"], multiple=True, metavar="FILE|DIR", type=_PATH, help="Manifests; repeatable."
     ),
-    click.option(
-        "-d",
-        "--manifest-dir",
-        "directories",
+    click.Option(
+        ["-d", "--manifest-dir", "directories"],
         multiple=True,
         metavar="DIR",
-        type=click.Path(path_type=Path),
+        type=_PATH,
         help="A directory with manifests; repeatable.",
     ),
-    click.option("--id", "--pack-id", "identifier", metavar="ID", help="Which ModelPackaging, if there are several."),
-    click.option(
-        "--artifact-path",
-        type=click.Path(path_type=Path),
+    click.Option(["--id", "--pack-id", "identifier"], metavar="ID", help="Which ModelPackaging, if there are several."),
+    click.Option(
+        ["--artifact-path"],
+        type=_PATH,
         metavar="DIR",
-        help="Where the artifact is.  [default: the working directory, else ODAHU's]",
+        help="Where the artifact is.  [default: spec.outputConnection, else the working directory, else ODAHU's]",
     ),
-    click.option("-a", "--artifact-name", metavar="NAME", help="Instead of the manifest's spec.artifactName."),
-    click.option("--disable-target", "disabled", multiple=True, metavar="NAME", help="Use all targets but this one."),
+    click.Option(["-a", "--artifact-name"], metavar="NAME", help="Instead of the manifest's spec.artifactName."),
+    click.Option(["--disable-target", "disabled"], multiple=True, metavar="NAME", help="Use all targets but this one."),
+    click.Option(["--keep-local"], is_flag=True, help="Keep the image here, too, once it is pushed."),
+    click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object."),
+    *(item for item in build.params if item.name not in _NOT_OF_BUILD),
 ]
-_BUILD = [
-    click.option("--keep-local", is_flag=True, help="Keep the image here, too, once it is pushed."),
-    click.option("--builder", type=click.Choice(["auto", "embedded", "docker"]), default="auto", show_default=True),
-    click.option("--python", metavar="X.Y", help="Another Python than the model's; pins may then be relaxed."),
-    click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="The lock file to use."),
-    click.option("--update-lock", is_flag=True, help="Resolve anew, and write the lock."),
-    click.option("--no-attest", is_flag=True, help="Attach no SBOM and no provenance."),
-    click.option("--no-verify", is_flag=True, help="Do not ask the image its sample."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-]
-_TARGETS = click.option(
-    "--disable-package-targets/--no-disable-package-targets",
-    "disable_targets",
+_DISABLE = click.Option(
+    ["--disable-package-targets/--no-disable-package-targets", "disable_targets"],
     default=None,
     help="Whether the image stays here whatever targets the manifest names.  [default: it does]",
 )
-
-
-def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
 
 
 @click.group("pack")
@@ -74,9 +52,7 @@ def command() -> None:
     """Package models as manifests describe it, and look at what came of it."""
 
 
-@command.command("run")
-@_with(*_MANIFESTS, _TARGETS, *_BUILD)
-@reading_options
+@command.command("run", params=[_DISABLE, *_OPTIONS])
 def run(disable_targets: bool | None, disabled: tuple[str, ...], **values: Any) -> None:
     """Package a model as its ModelPackaging says, and print the image's name.
 
@@ -87,17 +63,13 @@ def run(disable_targets: bool | None, disabled: tuple[str, ...], **values: Any) 
     _run(targets=bool(disabled) if disable_targets is None else not disable_targets, disabled=disabled, **values)
 
 
-@command.command("create")
-@_with(*_MANIFESTS, *_BUILD)
-@reading_options
+@command.command("create", params=[*_OPTIONS])
 def create(**values: Any) -> None:
     """As `run --no-disable-package-targets`: what creating a packaging on a server does."""
     _run(targets=True, **values)
 
 
-@command.command("edit")
-@_with(*_MANIFESTS, *_BUILD)
-@reading_options
+@command.command("edit", params=[*_OPTIONS])
 def edit(**values: Any) -> None:
     """As `create`: the packaging runs again, as its manifest says now."""
     _run(targets=True, **values)
@@ -208,15 +180,7 @@ def _run(
     from mpack.packing.flow import Asked, pack, packed_image
     from mpack.packing.record import LoggedProgress
 
-    plain: dict[str, Any] = {
-        "platforms": (),
-        "packager": "auto",
-        "arguments": (),
-        "base": None,
-        "no_trim": False,
-        "keep_mlflow": False,
-    }
-    request = build_request(artifact="", gpu=False, allow_vcs=False, **plain, **values)
+    request = build_request(several=True, artifact="", packager="auto", arguments=(), base=None, **values)
     request = replace(request, keep_local=keep_local)
     manifests = read_manifests(*_sorted(files, directories))
     asked = Asked(identifier, artifact_path, artifact_name, targets, disabled)
