@@ -47,7 +47,7 @@ class BuildResult:
     lock: Path
     timings: Mapping[str, float]
     #: The artifact's digest.
-    artifact: str = ""
+    artifact_digest: str = ""
     #: What came of converting the model, where that was asked for.
     optimized: Mapping[str, Any] | None = None
 
@@ -58,7 +58,7 @@ class BuildResult:
         value = {
             "image": self.name,
             "model": {"name": plan.model_name, "version": plan.model_version},
-            "artifact": self.artifact,
+            "artifact_digest": self.artifact_digest,
             "id": facts["id"],
             "digest": self.image.digest,
             "size": facts["size"],

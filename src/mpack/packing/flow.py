@@ -103,7 +103,7 @@ def _facts(result: BuildResult | Repeated, name: str) -> dict[str, Any]:
     told = result.to_json()
     platforms = getattr(result, "platforms", ())
     return {
-        "artifact": {"name": name, "digest": told.get("artifact")},
+        "artifact": {"name": name, "digest": told.get("artifact_digest")},
         "plan": platforms[0].plan.digest if platforms else None,
         "image": told["image"],
         "digest": told["digest"] or told["id"],
