@@ -9,7 +9,7 @@ from typing import Any
 
 from mpack.manifests.faults import Fault, nearest, shown
 from mpack.manifests.model import Where
-from mpack.manifests.nodes import Node, plain
+from mpack.manifests.nodes import Node, plain, sort_of
 from mpack.records import dataclass
 
 #: An id, as ODAHU's server takes it.
@@ -57,7 +57,7 @@ class Report:
 def read_object(node: Node, fields: tuple[Field, ...], path: str, report: Report) -> dict[str, Any]:
     """The fields that are there and right, as plain data; null is as absent. Faults are reported."""
     if not isinstance(node.value, dict):
-        report.add(path, f"it must be a mapping, and is {shown(plain(node))}", node.line)
+        report.add(path, f"it must be a mapping, and is {sort_of(node)}", node.line)
         return {}
     known = {field.name: field for field in fields}
     found: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def _read(node: Node, field: Field, path: str, report: Report) -> Any:
 
 def _read_list(node: Node, field: Field, path: str, report: Report) -> list[Any] | None:
     if not isinstance(node.value, list):
-        report.add(path, f"it must be a list, and is {shown(plain(node))}")
+        report.add(path, f"it must be a list, and is {sort_of(node)}")
         return None
     items: list[Any] = []
     for index, item in enumerate(node.value):
@@ -113,7 +113,7 @@ def _read_list(node: Node, field: Field, path: str, report: Report) -> list[Any]
 
 def _read_mapping(node: Node, field: Field, path: str, report: Report) -> dict[str, Any] | None:
     if not isinstance(node.value, dict):
-        report.add(path, f"it must be a mapping, and is {shown(plain(node))}")
+        report.add(path, f"it must be a mapping, and is {sort_of(node)}")
         return None
     _lines(node, path, report, levels=1)
     if field.kind == "labels":

@@ -46,6 +46,12 @@ def plain(node: Node) -> Any:
     return node.value
 
 
+def sort_of(node: Node) -> str:
+    """What kind of value it is, in words: messages do not quote what may be a secret."""
+    kinds = {dict: "a mapping", list: "a list", str: "a text", bool: "a flag", type(None): "nothing"}
+    return kinds.get(type(node.value), "a number")
+
+
 def read_documents(text: str, tell: Tell) -> list[Document]:
     """The documents of a file, each element of a top-level list as one of its own; null ones are left out."""
     found: list[Document] = []
@@ -107,6 +113,10 @@ def _json(text: str, doubled: list[str]) -> Any:
 
     value = json.loads(text, object_pairs_hook=pairs, parse_constant=number, parse_float=number)
     _bounded(value)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds a half of a surrogate pair, which is no character") from None
     return value
 
 

@@ -12,7 +12,7 @@ from mpack.manifests.faults import Fault, ManifestError, nearest, shown
 from mpack.manifests.fields import Field, Report, read_object
 from mpack.manifests.files import Source, Unreadable, read_text, sources
 from mpack.manifests.model import Manifests, ModelPackaging, PackagingIntegration, Where
-from mpack.manifests.nodes import Document, plain, read_documents
+from mpack.manifests.nodes import Document, plain, read_documents, sort_of
 
 #: Kinds of the reference system that mean nothing here.
 OTHERS = ("ModelTraining", "ToolchainIntegration", "ModelDeployment", "ModelRoute", "InferenceService", "InferenceJob")
@@ -56,7 +56,7 @@ class _Reading:
         node = document.node
         report = Report(source.path, document.number, node, self.faults)
         if not isinstance(node.value, dict):
-            report.add("", f"a document must be a mapping with kind, id and spec, and this is {shown(plain(node))}")
+            report.add("", f"a document must be a mapping with kind, id and spec, and this is {sort_of(node)}")
             return
         kind = node.value.get("kind")
         if kind is not None:
@@ -64,7 +64,7 @@ class _Reading:
         if kind is None or kind.value in (None, ""):
             report.add("kind", "it is required")
         elif not isinstance(kind.value, str):
-            report.add("kind", f"it must be a text, and is {shown(plain(kind))}")
+            report.add("kind", f"it must be a text, and is {sort_of(kind)}")
         elif kind.value in OTHERS:
             name = node.value.get("id")
             self.passed.append((kind.value, str(name.value) if name is not None else "", report.where))

@@ -114,7 +114,7 @@ def _against_packager(
         if fault["type"] == "extra_forbidden":
             said = f"the packager {integration.packager} has no argument {name}{nearest(name, model.model_fields)}"
         else:
-            reason = fault["msg"].removeprefix("Value error, ")
+            reason = fault["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
             said = f"{shown(fault['input'])}: {reason}" if name and not isinstance(fault["input"], dict) else reason
         if (field, said) not in told:
             told.add((field, said))

@@ -60,7 +60,11 @@ class YamlText:
                 self._take(event)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self._break(f"it is not YAML: {error.problem or error.context}", mark.line + 1 if mark else None)
+            problem = error.problem or error.context
+            if mark is not None and self._text.splitlines()[mark.line : mark.line + 1] and "any token" in str(problem):
+                character = self._text.splitlines()[mark.line][mark.column : mark.column + 1]
+                problem = "a tab stands where YAML wants spaces" if character == "\t" else problem
+            self._break(f"it is not YAML: {problem}", mark.line + 1 if mark else None)
         except yaml.reader.ReaderError as error:
             line = self._text.encode("utf-8", "replace")[: error.position].count(b"\n") + 1
             self._break(f"it holds the character U+{ord(self._char(error)):04X}, which YAML does not have", line)
