@@ -51,7 +51,8 @@ RULES: dict[str, TypeRule] = {
 }
 #: A registry's host, port and the beginning of names there.
 REGISTRY = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*/*"
-_ECR = re.compile(
+#: A registry of ECR, and the beginning of names there; the groups are the region.
+ECR = (
     r"[a-zA-Z0-9][a-zA-Z0-9_-]*\.dkr(?:\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?"
     r"|-ecr(?:-fips)?\.([a-z0-9-]+)\.on\.(?:aws|amazonwebservices\.com\.cn))(?:/.*)?"
 )
@@ -95,7 +96,7 @@ def _uri(uri: str, kind: str, region: str, report: Report) -> tuple[str, str]:
     """Where it is, and the region, for ECR that of the registry's name where none is given."""
     if kind == "ecr":
         host = uri.removeprefix("https://").removeprefix("http://").rstrip("/")
-        named = _ECR.fullmatch(host)
+        named = re.fullmatch(ECR, host)
         if uri and named is None:
             said = "it is not a registry of ECR: ACCOUNT.dkr.ecr.REGION.amazonaws.com, and perhaps /PREFIX"
             report.add("spec.uri", said)

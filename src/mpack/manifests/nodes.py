@@ -89,7 +89,7 @@ def _as_json(text: str, nodes: list[Node], told: list[_Told], broken: bool) -> t
             told[-1] = (f"it is neither JSON (line {error.lineno}: {error.msg}) nor YAML: {message}", line, number)
         return nodes, told
     except ValueError as error:
-        return nodes, told or [(str(error), None, 1)]
+        return nodes, told if told and not broken else [(str(error), None, 1)]
     if len(nodes) == 1 and not broken and plain(nodes[0]) == value:
         return nodes, told
     return [_from_json(value)], [(f"the key {key} is there twice", None, 1) for key in doubled]

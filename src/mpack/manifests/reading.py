@@ -45,7 +45,7 @@ class _Reading:
             documents = read_documents(read_text(source.path), tell)
         except Unreadable as error:
             told, documents = [Fault(source.path, str(error))], []
-        if not source.named and not any(_about_us(document) for document in documents):
+        if source.listed and _foreign(documents, told, source.likely):
             self.warnings.append(f"{source.path} is no manifest and is passed over.")
             return
         self.faults += told
@@ -103,10 +103,12 @@ class _Reading:
         )
 
 
-def _about_us(document: Document) -> bool:
-    value = document.node.value
-    kind = value.get("kind") if isinstance(value, dict) else None
-    return kind is not None and kind.value in (*KINDS, *OTHERS)
+def _foreign(documents: list[Document], told: list[Fault], likely: bool) -> bool:
+    """Whether a file of a directory is about something else: a conda.yaml, a README."""
+    objects = [item.node.value for item in documents if isinstance(item.node.value, dict)]
+    if likely:
+        return bool(documents) and not told and not any({"kind", "id", "spec"} & set(item) for item in objects)
+    return not any("kind" in item and item["kind"].value in (*KINDS, *OTHERS) for item in objects)
 
 
 def read_manifests(files: Iterable[Path | str] = (), directories: Iterable[Path | str] = ()) -> Manifests:
