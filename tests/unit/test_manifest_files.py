@@ -130,6 +130,12 @@ GROWING = {
     "deep blocks": "".join(f"{' ' * n}a:\n" for n in range(300)),
     "long number": "a: " + "9" * 1_000_000,
     "wide": "[" + "1," * 300_000 + "1]",
+    "fields": "kind: ModelPackaging\nid: w\nspec:\n" + "".join(f"  artefactNam{n}: x\n" for n in range(30_000)),
+    "targets": "kind: ModelPackaging\nid: w\nspec:\n  targets:\n" + "  - {name: a}\n" * 30_000,
+    "properties": "kind: PackagingIntegration\nid: w\nspec:\n  schema:\n    arguments:\n      properties:\n"
+    + "".join(f"        - {{name: a{n}, parameters: []}}\n" for n in range(15_000)),
+    "uri": f"kind: Connection\nid: w\nspec: {{type: s3, uri: 'a://{':' * 500_000}'}}\n",
+    "json keys": "{" + ",".join(f'"k{n % 40_000}": "\\/"' for n in range(80_000)) + "}",
     "documents": "---\nkind: x\n" * 60_000,
 }
 
@@ -213,7 +219,7 @@ def documents() -> st.SearchStrategy[Any]:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(documents(), max_size=4), st.booleans())
 def test_any_document(tmp_path_factory: pytest.TempPathFactory, found: list[Any], lines: bool) -> None:

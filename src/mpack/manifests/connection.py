@@ -111,7 +111,8 @@ def _uri(uri: str, kind: str, region: str, report: Report) -> tuple[str, str]:
         elif not re.fullmatch(REGISTRY, uri):
             report.add("spec.uri", "it must be a registry and what goes before images' names: HOST[:PORT][/NAME]")
         return uri.rstrip("/"), region
-    if re.match(r"[a-z0-9+.-]+://[^/@]*:[^/@]*@", uri):
+    user, at, _ = uri.partition("://")[2].partition("/")[0].rpartition("@")
+    if at and ":" in user:
         report.add("spec.uri", "it holds a password: write that into a field of its own")
     return uri, region
 

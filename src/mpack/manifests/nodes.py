@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 MAX_DEPTH = 64
 #: Values of a file, aliases written out.
 MAX_VALUES = 100_000
+#: Of a whole number: more take long to read, and mean nothing.
+MAX_DIGITS = 1000
 
 #: Tells of a fault: (message, line, number of the document from 1).
 Tell = Callable[[str, "int | None", int], None]
@@ -101,9 +104,13 @@ def _json(text: str, doubled: list[str]) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) < len(items):
-            names = [key for key, _ in items]
-            doubled.extend(sorted({json.dumps(key) for key in names if names.count(key) > 1}))
+            doubled.extend(key for key, count in Counter(key for key, _ in items).items() if count > 1)
         return found
+
+    def whole(written: str) -> int:
+        if len(written) > MAX_DIGITS:
+            raise ValueError(f"a number has more than {MAX_DIGITS} digits")
+        return int(written)
 
     def number(written: str) -> float:
         value = float(written)
@@ -111,7 +118,7 @@ def _json(text: str, doubled: list[str]) -> Any:
             raise ValueError(f"{written[:40]} is no number that JSON has")
         return value
 
-    value = json.loads(text, object_pairs_hook=pairs, parse_constant=number, parse_float=number)
+    value = json.loads(text, object_pairs_hook=pairs, parse_constant=number, parse_float=number, parse_int=whole)
     _bounded(value)
     try:
         json.dumps(value, ensure_ascii=False).encode()

@@ -98,7 +98,6 @@ class _Reading:
             integrations=things["PackagingIntegration"],
             connections=things["Connection"],
             passed_over=tuple(self.passed),
-            connected={name: item[1] for name, item in self.found["Connection"].items()},
             warnings=tuple(self.warnings),
         )
 

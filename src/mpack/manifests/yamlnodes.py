@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mpack.manifests.nodes import MAX_DEPTH, MAX_VALUES, Node, Tell
+from mpack.manifests.nodes import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, Node, Tell
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
@@ -201,6 +201,9 @@ class YamlText:
             "float": constructor.construct_yaml_float,
             "null": constructor.construct_yaml_null,
         }[kind]
+        if len(written) > MAX_DIGITS:
+            self._fault(f"a number has more than {MAX_DIGITS} digits", line)
+            return None
         try:
             value = make(yaml.ScalarNode(f"{_TAG}{kind}", written))
         except (ValueError, KeyError, OverflowError):
