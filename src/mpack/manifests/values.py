@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from mpack.manifests.faults import nearest, shown
@@ -30,7 +31,7 @@ def merged_arguments(integration: PackagingIntegration, checking: Checking) -> d
         if len(checking.faults) > before:
             return {}
         values = _defaults(integration, schema, checking)
-        places = {name: _default_place(schema, name) for name in values} | places
+        places = {name: f"{_PROPERTIES}[{index}]" for index, name in enumerate(schema["properties"])} | places
     values |= given
     if values:
         values = _without_left_overs(integration, values, checking)
@@ -74,10 +75,6 @@ def _defaults(integration: PackagingIntegration, schema: Any, checking: Checking
     return found
 
 
-def _default_place(schema: Any, name: str) -> str:
-    return f"{_PROPERTIES}[{list(schema['properties']).index(name)}]"
-
-
 def _without_left_overs(
     integration: PackagingIntegration, values: dict[str, Any], checking: Checking
 ) -> dict[str, Any]:
@@ -102,7 +99,7 @@ def _against_packager(
     packager = load_packager(integration.packager)
     model = packager.arguments
     try:
-        model.model_validate(values, strict=True)
+        model.model_validate_json(json.dumps(values), strict=True)
         return
     except ValidationError as error:
         faults = error.errors()
@@ -114,7 +111,7 @@ def _against_packager(
         if fault["type"] == "extra_forbidden":
             said = f"the packager {integration.packager} has no argument {name}{nearest(name, model.model_fields)}"
         else:
-            reason = fault["msg"].removeprefix("Value error, ")
+            reason = fault["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
             said = f"{shown(fault['input'])}: {reason}" if name and not isinstance(fault["input"], dict) else reason
         if (field, said) not in told:
             told.add((field, said))
