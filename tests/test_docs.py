@@ -87,7 +87,7 @@ def test_commands_exist(page: Path) -> None:
         if isinstance(command, click.Group) and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
             assert words[1] in command.commands, f"{page.name}: mpack {' '.join(words)}"
             command = command.commands[words[1]]
-        known = {option for item in command.params for option in item.opts} | {"--help"}
+        known = {option for item in command.params for option in (*item.opts, *item.secondary_opts)} | {"--help"}
         shown = {word for word in words if re.fullmatch(r"--[a-z][a-z-]*|-[a-z]", word)}
         assert shown <= known, f"{page.name}: mpack {' '.join(words)}"
 

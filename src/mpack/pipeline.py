@@ -151,7 +151,7 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
             progress.warn(note)
     told = None if outcome is None else outcome.to_json()
     image = with_pushed_digest(image, targets, outputs)
-    result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings, told)
+    result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings, found.artifact.digest, told)
     remember(asked, before, found.artifact.digest, found.naming, image, result.to_json(), progress)
     return result
 

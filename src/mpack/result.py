@@ -46,6 +46,8 @@ class BuildResult:
     outputs: tuple[str, ...]
     lock: Path
     timings: Mapping[str, float]
+    #: The artifact's digest.
+    artifact: str = ""
     #: What came of converting the model, where that was asked for.
     optimized: Mapping[str, Any] | None = None
 
@@ -56,6 +58,7 @@ class BuildResult:
         value = {
             "image": self.name,
             "model": {"name": plan.model_name, "version": plan.model_version},
+            "artifact": self.artifact,
             "id": facts["id"],
             "digest": self.image.digest,
             "size": facts["size"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,8 @@ SELF_CHECK = "self-check"
 TIME_LIMIT = 900.0
 #: Exit code of what the kernel killed.
 KILLED = 137
+#: How Python, numpy and the C++ library say that there is not enough.
+_NO_MEMORY = re.compile(r"MemoryError|bad_alloc|Unable to allocate|Cannot allocate memory")
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,20 @@ def run_self_check(box: Box, *, modules: bool = False) -> SelfCheck:
         if done.returncode == 124:
             last = f"it did not end within {TIME_LIMIT:.0f} s"
         if done.returncode == KILLED:
-            last = (
-                f"it was killed, most likely for taking more than the sandbox's {memory_limit() / 1e9:.1f} GB of memory"
-            )
+            last = f"it was killed, most likely for taking more than {_memory()}"
         return SelfCheck(Verification("failed", None, None, f"the self-check ended with {done.returncode}: {last}"))
+    reason = check.verification.reason
+    if check.verification.status == "failed" and reason and _NO_MEMORY.search(reason):
+        told = f"{reason.rstrip('.')}; a process of it may have {_memory()}"
+        check = replace(check, verification=replace(check.verification, reason=told))
     if done.returncode != 0 and check.verification.status == "passed":
         failed = replace(check.verification, status="failed", reason=f"the self-check ended with {done.returncode}")
         return replace(check, verification=failed)
     return check
+
+
+def _memory() -> str:
+    return f"the sandbox's {memory_limit() / 1e6:.0f} MB of memory"
 
 
 def require_passed(verification: Verification, image: BuiltImage, *, trimmed: bool = False) -> None:

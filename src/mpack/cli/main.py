@@ -22,6 +22,7 @@ from mpack.cli.report import report_error
 VERBS = {
     "build": ("mpack.cli.build", "Build, verify and store an image of a model artifact."),
     "inspect": ("mpack.cli.inspect", "Show what is in an artifact, what can package it, what is dangerous in it."),
+    "pack": ("mpack.cli.pack", "Package models as manifests describe it; what came of it."),
     "plan": ("mpack.cli.plan", "Print the image plan (or, with --spec, the image spec) as JSON."),
     "export": ("mpack.cli.export", "Write a Dockerfile and a self-contained build context."),
     "verify": ("mpack.cli.verify", "Run an image's self-check in a sandbox."),

@@ -8,6 +8,7 @@ and runc (as root or rootless) on unpacked layers.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -37,8 +38,17 @@ class Completed:
 
 
 def memory_limit() -> int:
-    """Bytes that a sandbox may take: four fifths of this machine's, so that the machine outlives what runs in it."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 5 * 4
+    """Bytes that a sandbox may take: four fifths of this machine's, so that the machine outlives what runs in it; less
+    where a process of this one may have less."""
+    own = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 5 * 4
+    return most if own == resource.RLIM_INFINITY else min(own, most)
+
+
+def processor_limit() -> int | None:
+    """How many processors a sandbox may use; None for all of the machine's."""
+    own = len(os.sched_getaffinity(0))
+    return None if own == os.cpu_count() else own
 
 
 def this_platform() -> str:

@@ -9,7 +9,7 @@ from mpack.builders import BuiltImage
 from mpack.engine import Docker
 from mpack.errors import EnvironmentFault
 from mpack.oci.store import Store
-from mpack.sandbox import PIDS, SANDBOX_UID, TMP_BYTES, Completed, memory_limit
+from mpack.sandbox import PIDS, SANDBOX_UID, TMP_BYTES, Completed, memory_limit, processor_limit
 
 
 class DockerSandbox:
@@ -49,6 +49,7 @@ class DockerBox:
     def run(
         self, args: Sequence[str], *, entrypoint: Sequence[str] = (), stdin: bytes = b"", timeout: float = 600
     ) -> Completed:
+        processors = processor_limit()
         options = [
             "--network=none",
             "--read-only",
@@ -57,6 +58,7 @@ class DockerBox:
             f"--user={SANDBOX_UID}:{SANDBOX_UID}",
             f"--pids-limit={PIDS}",
             f"--memory={memory_limit()}",
+            *([] if processors is None else [f"--cpus={processors}"]),
             f"--tmpfs=/tmp:rw,nosuid,nodev,size={TMP_BYTES}",
         ]
         command = list(args)
