@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import pickle
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -14,8 +15,8 @@ from urllib.parse import quote
 import pytest
 
 from mpack.connections import Connection, Secret, parse_secret
-from mpack.redaction import hide, redact
 from mpack.errors import MpackError
+from mpack.redaction import hide, redact
 
 FIELD = "spec.password of docker-ci"
 #: Found by nothing else in these tests.
@@ -72,6 +73,16 @@ def test_refused(text: str, why: str) -> None:
         parse_secret(text, FIELD)
     assert caught.value.code == "connection-invalid" and caught.value.message.startswith(f"{FIELD} {why}")
     assert caught.value.__cause__ is None and "hunter2" not in str(caught.value)
+
+
+def test_variables_of_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that a connection names is for mpack alone; one that other programs know by its name is theirs too."""
+    for name in ("MPACK_PLANTED", "AWS_PLANTED"):
+        monkeypatch.setenv(name, PLANTED)
+    secrets = [parse_secret(f"${{{name}}}", FIELD) for name in ("MPACK_PLANTED", "MPACK_PLANTED", "AWS_PLANTED")]
+    told = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+    assert "MPACK_PLANTED" not in told and f"AWS_PLANTED={PLANTED}" in told
+    assert [secret.reveal() for secret in secrets] == [PLANTED] * 3
 
 
 def large(path: Path) -> None:

@@ -21,11 +21,14 @@ from mpack.registry.reference import Reference
 from mpack.registry.transport import HOST_BUNDLES
 
 _HOST = re.compile(
-    r"(?P<account>[0-9]{12})\.dkr(?:\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?"
+    r"(?P<account>[0-9]{12})\.dkr(?:\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)"
+    r"\.(?:amazonaws\.com(?:\.cn)?|sc2s\.sgov\.gov|c2s\.ic\.gov)"
     r"|-ecr(?:-fips)?\.(?P<dual>[a-z0-9-]+)\.on\.(?:aws|amazonwebservices\.com\.cn))"
 )
 #: A password that ends within this time is asked for anew.
 _MARGIN = timedelta(minutes=5)
+#: Characters of AWS's own words that an error repeats.
+_SHOWN = 300
 #: What AWS's client looks at itself for a CA bundle.
 _BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
@@ -118,8 +121,8 @@ class EcrLogin:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in passing:
                 return {}
-            said = str(error.response.get("Error", {}).get("Message", ""))[:200]
-            raise self._failed(f"{what} failed: {code}: {said.rstrip('.')}.") from None
+            said = " ".join(str(error.response.get("Error", {}).get("Message", "")).split())
+            raise self._failed(f"{what} failed: {code}: {said[:_SHOWN].rstrip('.')}.") from None
         except BotoCoreError as error:
             raise self._failed(f"{what} failed: {str(error).rstrip('.')}.") from None
 

@@ -9,13 +9,24 @@ from pathlib import Path
 
 from mpack.errors import EnvironmentFault
 
+#: Variables that other programs know by these names stay where such programs, which mpack starts, look for them.
+_OTHERS = ("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "DOCKER_", "COSIGN_", "PIP_", "UV_", "SSH_", "LC_", "XDG_")
+_PLAIN = ("HOME", "PATH", "USER", "LANG", "TMPDIR", "SHELL", "PWD")
+#: What was taken out of the environment, by its name.
+_taken: dict[str, str] = {}
 #: Bytes: a larger file is no secret.
 LIMIT = 1 << 20
 
 
+def take(name: str) -> None:
+    """Keeps the variable for mpack alone: programs that it starts from now on do not get it."""
+    if name in os.environ and not name.startswith(_OTHERS) and name not in _PLAIN:
+        _taken[name] = os.environ.pop(name)
+
+
 def from_variable(name: str, field: str) -> str:
     """The variable's value. Raises EnvironmentFault secret-unavailable where it is not set or is empty."""
-    value = os.environ.get(name)
+    value = os.environ.get(name, _taken.get(name))
     if not value:
         state = "is empty" if value == "" else "is not set"
         raise _missing(field, f"the variable {name}, which {state}", f"Set {name} for mpack; in CI as a masked secret.")

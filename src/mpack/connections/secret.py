@@ -36,8 +36,8 @@ def parse_secret(text: str, field: str, directory: Path | None = None) -> Secret
     """What a manifest says in place of a secret: base64 of UTF-8 text, ${VARIABLE}, file:PATH, keyring:SERVICE/USER.
 
     `field` is for messages ("spec.password of docker-ci"); relative paths are relative to `directory`, the manifest's.
-    Only base64 is decoded here: nothing else is looked up before `reveal`. Raises InputError connection-invalid, which
-    does not say the text.
+    Nothing is looked up before `reveal`; a variable is taken out of the environment that programs mpack starts get.
+    Raises InputError connection-invalid, which does not say the text.
     """
     from mpack.connections import lookup
 
@@ -46,6 +46,7 @@ def parse_secret(text: str, field: str, directory: Path | None = None) -> Secret
         if found is None:
             raise _unreadable(field, "begins with $, and is not ${NAME} with the name of one variable")
         name = found[1]
+        lookup.take(name)
         return Secret(f"the variable {name} ({field})", lambda: lookup.from_variable(name, field))
     kind, colon, place = text.partition(":")
     if colon and kind == "file":

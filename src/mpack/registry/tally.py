@@ -12,7 +12,7 @@ from mpack.registry.upload import Blob
 
 
 class Tally:
-    """The blobs of a push, and which of them the registry has. Threads may share it."""
+    """The blobs of a push, and which of them the registry has said to have. Threads may share it."""
 
     def __init__(self, reference: Reference, blobs: Sequence[Blob]) -> None:
         self._reference = reference
@@ -32,7 +32,7 @@ class Tally:
             return "Nothing was pushed."
         there = sum(self._sizes[digest] for digest in tuple(self._there))
         return (
-            f"{len(self._there)} of {len(self._sizes)} blobs are there, {there / 1e6:.1f} of "
+            f"At least {len(self._there)} of {len(self._sizes)} blobs are there, {there / 1e6:.1f} of "
             f"{sum(self._sizes.values()) / 1e6:.1f} MB; the manifest was not written, so nothing is visible as "
             f"{self._reference}. The same push again sends only the rest."
         )

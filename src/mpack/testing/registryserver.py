@@ -80,9 +80,12 @@ class RegistryServer:
 
 
 @contextmanager
-def registry_server(directory: Path, *, secured: bool = False) -> Iterator[RegistryServer]:
-    """Runs it while the context lasts; `secured`: TLS under a CA of its own (ca.pem), and USER with PASSWORD."""
-    environment = _secure(directory) if secured else {}
+def registry_server(
+    directory: Path, *, secured: bool = False, auth: tuple[str, str] = (USER, PASSWORD), name: str = "localhost"
+) -> Iterator[RegistryServer]:
+    """Runs it while the context lasts; `secured`: TLS under a CA of its own (ca.pem) for a host of that `name`, and a
+    user with a password."""
+    environment = _secure(directory, auth, name) if secured else {}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -96,7 +99,7 @@ def registry_server(directory: Path, *, secured: bool = False) -> Iterator[Regis
     try:
         _wait(process, port, directory / "log")
         ca = directory / "ca.pem" if secured else None
-        yield RegistryServer(port, directory, ca, (USER, PASSWORD) if secured else None)
+        yield RegistryServer(port, directory, ca, auth if secured else None)
     finally:
         process.terminate()
         process.wait()
@@ -160,18 +163,20 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     raise RuntimeError(f"docker-registry does not listen: {log.read_text('utf-8', 'replace')}")
 
 
-def _secure(directory: Path) -> dict[str, str]:
+def _secure(directory: Path, auth: tuple[str, str], name: str) -> dict[str, str]:
     """Makes certificate, key and password file; the settings that name them."""
     subprocess.run(
         [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "ca.pem"),
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name[:64]}"),
+            *("-addext", f"subjectAltName=DNS:localhost,DNS:{name}", "-keyout", "key.pem", "-out", "ca.pem"),
         ],
         cwd=directory,
         check=True,
         capture_output=True,
     )
-    users = subprocess.run(["htpasswd", "-iBn", USER], input=PASSWORD.encode(), check=True, capture_output=True).stdout
+    users = subprocess.run(
+        ["htpasswd", "-iBn", auth[0]], input=auth[1].encode(), check=True, capture_output=True
+    ).stdout
     (directory / "htpasswd").write_bytes(users)
     return {
         "REGISTRY_HTTP_TLS_CERTIFICATE": str(directory / "ca.pem"),
