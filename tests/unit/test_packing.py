@@ -89,12 +89,14 @@ def test_masked() -> None:
     hide("tr0ub4dor&3")
     value = {
         "spec": {"password": "x", "keyID": "", "count": 1, "list": [{"Token": "abc"}, None]},
-        "url": "https://me:pass@host/x",
+        "url": "https://me:pass@host/x?signature=abc",
+        "text": "from https://me:pass@host/x",
         "log": "it said tr0ub4dor&3, and dHIwdWI0ZG9yJjM=",
     }
     assert masked(value) == {
         "spec": {"password": "*****", "keyID": "", "count": 1, "list": [{"Token": "*****"}, None]},
-        "url": "https://*****@host/x",
+        "url": "https://host/x",
+        "text": "from https://*****@host/x",
         "log": "it said *****, and *****",
     }
 

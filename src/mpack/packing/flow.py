@@ -14,7 +14,7 @@ from mpack.engine.local import Hail
 from mpack.errors import MpackError, VerificationError
 from mpack.manifests import Manifests, ModelPackaging, Resources
 from mpack.packing.arguments import build_arguments
-from mpack.packing.artifacts import local_artifact
+from mpack.packing.artifacts import with_artifact
 from mpack.packing.record import LoggedProgress, recorded
 from mpack.records import dataclass
 from mpack.request import BuildRequest
@@ -70,12 +70,12 @@ def pack(
         with bounded(limits.cpu_limit, limits.memory_limit), _naming_limit(limits):
             request = replace(
                 request,
-                location=name if "://" in name else local_artifact(name, asked.artifact_path),
                 packager=checked.packager,
                 arguments=arguments,
                 pull_connection=checked.pull,
                 push_connection=checked.push,
             )
+            request = with_artifact(request, name, asked.artifact_path, checked.output)
             result = _build(request, progress)
         found |= _facts(result, name)
     return packaging.id, result
