@@ -168,6 +168,16 @@ def test_secrets_are_in_no_message(tmp_path: Path) -> None:
     assert "hunter2" not in message([path], [])
 
 
+def test_what_a_terminal_obeys_is_written_out(tmp_path: Path) -> None:
+    """Escapes and line ends in names of files and fields are shown, not printed."""
+    path = tmp_path / "m\n.yaml"
+    path.write_text('kind: Connection\nid: a\n"\\e[2J\\n": 1\nspec: {type: git, uri: x}\n')
+    assert message([path], []).endswith(
+        "m\\n.yaml:3: \\x1b[2J\\n: no field of this name is known; there are "
+        "apiVersion, createdAt, deletionMark, id, kind, spec, status, updatedAt"
+    )
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

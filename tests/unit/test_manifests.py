@@ -95,6 +95,39 @@ def test_a_packaging_with_an_integration_of_its_own(everything: Manifests) -> No
     assert "resources.limits.cpu" not in told
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "stays"),
+    [
+        ("dockerfileBaseImage", "quay.example/odahu-flow-docker-packager-base:1.7.1", False),
+        ("dockerfileBaseImage", "odahu-flow-docker-packager-base", False),
+        ("dockerfileBaseImage", "team/my-odahu-flow-docker-packager-base-cache:1", True),
+        ("triton_base_image_tag", "20.11-py3", False),
+        ("triton_base_image_tag", "25.08-py3", True),
+        ("imageName", "20.11-py3", True),
+    ],
+)
+def test_defaults_of_odahus_own_integrations(name: str, value: str, stays: bool, tmp_path: Path) -> None:
+    """Those that no image of mpack's has a use for are left out and told; a packaging that gives them is obeyed."""
+    parameters = f"[{{name: type, value: string}}, {{name: default, value: '{value}'}}]"
+    text = f"""
+kind: PackagingIntegration
+id: theirs
+spec:
+  entrypoint: /usr/local/bin/odahu-flow-pack-to-triton
+  defaultImage: x
+  schema: {{arguments: {{properties: [{{name: {name}, parameters: {parameters}}}]}}}}
+---
+kind: ModelPackaging
+id: w
+spec: {{integrationName: theirs, artifactName: w}}
+"""
+    found = checked(text, tmp_path)
+    assert dict(found.arguments) == ({name: value} if stays else {})
+    assert bool(found.warnings) != stays
+    given = checked(text.replace("artifactName: w", f"artifactName: w, arguments: {{{name}: '{value}'}}"), tmp_path)
+    assert dict(given.arguments) == {name: value}
+
+
 def test_a_built_in_integration(everything: Manifests) -> None:
     """docker-triton is there without a manifest; a list in JSON is several documents."""
     found = check_packaging(everything, "wine-triton")

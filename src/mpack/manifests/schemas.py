@@ -66,7 +66,10 @@ def _connection(kind: str, rule: connection.TypeRule) -> dict[str, Any]:
     if rule.refused:
         found.setdefault("properties", {}).update({key: {"maxLength": 0} for key in rule.refused})
     if rule.together:
-        found["dependentRequired"] = {key: [other for other in rule.together if other != key] for key in rule.together}
+        # Editors' servers do not know dependentRequired.
+        first, second = rule.together
+        pairs = ((first, second), (second, first))
+        found["allOf"] = [{"if": {"required": [one]}, "then": {"required": [other]}} for one, other in pairs]
     patterns = {"docker": rf"^(?:https://)?{connection.REGISTRY}$", "ecr": rf"^(?:https?://)?{connection.ECR}$"}
     if kind in patterns:
         found.setdefault("properties", {})["uri"] = {"pattern": patterns[kind]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from mpack.manifests.faults import nearest, shown
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
 
 #: Arguments that old integrations declare and whose packagers no longer read.
 LEFT_OVER = ("dockerfileAddCondaInstallation", "dockerfileCondaEnvsLocation", "dockerfilePush")
-#: The base of the reference's packagers: conda and an environment that no image of mpack's has a use for.
-_THEIR_BASE = "odahu-flow-docker-packager-base"
+#: Defaults of ODAHU's own integrations that no image of mpack's has a use for: the base with conda, whatever registry
+#: and tag it has, and a server older than today's models' Python.
+_THEIR_DEFAULTS = {
+    "dockerfileBaseImage": re.compile(r"(?:.*/)?odahu-flow-docker-packager-base(?:[:@].*)?"),
+    "triton_base_image_tag": re.compile(r"20\.11-py3"),
+}
 _ARGUMENTS, _PROPERTIES = "spec.arguments", "spec.schema.arguments.properties"
 
 
@@ -66,10 +71,10 @@ def _defaults(integration: PackagingIntegration, schema: Any, checking: Checking
         value = keywords.get("default")
         if value is None:
             continue
-        if name == "dockerfileBaseImage" and _THEIR_BASE in str(value):
-            checking.warnings.append(
-                f"{integration.where}: the default of dockerfileBaseImage, {value}, is left out: mpack picks a base."
-            )
+        theirs = _THEIR_DEFAULTS.get(name)
+        if theirs is not None and theirs.fullmatch(str(value)):
+            said = f"the default of {name}, {value}, is left out: mpack picks what fits the model"
+            checking.warnings.append(f"{integration.where}: {said}.")
             continue
         found[name] = value
     return found
