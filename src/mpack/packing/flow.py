@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -13,7 +14,6 @@ from mpack.bounds import bounded
 from mpack.engine.local import Hail
 from mpack.errors import MpackError, VerificationError
 from mpack.manifests import Manifests, ModelPackaging, Resources
-from mpack.packing.arguments import build_arguments
 from mpack.packing.artifacts import with_artifact
 from mpack.packing.record import LoggedProgress, recorded
 from mpack.records import dataclass
@@ -58,11 +58,11 @@ def pack(
         output=asked.artifact_path is None,
     )
     packaging, name = checked.packaging, checked.artifact_name
-    arguments, notes = build_arguments(checked.arguments, packaging.arguments)
+    arguments = {name: _as_given(value) for name, value in checked.arguments.items() if value is not None}
     facts = {"packager": checked.packager, "arguments": checked.arguments, "artifact": {"name": name, "digest": None}}
     document = _document(packaging, name)
     with recorded(Results.default(), packaging.id, document, facts, progress, known) as found:
-        for note in [*notes, *_notes(manifests, packaging, asked)]:
+        for note in _notes(manifests, packaging, asked):
             progress.say(note)
         for warning in [*manifests.warnings, *checked.warnings, *_too_much(checked.resources)]:
             progress.warn(warning)
@@ -91,6 +91,11 @@ def _build(request: BuildRequest, progress: LoggedProgress) -> BuildResult | Rep
         from mpack.pipeline import build
 
         return build(request, progress, hail)
+
+
+def _as_given(value: Any) -> str:
+    """A JSON value as `mpack build -a` has it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def packed_image(result: BuildResult | Repeated) -> str:
