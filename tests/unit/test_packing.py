@@ -14,7 +14,7 @@ import pytest
 from mpack.bounds import bounded
 from mpack.cli.main import run
 from mpack.cli.report import as_mpack_error
-from mpack.errors import EnvironmentFault, InputError, VerificationError
+from mpack.errors import EnvironmentFault, InputError, InternalError, VerificationError
 from mpack.packing.artifacts import local_artifact
 from mpack.packing.documents import masked
 from mpack.packing.record import LOG, LoggedProgress, recorded
@@ -124,8 +124,14 @@ def test_too_little_memory() -> None:
     with pytest.raises(EnvironmentFault, match="more than the 2147 MB of memory") as caught, bounded(None, 1 << 31):
         bytearray(1 << 32)
     assert caught.value.code == "memory-exceeded"
-    with pytest.raises(ValueError, match="odd"), bounded(None, 1 << 31):
-        raise ValueError("odd")
+    of_uv = InternalError("internal", "uv failed: memory allocation of 16393 bytes failed; stack backtrace:")
+    with pytest.raises(EnvironmentFault, match="more than the 67 MB of memory"), bounded(None, 64 << 20):
+        raise of_uv
+    of_a_model = VerificationError("verification-failed", "OSError: Cannot allocate memory.")
+    for error, memory in ((of_uv, None), (of_a_model, 1 << 31), (InternalError("internal", "odd"), 1 << 31)):
+        with pytest.raises(type(error)) as kept, bounded(None, memory):
+            raise error
+        assert kept.value is error
 
 
 @pytest.fixture
