@@ -22,8 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpack.address import is_remote
 from mpack.artifact.beside import find_beside
-from mpack.artifact.download import is_url
 from mpack.builders import BuiltImage
 from mpack.contents import LARGE, hash_file, sha256_file
 from mpack.env.lockpath import lock_path
@@ -152,7 +152,7 @@ def _repeatable(request: BuildRequest) -> bool:
     if request.artifact_connection or request.pull_connection or request.push_connection:
         return False
     plain = not request.verify and not request.update_lock and request.builder in ("auto", "embedded")
-    return plain and not is_url(request.location) and set(request.outputs) <= set(_OUTPUTS)
+    return plain and not is_remote(request.location) and set(request.outputs) <= set(_OUTPUTS)
 
 
 def _path(request: BuildRequest) -> Path:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from mpack.artifact.model import Artifact
 from mpack.artifact.reader import read_artifact
+from mpack.artifact.remote import held
 from mpack.builders.early import Begin
 from mpack.errors import InternalError, MpackError, UsageError
 from mpack.naming import image_name, legal_reference, random_uuid
@@ -22,6 +23,7 @@ from mpack.progress import Progress
 from mpack.records import dataclass
 from mpack.request import BuildRequest
 from mpack.spec import ImageSpec
+from mpack.stores.model import Access
 
 if TYPE_CHECKING:
     from mpack.contents import Standing
@@ -61,10 +63,19 @@ def described(request: BuildRequest, progress: Progress, begin: Begin | None = N
     """Opens the artifact and asks the packager. The artifact's files can be read until the context is left. `begin` is
     told the spec as soon as nothing but large files' hashes is missing."""
     guess = partial(_guess, request, begin) if begin is not None else None
-    with tempfile.TemporaryDirectory(prefix="mpack-artifact-", ignore_cleanup_errors=True) as scratch:
+    with (
+        held(request.location),
+        tempfile.TemporaryDirectory(prefix="mpack-artifact-", ignore_cleanup_errors=True) as scratch,
+    ):
         with progress.phase("open", "reading the artifact"):
             artifact = read_artifact(
-                request.location, limits=request.limits, trust=request.trust, scratch=Path(scratch), meanwhile=guess
+                request.location,
+                limits=request.limits,
+                trust=request.trust,
+                scratch=Path(scratch),
+                meanwhile=guess,
+                digest=request.digest,
+                access=Access(request.artifact_connection, progress),
             )
             found = describe(with_tolerance(artifact, request.tolerance), request)
         for finding in artifact.description.findings:

@@ -150,9 +150,11 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
         for note in one.image.notes:
             progress.warn(note)
     told = None if outcome is None else outcome.to_json()
+    origin = None if found.artifact.origin is None else found.artifact.origin.to_json()
     image = with_pushed_digest(image, targets, outputs)
-    result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings, found.artifact.digest, told)
-    remember(asked, before, found.artifact.digest, found.naming, image, result.to_json(), progress)
+    digest = found.artifact.digest
+    result = BuildResult(name, image, tuple(made), outputs, lock, progress.timings, digest, told, origin)
+    remember(asked, before, digest, found.naming, image, result.to_json(), progress)
     return result
 
 

@@ -51,6 +51,8 @@ class BuildRequest:
     #: SBOM and provenance go with the image; the key that cosign signs with at registries.
     attest: bool = True
     sign_key: str | None = None
+    #: The "sha256:…" that the artifact must have: a file's own, a directory's as `mpack inspect` shows it.
+    digest: str | None = None
     #: What the artifact, the base and the registry of the outputs are reached with, where that is not the host's own.
     artifact_connection: Connection | None = None
     pull_connection: Connection | None = None

@@ -47,9 +47,11 @@ class BuildResult:
     lock: Path
     timings: Mapping[str, float]
     #: The artifact's digest.
-    artifact: str = ""
+    artifact_digest: str = ""
     #: What came of converting the model, where that was asked for.
     optimized: Mapping[str, Any] | None = None
+    #: Where the artifact was fetched from, if it was.
+    origin: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Of an index `digest` is the index's; what else is of one image is the first platform's."""
@@ -58,7 +60,7 @@ class BuildResult:
         value = {
             "image": self.name,
             "model": {"name": plan.model_name, "version": plan.model_version},
-            "artifact": self.artifact,
+            "artifact_digest": self.artifact_digest,
             "id": facts["id"],
             "digest": self.image.digest,
             "size": facts["size"],
@@ -73,6 +75,8 @@ class BuildResult:
             "verified": facts["verified"],
             "timings": dict(self.timings),
         }
+        if self.origin is not None:
+            value["artifact"] = dict(self.origin)
         if self.optimized is not None:
             value["optimized"] = dict(self.optimized)
         if len(self.platforms) > 1:

@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,37 +15,12 @@ from mpack.bounds import bounded
 from mpack.cli.main import run
 from mpack.cli.report import as_mpack_error
 from mpack.errors import EnvironmentFault, InputError, VerificationError
-from mpack.packing.arguments import build_arguments
 from mpack.packing.artifacts import local_artifact
 from mpack.packing.documents import masked
 from mpack.packing.record import LOG, LoggedProgress, recorded
 from mpack.redaction import hide
 from mpack.results import Results
 from mpack.sandbox import memory_limit, processor_limit
-
-
-@pytest.mark.parametrize(
-    ("arguments", "given", "built", "notes"),
-    [
-        ({"workers": 4, "imageName": "x:{{ RandomUUID }}"}, (), {"workers": "4", "imageName": "x:{{ RandomUUID }}"}, 0),
-        ({"strict": True, "host": None, "timeout": 1.5}, (), {"strict": "true", "timeout": "1.5"}, 0),
-        ({"dockerfileAddCondaInstallation": True, "dockerfilePush": True}, ("dockerfilePush",), {}, 2),
-        ({"dockerfileBaseImage": "odahu/odahu-flow-docker-packager-base:1.1.0-rc11"}, (), {}, 1),
-        (
-            {"dockerfileBaseImage": "odahu/odahu-flow-docker-packager-base:1"},
-            ("dockerfileBaseImage",),
-            {"dockerfileBaseImage": "odahu/odahu-flow-docker-packager-base:1"},
-            0,
-        ),
-        ({"dockerfileBaseImage": "python:3.7"}, (), {"dockerfileBaseImage": "python:3.7"}, 0),
-        ({"triton_base_image_tag": "20.11-py3"}, (), {}, 1),
-        ({"triton_base_image_tag": "25.08-py3"}, (), {"triton_base_image_tag": "25.08-py3"}, 0),
-    ],
-)
-def test_arguments(arguments: dict[str, Any], given: tuple[str, ...], built: dict[str, str], notes: int) -> None:
-    """JSON values become what -a takes; what ODAHU's integrations name and nothing here uses is told, not passed on."""
-    found, told = build_arguments(arguments, {name: arguments[name] for name in given})
-    assert (found, len(told)) == (built, notes)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +63,14 @@ def test_masked() -> None:
     hide("tr0ub4dor&3")
     value = {
         "spec": {"password": "x", "keyID": "", "count": 1, "list": [{"Token": "abc"}, None]},
-        "url": "https://me:pass@host/x",
+        "url": "https://me:pass@host/x?signature=abc",
+        "text": "from https://me:pass@host/x",
         "log": "it said tr0ub4dor&3, and dHIwdWI0ZG9yJjM=",
     }
     assert masked(value) == {
         "spec": {"password": "*****", "keyID": "", "count": 1, "list": [{"Token": "*****"}, None]},
-        "url": "https://*****@host/x",
+        "url": "https://host/x",
+        "text": "from https://*****@host/x",
         "log": "it said *****, and *****",
     }
 

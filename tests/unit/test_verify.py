@@ -11,7 +11,7 @@ import pytest
 from mpack.builders import BuiltImage
 from mpack.errors import VerificationError
 from mpack.plan import BaseImage
-from mpack.sandbox import Completed, this_platform
+from mpack.sandbox import Completed, memory_limit, this_platform
 from mpack.verify import Verification, bytecode_of, require_passed, run_self_check, skip_reason
 
 PASSED = {"status": "passed", "against": "expected", "max_rel_diff": 1e-9, "reason": None}
@@ -58,7 +58,15 @@ def test_noise_before_the_json() -> None:
 def test_killed() -> None:
     """What the kernel kills without a word is told as what it most likely was, with the limit."""
     reason = run_self_check(FakeBox(Completed(137, b"", "loading\n"))).verification.reason
-    assert reason is not None and "memory" in reason and "GB" in reason
+    assert reason is not None and "memory" in reason and f"{memory_limit() / 1e6:.0f} MB" in reason
+
+
+def test_refused_memory() -> None:
+    """Where memory was refused, the limit is told as well; of another failure it is not."""
+    for told, limited in (("MemoryError: Unable to allocate 9 GiB.", True), ("ValueError: x", False)):
+        failed = {**PASSED, "status": "failed", "against": "load", "reason": told}
+        reason = run_self_check(box(failed, 4)).verification.reason or ""
+        assert reason.startswith(told.rstrip(".")) and (f"{memory_limit() / 1e6:.0f} MB of memory" in reason) == limited
 
 
 @pytest.mark.parametrize("text", ["", "no json", "{}", "[]", '{"status": "great", "against": 1}', "null"])

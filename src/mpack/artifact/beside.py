@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpack.artifact.download import is_url
+from mpack.address import is_remote
 
 FILE_NAME = "mpack.toml"
 
 
 def find_beside(location: str) -> Path | None:
     """The mpack.toml beside an artifact, by the rule in `mpack.artifact.overrides`."""
-    if is_url(location) or not location:
+    if is_remote(location) or not location:
         return None
     path = Path(location).absolute()
     if path.name in ("", ".."):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mpack.contents import Pending, Standing
     from mpack.signature import Signature
     from mpack.spec import Requirement
+    from mpack.stores.model import Origin
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class ArtifactFile:
 class Tree(Mapping[str, ArtifactFile]):
     """The opened artifact: path -> file. Links inside are already followed; wrapping folders already taken off."""
 
-    def __init__(self, files: Mapping[str, ArtifactFile], title: str) -> None:
+    def __init__(self, files: Mapping[str, ArtifactFile], title: str, origin: Origin | None = None) -> None:
         self._files = dict(sorted(files.items()))
+        #: Where it was fetched from, if it was.
+        self.origin = origin
         #: File name of the artifact without suffix: the fallback for a model's name.
         self.title = title
 
@@ -176,6 +179,8 @@ class Artifact:
     trust: Trust = Trust()
     #: The base image that mpack.toml beside the artifact asks for.
     base: str | None = None
+    #: Where it was fetched from, if it was.
+    origin: Origin | None = None
 
     def provisional(self) -> tuple[Artifact, Standing]:
         """The artifact with digests that stand for those that are not known yet, and what each stands for."""

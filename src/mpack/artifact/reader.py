@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpack.address import public
 from mpack.artifact.beside import FILE_NAME, find_beside
-from mpack.artifact.download import is_url, public_url
 from mpack.artifact.limits import Limits
 from mpack.artifact.model import Artifact, Candidate, Description, Finding, Format, Sample, Tree, Trust
 from mpack.artifact.source import open_tree, tree_digest
@@ -22,6 +22,7 @@ from mpack.spec import Requirement
 
 if TYPE_CHECKING:
     from mpack.artifact.overrides import LoaderTable, Overrides, SampleTable
+    from mpack.stores.model import Access
 
 #: Loader kind -> the options that mpack.toml may set. Not among them: whatever would lead round the pickle scan.
 _LOADER_OPTIONS = {
@@ -43,18 +44,21 @@ def read_artifact(
     trust: Trust,
     scratch: Path,
     meanwhile: Meanwhile | None = None,
+    digest: str | None = None,
+    access: Access | None = None,
 ) -> Artifact:
-    """A path or an http(s) URL as an Artifact. `scratch` is the caller's and must last as long as the files are read.
+    """A path or an address as an Artifact. `scratch` is the caller's and must last as long as the files are read; of an
+    address he holds the cache too (`mpack.artifact.remote.held`). `digest` and `access` are those of `open_tree`.
 
     With `meanwhile` large files are hashed in a thread, and it is called when all else is known, with the artifact and
     what stands in it for their digests. What it raises is passed over: it is a guess at what is asked again later.
 
-    Raises InputError, and EnvironmentFault disk-full or download-failed; nothing new is in `scratch` then.
+    Raises InputError, EnvironmentFault disk-full, and what fetching raises; nothing new is in `scratch` then.
     """
     work = Path(tempfile.mkdtemp(prefix="read-", dir=scratch))
     try:
         with Hashing() as hashing:
-            return _read(location, limits, trust, work, hashing, meanwhile)
+            return _read(location, limits, trust, work, hashing, meanwhile, digest, access)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -67,12 +71,14 @@ def _read(
     work: Path,
     hashing: Hashing,
     meanwhile: Meanwhile | None,
+    digest: str | None,
+    access: Access | None,
 ) -> Artifact:
     beside = _beside(location)
     if beside is not None:
         trust, limits = beside.widen(trust), beside.limits_over(limits)
-    tree = open_tree(location, limits, work, hashing if meanwhile else None)
-    shown = public_url(location) if is_url(location) else location
+    tree = open_tree(location, limits, work, hashing if meanwhile else None, digest=digest, access=access)
+    shown = public(location) if tree.origin is None else tree.origin.uri
     overrides = _merged(beside, tree)
     formats, faults = load_formats(without=_OF_FILES)
     found, broken = detect(tree, formats)
@@ -95,6 +101,7 @@ def _read(
         system_packages=tuple(overrides.system_packages) if overrides else (),
         trust=trust,
         base=overrides.base if overrides else None,
+        origin=tree.origin,
     )
     if meanwhile is not None:
         provisional, standing = artifact.provisional()

@@ -1,4 +1,4 @@
-"""Opening an artifact by content: zip, tar (plain, gzip, bzip2, xz), directory, single file, http(s) URL.
+"""Opening an artifact by content: zip, tar (plain, gzip, bzip2, xz), directory, single file, here or in a store.
 
 A directory and a single file are used where they are; an archive is unpacked once, hashed on the way. Files of models
 that are zips themselves (skops, PyTorch) stay whole.
@@ -17,38 +17,83 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from mpack.address import FORMS, is_remote, public
 from mpack.artifact.archive import is_junk, safe_path, shown, unsafe
-from mpack.artifact.download import download, file_name, is_url, public_url
 from mpack.artifact.limits import Limits, Meter
 from mpack.artifact.model import ArtifactFile, Tree
 from mpack.contents import LARGE, FileState, Hashing, Pending, file_state, hash_file
 from mpack.errors import InputError
 
+if TYPE_CHECKING:
+    from mpack.artifact.remote import Fetched
+    from mpack.stores.model import Access, Origin
+
 _SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z][A-Za-z0-9]*$")
 
 
-def open_tree(location: str, limits: Limits, scratch: Path, hashing: Hashing | None = None) -> Tree:
+def open_tree(
+    location: str,
+    limits: Limits,
+    scratch: Path,
+    hashing: Hashing | None = None,
+    *,
+    digest: str | None = None,
+    access: Access | None = None,
+) -> Tree:
     """The artifact's files. What has to be unpacked goes to a new directory below `scratch`, which is gone again when
-    this raises. With `hashing`, large files that are used where they are may still be `Pending`.
+    this raises. With `hashing`, large files that are used where they are may still be `Pending`. `digest` is the
+    "sha256:…" that it must have: a file's own, a directory's `tree_digest`. `access` is for addresses.
 
-    Raises InputError, and EnvironmentFault disk-full or download-failed; so do files that were pending."""
+    Raises InputError, EnvironmentFault disk-full, and what fetching raises; so do files that were pending."""
     target = Path(tempfile.mkdtemp(prefix="artifact-", dir=scratch))
-    name = public_url(location) if is_url(location) else location
+    name = public(location)
     try:
         with _told(name):
-            if is_url(location):
-                path, title = download(location, target, limits), file_name(location)
+            if is_remote(location):
+                from mpack.artifact.remote import fetch_artifact
+
+                tree = _open_fetched(fetch_artifact(location, limits, access), limits, target, digest)
             else:
-                path, title = _existing(location), Path(location).name
-            tree = _open_path(path, title, limits, target, _InPlace(name, Meter(limits), hashing is not None))
+                path = _existing(location)
+                if whole := digest is not None and path.is_file():
+                    with steady(path) as stream:
+                        _require(hash_file(stream)[1], digest)
+                in_place = _InPlace(name, Meter(limits), hashing is not None)
+                tree = _open_path(path, Path(location).name, limits, target, in_place)
+                digest = None if whole else digest
         if hashing is not None:
             hashing.start([file.content for file in tree.values() if isinstance(file.content, Pending)])
+        if digest is not None and (tree.origin is None or tree.origin.sha256 is None):
+            with _told(name):
+                _require(tree_digest(tree).removeprefix("sha256:"), digest)
         return tree
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
+
+
+def _open_fetched(fetched: Fetched, limits: Limits, target: Path, digest: str | None) -> Tree:
+    """The tree of what was fetched; of a single file the digest is asked for before anything looks into it."""
+    if not fetched.one:
+        return _tree(fetched.files, fetched.title, fetched.origin)
+    [(path, file)] = fetched.files.items()
+    if digest is not None:
+        _require(file.sha256, digest)
+    tree = _open_path(file.source, path, limits, target, _Known(file))
+    return Tree(tree, tree.title, fetched.origin)
+
+
+def _require(sha256: str, digest: str) -> None:
+    """Raises InputError artifact-digest for another digest than the given one."""
+    if f"sha256:{sha256}" != digest:
+        raise InputError(
+            "artifact-digest",
+            f"It has the SHA-256 {sha256}, not {digest.removeprefix('sha256:')}.",
+            "It was changed or damaged, or the digest is of another version. Of a file `sha256sum` prints it, of a "
+            "directory `mpack inspect`.",
+        )
 
 
 @contextmanager
@@ -91,14 +136,15 @@ def _existing(location: str) -> Path:
     except RuntimeError as error:
         raise unsafe("It is a link that leads round in a loop.", "Give the path of the model itself.") from error
     if re.match(r"[a-z][a-z0-9+.-]+://", location):
-        hint = "Copy it to this machine first: an artifact is a path or an http(s) URL."
+        hint = f"Copy it to this machine first: an artifact is a path, or {FORMS}."
         raise InputError("artifact-missing", "This kind of URL is not one that mpack opens.", hint)
     raise InputError("artifact-missing", f"{location or 'The empty path'} does not exist.", "Check the path.")
 
 
-def _open_path(path: Path, name: str, limits: Limits, target: Path, in_place: _InPlace) -> Tree:
+def _open_path(path: Path, name: str, limits: Limits, target: Path, in_place: _InPlace | _Known) -> Tree:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
+        assert isinstance(in_place, _InPlace)
         return _tree(_directory_files(path, in_place), name if name not in ("", ".", "..") else path.name)
     if not stat.S_ISREG(mode):
         raise unsafe(f"It is {_kind(mode)}.", "An artifact is a regular file or a directory.")
@@ -117,13 +163,13 @@ def _open_path(path: Path, name: str, limits: Limits, target: Path, in_place: _I
     return _tree(files, title)
 
 
-def _tree(files: dict[str, ArtifactFile], title: str) -> Tree:
+def _tree(files: dict[str, ArtifactFile], title: str, origin: Origin | None = None) -> Tree:
     if not files:
         raise InputError("artifact-empty", "It holds no file.", "Look for where the model was really saved to.")
     tops = {path.partition("/")[0] for path in files}
     if len(tops) == 1 and (top := tops.pop()) not in files and not top.isdecimal():
         files = {path[len(top) + 1 :]: replace(file, path=path[len(top) + 1 :]) for path, file in files.items()}
-    return Tree(files, title)
+    return Tree(files, title, origin)
 
 
 @contextmanager
@@ -142,6 +188,17 @@ def steady(path: Path) -> Iterator[BinaryIO]:
 
 def _changed(path: Path) -> InputError:
     return InputError("artifact-changed", f"{path.name} changed while it was being read.", "Wait until it is written.")
+
+
+class _Known:
+    """A file whose hash is known, which stands under another name."""
+
+    def __init__(self, file: ArtifactFile) -> None:
+        self._file = file
+
+    def file(self, source: Path, path: str) -> ArtifactFile:
+        """The file that stands at `path` in the artifact."""
+        return replace(self._file, path=path, source=source)
 
 
 class _InPlace:

@@ -29,20 +29,25 @@ def command(ctx: click.Context, as_json: bool) -> None:
     from mpack.sandbox.codecache import CodeCache
     from mpack.sandbox.scratch import sweep
     from mpack.sandbox.trees import Trees
+    from mpack.stores.cache import ArtifactCache
 
     sweep(Trees.default().directory)
     store, now = Store.default(), time.time()
     uv = _uv_cache()
+    artifacts = ArtifactCache.default()
+    fetched = _usage(artifacts.directory)
     places = {
         "store": (store.root, store.disk_usage()),
         "layers": (store.cache.directory, store.cache.size()),
-        "cache": (cache_dir(), _usage(cache_dir())),
+        "cache": (cache_dir(), _usage(cache_dir()) - fetched),
+        "artifacts": (artifacts.directory, fetched),
         "uv": (uv, _usage(uv) if uv else 0),
     }
     ages = {
         key: [max(0, round(now - entry.used)) for entry in entries]
         for key, entries in (
             ("layers", store.cache.entries()),
+            ("artifacts", artifacts.entries()),
             ("cache", [*CodeCache.default().entries(), *Trees.default().entries(), *Conversions.default().entries()]),
         )
     }
@@ -61,6 +66,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         "store": "images and cached layers",
         "layers": "of these, layers kept for the next build",
         "cache": "byte code, unpacked layers, and what layers tell for an SBOM",
+        "artifacts": "artifacts fetched from stores, and parts of some",
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
     for key, (path, used) in places.items():
@@ -72,7 +78,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
 @click.option("--older-than", callback=seconds, help="What was of no use for this long: 12h, 7d.  [default: 30d]")
 @click.option("--keep-size", metavar="SIZE", help="What was longest of no use, until so much is left: 5GB, 500MB.")
 def prune(older_than: float | None, keep_size: str | None) -> None:
-    """Forget cached layers, unpacked or not, and byte code that no build used lately, and free what no image needs.
+    """Forget cached layers, unpacked or not, byte code and fetched artifacts that no build used lately; free what no
+    image needs.
 
     With --keep-size alone nothing goes for its age. While another mpack is at work nothing goes. uv's cache stays.
     """
@@ -84,6 +91,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
     from mpack.paths import cache_dir
     from mpack.sandbox.codecache import CodeCache
     from mpack.sandbox.trees import Trees
+    from mpack.stores.cache import ArtifactCache
     from mpack.supply.attachments import facts_dir
     from mpack.supply.jsonfiles import prune as forget
 
@@ -97,7 +105,10 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
         before = _usage(cache_dir())
         converted = Conversions.default()
         entries = [*store.cache.entries(store.in_images()), *code.entries(), *trees.entries(), *converted.entries()]
-        count = pruning.prune(entries, older_than=limit, keep_size=size_left)
+        artifacts = ArtifactCache.default()
+        with artifacts.alone() as unused:
+            entries += artifacts.entries() if unused else []
+            count = pruning.prune(entries, older_than=limit, keep_size=size_left)
         if limit is not None:
             again.prune(limit)
             for directory in (facts_dir(), yaml_dir()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,24 @@ _FILES_SHOWN = 20
 def command(artifact: str, as_json: bool, **values: Any) -> None:
     """Show what is in ARTIFACT, what can package it and what is dangerous in it.
 
-    ARTIFACT is a zip, a tar, a directory, a model file or an http(s) URL. A pickle that `mpack build` would refuse is
-    shown all the same, as a danger, and the exit code is that of the refusal.
+    ARTIFACT is a zip, a tar, a directory, a model file or an address (https, s3, gs, abfs, models, runs), perhaps
+    with @sha256:HEX behind it. A pickle that `mpack build` would refuse is shown all the same, as a danger, and the
+    exit code is that of the refusal.
     """
+    from mpack.address import split_digest
     from mpack.artifact.limits import Limits, parse_size
     from mpack.artifact.model import Trust
+    from mpack.artifact.remote import held
     from mpack.cli.report import report_error
 
+    location, digest = split_digest(artifact)
     limits = Limits(total=parse_size(values["max_size"]), entries=values["max_entries"], ratio=values["max_ratio"])
     trust = Trust(frozenset(values["trust_module"]), values["trust_pickle"])
-    with tempfile.TemporaryDirectory(prefix="mpack-inspect-", ignore_cleanup_errors=True) as scratch:
-        read, refusal = read_for_show(artifact, limits, trust, Path(scratch))
+    with (
+        held(location),
+        tempfile.TemporaryDirectory(prefix="mpack-inspect-", ignore_cleanup_errors=True) as scratch,
+    ):
+        read, refusal = read_for_show(location, limits, trust, Path(scratch), digest)
         shown = describe(read)
     if as_json:
         click.echo(json.dumps({**shown, **({"error": refusal.to_json()} if refusal else {})}, ensure_ascii=False))
@@ -48,19 +56,25 @@ def command(artifact: str, as_json: bool, **values: Any) -> None:
         click.get_current_context().exit(report_error(refusal, debug=debug, as_json=False))
 
 
-def read_for_show(location: str, limits: Limits, trust: Trust, scratch: Path) -> tuple[Artifact, MpackError | None]:
+def read_for_show(
+    location: str, limits: Limits, trust: Trust, scratch: Path, digest: str | None = None
+) -> tuple[Artifact, MpackError | None]:
     """The artifact, and the error that a build would end with if its pickles may not be loaded."""
     from mpack.artifact.reader import read_artifact
     from mpack.errors import MpackError
+    from mpack.progress import Progress
+    from mpack.stores.model import Access
 
+    access = Access(progress=Progress(1))
+    read = partial(read_artifact, location, limits=limits, scratch=scratch, digest=digest, access=access)
     try:
-        return read_artifact(location, limits=limits, trust=trust, scratch=scratch), None
+        return read(trust=trust), None
     except MpackError as error:
         if error.code != "pickle-refused":
             raise
         refusal = error
     # Read once more without judging, so that the dangers of every pickle are shown and not only those of the first.
-    artifact = read_artifact(location, limits=limits, trust=replace(trust, pickle=True), scratch=scratch)
+    artifact = read(trust=replace(trust, pickle=True))
     return replace(artifact, trust=trust), refusal
 
 
@@ -75,6 +89,7 @@ def describe(artifact: Artifact) -> dict[str, Any]:
     return {
         "location": artifact.location,
         "digest": artifact.digest,
+        "origin": artifact.origin.to_json() if artifact.origin else None,
         "format": description.format,
         "flavor": description.flavor,
         "name": artifact.name,

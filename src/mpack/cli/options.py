@@ -99,6 +99,7 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
 
     Raises UsageError on a value that makes no sense.
     """
+    from mpack.address import split_digest
     from mpack.artifact.limits import Limits, parse_size
     from mpack.artifact.model import Trust
     from mpack.request import BuildRequest, ResolveOptions
@@ -109,8 +110,10 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
     platforms = in_order(values["platforms"] or [this_platform()])
     if len(platforms) > 1 and not several:
         raise UsageError("usage", f"This takes one platform, not {' and '.join(platforms)}.", "Name one of them.")
+    location, digest = split_digest(values["artifact"])
     return BuildRequest(
-        location=values["artifact"],
+        location=location,
+        digest=digest,
         packager=values["packager"],
         arguments=parse_arguments(values["arguments"]),
         tag=values.get("tag"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mpack.address import is_remote
 from mpack.cli.options import build_request, parse_arguments, plan_options, reading_options
 from mpack.errors import UsageError
 
@@ -125,7 +126,7 @@ def run_local(request: BuildRequest, words: tuple[str, ...], port: int | None, e
 
 def is_artifact(text: str) -> bool:
     """True for what is a path or an address; anything else is the name of an image."""
-    return "://" in text or Path(text).exists() or text.startswith(("/", "./", "../"))
+    return "://" in text or is_remote(text) or Path(text).exists() or text.startswith(("/", "./", "../"))
 
 
 def is_mpacks(config: Mapping[str, Any]) -> bool:

@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from mpack.address import is_remote, public
+
 LOCK_SUFFIX = ".mpack.lock"
 
 
@@ -13,11 +15,12 @@ def lock_path(location: str) -> Path:
     """Where an artifact's lock is: beside it, or under the state directory for URLs and read-only places."""
     from mpack.paths import state_dir
 
-    if "://" not in location:
+    if not is_remote(location) and "://" not in location:
         beside = Path(location.rstrip("/"))
         beside = beside.resolve() if beside.name in ("", ".", "..") else beside
         path = beside.with_name(beside.name + LOCK_SUFFIX)
         if path.exists() or os.access(path.parent, os.W_OK):
             return path
         location = str(beside.resolve())
+    location = public(location)
     return state_dir() / "locks" / f"{hashlib.sha256(location.encode()).hexdigest()[:32]}{LOCK_SUFFIX}"

@@ -43,7 +43,7 @@ class TypeRule:
 
 RULES: dict[str, TypeRule] = {
     "docker": TypeRule(together=("username", "password")),
-    "ecr": TypeRule(required=("keyID", "keySecret")),
+    "ecr": TypeRule(together=("keyID", "keySecret")),
     "s3": TypeRule(required=("region", "keyID", "keySecret"), refused=("role",)),
     "gcs": TypeRule(required=("region", "keySecret"), refused=("role",)),
     "azureblob": TypeRule(required=("keySecret",)),
@@ -51,9 +51,10 @@ RULES: dict[str, TypeRule] = {
 }
 #: A registry's host, port and the beginning of names there.
 REGISTRY = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*/*"
-_ECR = re.compile(
-    r"[a-zA-Z0-9][a-zA-Z0-9_-]*\.dkr[.-]ecr(?:-fips)?\.([a-zA-Z0-9][a-zA-Z0-9_-]*)"
-    r"\.(?:amazonaws\.com(?:\.cn)?|on\.aws|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov)(?:/.*)?"
+#: A registry of ECR, and the beginning of names there; the groups are the region.
+ECR = (
+    r"[a-zA-Z0-9][a-zA-Z0-9_-]*\.dkr(?:\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?"
+    r"|-ecr(?:-fips)?\.([a-z0-9-]+)\.on\.(?:aws|amazonwebservices\.com\.cn))(?:/.*)?"
 )
 
 
@@ -95,18 +96,23 @@ def _uri(uri: str, kind: str, region: str, report: Report) -> tuple[str, str]:
     """Where it is, and the region, for ECR that of the registry's name where none is given."""
     if kind == "ecr":
         host = uri.removeprefix("https://").removeprefix("http://").rstrip("/")
-        named = _ECR.fullmatch(host)
+        named = re.fullmatch(ECR, host)
         if uri and named is None:
             said = "it is not a registry of ECR: ACCOUNT.dkr.ecr.REGION.amazonaws.com, and perhaps /PREFIX"
             report.add("spec.uri", said)
-        return host, region or (named[1] if named else "")
+        there = named[1] or named[2] if named else ""
+        if region and there and region != there:
+            report.add("spec.region", f"it is {region}, and the registry is in {there}")
+        return host, region or there
     if kind == "docker" and uri:
+        uri = uri.removeprefix("https://")
         if "://" in uri:
             report.add("spec.uri", f"it must not have a scheme: write it without {uri.partition('://')[0]}://")
         elif not re.fullmatch(REGISTRY, uri):
             report.add("spec.uri", "it must be a registry and what goes before images' names: HOST[:PORT][/NAME]")
         return uri.rstrip("/"), region
-    if re.match(r"[a-z0-9+.-]+://[^/@]*:[^/@]*@", uri):
+    user, at, _ = uri.partition("://")[2].partition("/")[0].rpartition("@")
+    if at and ":" in user:
         report.add("spec.uri", "it holds a password: write that into a field of its own")
     return uri, region
 
@@ -117,5 +123,6 @@ def _secret(text: str, key: str, name: str, report: Report) -> Secret | None:
     try:
         return parse_secret(text, f"spec.{key} of {name}", report.file.parent)
     except InputError as error:
-        report.add(f"spec.{key}", error.message.removeprefix(f"spec.{key} of {name} ").removesuffix("."))
+        reason = error.message.removeprefix(f"spec.{key} of {name} ").removesuffix(".")
+        report.add(f"spec.{key}", f"it {reason}")
     return None

@@ -28,7 +28,9 @@ class Fault:
         place = f"{self.file}:{self.line}" if self.line is not None else str(self.file)
         if self.document is not None and self.document > 1:
             place += f" (document {self.document})"
-        return f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"
+        text = f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"
+        # Names of files and keys may hold what a terminal would obey, or a line's end.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
     def to_json(self) -> dict[str, Any]:
         """{file, document, line, field, message}."""

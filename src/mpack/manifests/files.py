@@ -11,7 +11,7 @@ from mpack.records import dataclass
 
 #: Bytes: no manifest is larger.
 MAX_BYTES = 4 << 20
-#: In a directory, a file with one of these names is a manifest; any other may be one.
+#: In a directory, a file with one of these suffixes must be readable; any other may be a manifest.
 SUFFIXES = (".yaml", ".yml", ".json")
 _KINDS = {
     stat.S_ISDIR: "a directory",
@@ -28,10 +28,11 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read. `named`: by the user or by its suffix, so that it must be a manifest."""
+    """A file to read. `listed`: it is there because its directory was named; `likely`: its suffix is a manifest's."""
 
     path: Path
-    named: bool = True
+    listed: bool = False
+    likely: bool = True
 
 
 def sources(files: Iterable[Path], directories: Iterable[Path]) -> Iterator[Source | tuple[Path, str]]:
@@ -62,7 +63,7 @@ def sources(files: Iterable[Path], directories: Iterable[Path]) -> Iterator[Sour
 def _listed(directory: Path) -> list[Source]:
     """What a directory holds, not what its directories do; hidden files and editors' backups are left out."""
     names = sorted(item.name for item in directory.iterdir() if not item.name.startswith(".") and item.name[-1:] != "~")
-    return [Source(directory / name, name.lower().endswith(SUFFIXES)) for name in names]
+    return [Source(directory / name, True, name.lower().endswith(SUFFIXES)) for name in names]
 
 
 def _new(path: Path, seen: set[tuple[int, int]]) -> bool:

@@ -70,6 +70,7 @@ def read_integration(found: dict[str, Any], document: Any, report: Report) -> Pa
 
 def _targets(items: list[dict[str, Any]], report: Report) -> tuple[TargetSchema, ...]:
     found: list[TargetSchema] = []
+    names: set[str] = set()
     for index, item in enumerate(items):
         place = f"spec.schema.targets[{index}]"
         target = TargetSchema(
@@ -80,8 +81,9 @@ def _targets(items: list[dict[str, Any]], report: Report) -> tuple[TargetSchema,
         )
         if item.get("connectionTypes") == []:
             report.add(f"{place}.connectionTypes", "at least one connection type is needed")
-        if target.name and target.name in [other.name for other in found]:
+        if target.name in names:
             report.add(f"{place}.name", f"the target {target.name} is there twice")
+        names |= {target.name} - {""}
         found.append(target)
     return tuple(found)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from mpack.manifests.faults import shown
 
+_TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
+
 
 def schema_fault(schema: dict[str, Any]) -> tuple[str, str] | None:
     """(the keyword, why) where this is not JSON Schema, else None."""
@@ -16,6 +18,8 @@ def schema_fault(schema: dict[str, Any]) -> tuple[str, str] | None:
         Draft7Validator(schema)
     except ValidationError as error:
         path = [str(part) for part in error.instance_path]
+        if path == ["type"]:
+            return "type", f"{shown(schema['type'])} is none of {', '.join(_TYPES)}"
         return path[0] if path else "", _sentence(error.message)
     except ValueError as error:
         return "", _sentence(str(error))

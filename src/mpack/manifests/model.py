@@ -97,13 +97,12 @@ class PackagingIntegration:
 @dataclass(frozen=True)
 class Manifests:
     """All that was read, by id; the later document of an id wins. `passed_over`: (kind, id, where) of other kinds.
-    `connected`: where the connections stand. `warnings`: what to tell, a sentence each."""
+    `warnings`: what to tell, a sentence each."""
 
     packagings: Mapping[str, ModelPackaging]
     integrations: Mapping[str, PackagingIntegration]
     connections: Mapping[str, Connection]
     passed_over: tuple[tuple[str, str, Where], ...] = ()
-    connected: Mapping[str, Where] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 MAX_DEPTH = 64
 #: Values of a file, aliases written out.
 MAX_VALUES = 100_000
+#: Of a whole number: more take long to read, and mean nothing.
+MAX_DIGITS = 1000
 
 #: Tells of a fault: (message, line, number of the document from 1).
 Tell = Callable[[str, "int | None", int], None]
@@ -44,6 +47,12 @@ def plain(node: Node) -> Any:
     if isinstance(node.value, list):
         return [plain(item) for item in node.value]
     return node.value
+
+
+def sort_of(node: Node) -> str:
+    """What kind of value it is, in words: messages do not quote what may be a secret."""
+    kinds = {dict: "a mapping", list: "a list", str: "a text", bool: "a flag", type(None): "nothing"}
+    return kinds.get(type(node.value), "a number")
 
 
 def read_documents(text: str, tell: Tell) -> list[Document]:
@@ -83,7 +92,7 @@ def _as_json(text: str, nodes: list[Node], told: list[_Told], broken: bool) -> t
             told[-1] = (f"it is neither JSON (line {error.lineno}: {error.msg}) nor YAML: {message}", line, number)
         return nodes, told
     except ValueError as error:
-        return nodes, told or [(str(error), None, 1)]
+        return nodes, told if told and not broken else [(str(error), None, 1)]
     if len(nodes) == 1 and not broken and plain(nodes[0]) == value:
         return nodes, told
     return [_from_json(value)], [(f"the key {key} is there twice", None, 1) for key in doubled]
@@ -95,9 +104,13 @@ def _json(text: str, doubled: list[str]) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) < len(items):
-            names = [key for key, _ in items]
-            doubled.extend(sorted({json.dumps(key) for key in names if names.count(key) > 1}))
+            doubled.extend(key for key, count in Counter(key for key, _ in items).items() if count > 1)
         return found
+
+    def whole(written: str) -> int:
+        if len(written) > MAX_DIGITS:
+            raise ValueError(f"a number has more than {MAX_DIGITS} digits")
+        return int(written)
 
     def number(written: str) -> float:
         value = float(written)
@@ -105,8 +118,12 @@ def _json(text: str, doubled: list[str]) -> Any:
             raise ValueError(f"{written[:40]} is no number that JSON has")
         return value
 
-    value = json.loads(text, object_pairs_hook=pairs, parse_constant=number, parse_float=number)
+    value = json.loads(text, object_pairs_hook=pairs, parse_constant=number, parse_float=number, parse_int=whole)
     _bounded(value)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds a half of a surrogate pair, which is no character") from None
     return value
 
 

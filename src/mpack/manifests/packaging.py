@@ -38,9 +38,11 @@ def read_packaging(found: dict[str, Any], document: Any, report: Report) -> Mode
     targets = tuple(
         PackagingTarget(item.get("name", ""), item.get("connectionName", "")) for item in spec.get("targets", ())
     )
+    names: set[str] = set()
     for index, target in enumerate(targets):
-        if target.name and target.name in [item.name for item in targets[:index]]:
+        if target.name in names:
             report.add(f"spec.targets[{index}].name", f"the target {target.name} is there twice")
+        names |= {target.name} - {""}
     resources = spec.get("resources")
     return ModelPackaging(
         id=found.get("id", ""),

@@ -84,7 +84,7 @@ def _unlikely(name: str, part: str, text: str, value: Decimal) -> str:
     if part == "limits" and value == 0 and name != "gpu":
         return "a limit of 0 lets nothing run"
     if name == "memory" and text[-1] in "num" and value != value.to_integral_value():
-        return f"{text} is less than a byte for each thousand: write {text[:-1]}M or {text[:-1]}Mi"
+        return f"{text} is {value.normalize():f} bytes: write {text[:-1]}M or {text[:-1]}Mi"
     return ""
 
 

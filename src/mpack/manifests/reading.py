@@ -12,7 +12,7 @@ from mpack.manifests.faults import Fault, ManifestError, nearest, shown
 from mpack.manifests.fields import Field, Report, read_object
 from mpack.manifests.files import Source, Unreadable, read_text, sources
 from mpack.manifests.model import Manifests, ModelPackaging, PackagingIntegration, Where
-from mpack.manifests.nodes import Document, plain, read_documents
+from mpack.manifests.nodes import Document, plain, read_documents, sort_of
 
 #: Kinds of the reference system that mean nothing here.
 OTHERS = ("ModelTraining", "ToolchainIntegration", "ModelDeployment", "ModelRoute", "InferenceService", "InferenceJob")
@@ -45,7 +45,7 @@ class _Reading:
             documents = read_documents(read_text(source.path), tell)
         except Unreadable as error:
             told, documents = [Fault(source.path, str(error))], []
-        if not source.named and not any(_about_us(document) for document in documents):
+        if source.listed and _foreign(documents, told, source.likely):
             self.warnings.append(f"{source.path} is no manifest and is passed over.")
             return
         self.faults += told
@@ -56,7 +56,7 @@ class _Reading:
         node = document.node
         report = Report(source.path, document.number, node, self.faults)
         if not isinstance(node.value, dict):
-            report.add("", f"a document must be a mapping with kind, id and spec, and this is {shown(plain(node))}")
+            report.add("", f"a document must be a mapping with kind, id and spec, and this is {sort_of(node)}")
             return
         kind = node.value.get("kind")
         if kind is not None:
@@ -64,7 +64,7 @@ class _Reading:
         if kind is None or kind.value in (None, ""):
             report.add("kind", "it is required")
         elif not isinstance(kind.value, str):
-            report.add("kind", f"it must be a text, and is {shown(plain(kind))}")
+            report.add("kind", f"it must be a text, and is {sort_of(kind)}")
         elif kind.value in OTHERS:
             name = node.value.get("id")
             self.passed.append((kind.value, str(name.value) if name is not None else "", report.where))
@@ -98,15 +98,16 @@ class _Reading:
             integrations=things["PackagingIntegration"],
             connections=things["Connection"],
             passed_over=tuple(self.passed),
-            connected={name: item[1] for name, item in self.found["Connection"].items()},
             warnings=tuple(self.warnings),
         )
 
 
-def _about_us(document: Document) -> bool:
-    value = document.node.value
-    kind = value.get("kind") if isinstance(value, dict) else None
-    return kind is not None and kind.value in (*KINDS, *OTHERS)
+def _foreign(documents: list[Document], told: list[Fault], likely: bool) -> bool:
+    """Whether a file of a directory is about something else: a conda.yaml, a README."""
+    objects = [item.node.value for item in documents if isinstance(item.node.value, dict)]
+    if likely:
+        return bool(documents) and not told and not any({"kind", "id", "spec"} & set(item) for item in objects)
+    return not any("kind" in item and item["kind"].value in (*KINDS, *OTHERS) for item in objects)
 
 
 def read_manifests(files: Iterable[Path | str] = (), directories: Iterable[Path | str] = ()) -> Manifests:

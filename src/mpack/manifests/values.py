@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from mpack.manifests.faults import nearest, shown
@@ -13,8 +15,12 @@ if TYPE_CHECKING:
 
 #: Arguments that old integrations declare and whose packagers no longer read.
 LEFT_OVER = ("dockerfileAddCondaInstallation", "dockerfileCondaEnvsLocation", "dockerfilePush")
-#: The base of the reference's packagers: conda and an environment that no image of mpack's has a use for.
-_THEIR_BASE = "odahu-flow-docker-packager-base"
+#: Defaults of ODAHU's own integrations that no image of mpack's has a use for: the base with conda, whatever registry
+#: and tag it has, and a server older than today's models' Python.
+_THEIR_DEFAULTS = {
+    "dockerfileBaseImage": re.compile(r"(?:.*/)?odahu-flow-docker-packager-base(?:[:@].*)?"),
+    "triton_base_image_tag": re.compile(r"20\.11-py3"),
+}
 _ARGUMENTS, _PROPERTIES = "spec.arguments", "spec.schema.arguments.properties"
 
 
@@ -30,7 +36,7 @@ def merged_arguments(integration: PackagingIntegration, checking: Checking) -> d
         if len(checking.faults) > before:
             return {}
         values = _defaults(integration, schema, checking)
-        places = {name: _default_place(schema, name) for name in values} | places
+        places = {name: f"{_PROPERTIES}[{index}]" for index, name in enumerate(schema["properties"])} | places
     values |= given
     if values:
         values = _without_left_overs(integration, values, checking)
@@ -65,17 +71,13 @@ def _defaults(integration: PackagingIntegration, schema: Any, checking: Checking
         value = keywords.get("default")
         if value is None:
             continue
-        if name == "dockerfileBaseImage" and _THEIR_BASE in str(value):
-            checking.warnings.append(
-                f"{integration.where}: the default of dockerfileBaseImage, {value}, is left out: mpack picks a base."
-            )
+        theirs = _THEIR_DEFAULTS.get(name)
+        if theirs is not None and theirs.fullmatch(str(value)):
+            said = f"the default of {name}, {value}, is left out: mpack picks what fits the model"
+            checking.warnings.append(f"{integration.where}: {said}.")
             continue
         found[name] = value
     return found
-
-
-def _default_place(schema: Any, name: str) -> str:
-    return f"{_PROPERTIES}[{list(schema['properties']).index(name)}]"
 
 
 def _without_left_overs(
@@ -102,7 +104,7 @@ def _against_packager(
     packager = load_packager(integration.packager)
     model = packager.arguments
     try:
-        model.model_validate(values, strict=True)
+        model.model_validate_json(json.dumps(values), strict=True)
         return
     except ValidationError as error:
         faults = error.errors()
@@ -114,7 +116,7 @@ def _against_packager(
         if fault["type"] == "extra_forbidden":
             said = f"the packager {integration.packager} has no argument {name}{nearest(name, model.model_fields)}"
         else:
-            reason = fault["msg"].removeprefix("Value error, ")
+            reason = fault["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
             said = f"{shown(fault['input'])}: {reason}" if name and not isinstance(fault["input"], dict) else reason
         if (field, said) not in told:
             told.add((field, said))

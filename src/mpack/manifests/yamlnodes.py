@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mpack.manifests.nodes import MAX_DEPTH, MAX_VALUES, Node, Tell
+from mpack.manifests.nodes import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, Node, Tell
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
@@ -60,7 +60,11 @@ class YamlText:
                 self._take(event)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self._break(f"it is not YAML: {error.problem or error.context}", mark.line + 1 if mark else None)
+            problem = error.problem or error.context
+            if mark is not None and self._text.splitlines()[mark.line : mark.line + 1] and "any token" in str(problem):
+                character = self._text.splitlines()[mark.line][mark.column : mark.column + 1]
+                problem = "a tab stands where YAML wants spaces" if character == "\t" else problem
+            self._break(f"it is not YAML: {problem}", mark.line + 1 if mark else None)
         except yaml.reader.ReaderError as error:
             line = self._text.encode("utf-8", "replace")[: error.position].count(b"\n") + 1
             self._break(f"it holds the character U+{ord(self._char(error)):04X}, which YAML does not have", line)
@@ -197,6 +201,9 @@ class YamlText:
             "float": constructor.construct_yaml_float,
             "null": constructor.construct_yaml_null,
         }[kind]
+        if len(written) > MAX_DIGITS:
+            self._fault(f"a number has more than {MAX_DIGITS} digits", line)
+            return None
         try:
             value = make(yaml.ScalarNode(f"{_TAG}{kind}", written))
         except (ValueError, KeyError, OverflowError):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mpack.address import public
 from mpack.redaction import HIDDEN, redact
 from mpack.results import Run
 
@@ -35,7 +36,8 @@ def run_document(run: Run) -> dict[str, Any]:
 
 
 def masked(value: Any, key: str = "") -> Any:
-    """JSON without secrets: what was revealed, what a field of a secret's name holds, users and passwords of URLs."""
+    """JSON without secrets: what was revealed, what a field of a secret's name holds, users and passwords of URLs,
+    and what an address has behind its path."""
     if isinstance(value, Mapping):
         return {str(name): masked(item, str(name)) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -43,7 +45,7 @@ def masked(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         if value and key.lower() in _SECRET_FIELDS:
             return HIDDEN
-        return _USER_OF_URL.sub(f"{HIDDEN}@", redact(value))
+        return _USER_OF_URL.sub(f"{HIDDEN}@", redact(public(value)))
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -13,8 +14,7 @@ from mpack.bounds import bounded
 from mpack.engine.local import Hail
 from mpack.errors import MpackError, VerificationError
 from mpack.manifests import Manifests, ModelPackaging, Resources
-from mpack.packing.arguments import build_arguments
-from mpack.packing.artifacts import local_artifact
+from mpack.packing.artifacts import with_artifact
 from mpack.packing.record import LoggedProgress, recorded
 from mpack.records import dataclass
 from mpack.request import BuildRequest
@@ -58,11 +58,11 @@ def pack(
         output=asked.artifact_path is None,
     )
     packaging, name = checked.packaging, checked.artifact_name
-    arguments, notes = build_arguments(checked.arguments, packaging.arguments)
+    arguments = {name: _as_given(value) for name, value in checked.arguments.items() if value is not None}
     facts = {"packager": checked.packager, "arguments": checked.arguments, "artifact": {"name": name, "digest": None}}
     document = _document(packaging, name)
     with recorded(Results.default(), packaging.id, document, facts, progress, known) as found:
-        for note in [*notes, *_notes(manifests, packaging, asked)]:
+        for note in _notes(manifests, packaging, asked):
             progress.say(note)
         for warning in [*manifests.warnings, *checked.warnings, *_too_much(checked.resources)]:
             progress.warn(warning)
@@ -70,12 +70,12 @@ def pack(
         with bounded(limits.cpu_limit, limits.memory_limit), _naming_limit(limits):
             request = replace(
                 request,
-                location=name if "://" in name else local_artifact(name, asked.artifact_path),
                 packager=checked.packager,
                 arguments=arguments,
                 pull_connection=checked.pull,
                 push_connection=checked.push,
             )
+            request = with_artifact(request, name, asked.artifact_path, checked.output)
             result = _build(request, progress)
         found |= _facts(result, name)
     return packaging.id, result
@@ -93,6 +93,11 @@ def _build(request: BuildRequest, progress: LoggedProgress) -> BuildResult | Rep
         return build(request, progress, hail)
 
 
+def _as_given(value: Any) -> str:
+    """A JSON value as `mpack build -a` has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def packed_image(result: BuildResult | Repeated) -> str:
     """The reference that is the packaging's result: the pushed one, where it was pushed."""
     return result.outputs[-1]
@@ -103,7 +108,7 @@ def _facts(result: BuildResult | Repeated, name: str) -> dict[str, Any]:
     told = result.to_json()
     platforms = getattr(result, "platforms", ())
     return {
-        "artifact": {"name": name, "digest": told.get("artifact")},
+        "artifact": {"name": name, "digest": told.get("artifact_digest")},
         "plan": platforms[0].plan.digest if platforms else None,
         "image": told["image"],
         "digest": told["digest"] or told["id"],

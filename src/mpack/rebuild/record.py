@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpack.artifact.download import is_url, public_url
+from mpack.address import is_remote, public
 from mpack.builders import BuiltImage
 from mpack.installed import version
 from mpack.oci.store import Store
@@ -25,14 +25,15 @@ def record_build(
     request: BuildRequest, found: Described, resolution: Resolution, image: BuiltImage, store: Store
 ) -> None:
     """Lets the store remember how an image was built, and where on this machine the artifact is."""
-    made = Kept(provenance_of(request, found, resolution, image), absolute(request.location))
+    location = request.location if found.artifact.origin is None else found.artifact.origin.uri
+    made = Kept(provenance_of(request, found, resolution, image), absolute(location))
     keep(store, image.id, made, in_store=image.location == "store")
 
 
 def provenance_of(request: BuildRequest, found: Described, resolution: Resolution, image: BuiltImage) -> Provenance:
     """How an image was built."""
     options, trust = request.options, request.trust
-    local = not is_url(request.location)
+    local = not is_remote(request.location)
     parameters = Parameters(
         artifact=Path(found.artifact.location).absolute().name if local else found.artifact.location,
         artifact_digest=found.artifact.digest,
@@ -61,9 +62,10 @@ def provenance_of(request: BuildRequest, found: Described, resolution: Resolutio
         image.builder,
         {name: version(name) for name in DISTRIBUTIONS},
         None if found.conversion is None else found.conversion.entry,
+        found.artifact.origin,
     )
 
 
 def absolute(location: str) -> str:
     """Where an artifact is, from whatever directory; a URL without what may be secret in it."""
-    return public_url(location) if is_url(location) else str(Path(location).absolute())
+    return public(location) if is_remote(location) else str(Path(location).absolute())

@@ -24,6 +24,7 @@ from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import Attachment
 from mpack.plan import PLATFORMS, ImagePlan, LockedPackage
 from mpack.records import dataclass
+from mpack.stores.model import Origin
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -176,9 +177,11 @@ def make_provenance(
     builder: str,
     versions: Mapping[str, str],
     conversion: LockEntry | None = None,
+    origin: Origin | None = None,
 ) -> Provenance:
-    """The provenance of a plan that was built."""
-    return Provenance(parameters, lock, spec, builder, versions, tuple(_materials(plan)), conversion)
+    """The provenance of a plan that was built; `origin`: where the artifact was fetched from."""
+    materials = (*_materials(plan), *(() if origin is None else (_fetched(origin, parameters.artifact_digest),)))
+    return Provenance(parameters, lock, spec, builder, versions, materials, conversion)
 
 
 def read_statement(data: bytes, digests: Container[str | None], parts: Iterable[bytes] = ()) -> Provenance:
@@ -252,6 +255,13 @@ def _materials(plan: ImagePlan) -> Iterator[dict[str, Any]]:
         if tree.kind == "model":
             for file in tree.files:
                 yield {"name": f"{tree.target}/{file.path}", "digest": {"sha256": file.sha256}}
+
+
+def _fetched(origin: Origin, digest: str) -> dict[str, Any]:
+    """The artifact as a store had it: of a single file with its own digest, of several with the artifact's."""
+    notes = {key: value for key, value in {"version": origin.version, **origin.facts}.items() if value}
+    sha256 = origin.sha256 or digest.removeprefix("sha256:")
+    return {"uri": origin.uri, "digest": {"sha256": sha256}, **({"annotations": notes} if notes else {})}
 
 
 def _uri(package: LockedPackage) -> dict[str, str]:
