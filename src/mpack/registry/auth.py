@@ -87,6 +87,8 @@ class Authenticator:
             token = str(body.get("token") or body["access_token"])
         except (ValueError, KeyError, AttributeError) as error:
             raise self._failed("the token service did not answer with a token") from error
+        if not token.isascii() or not token.isprintable():
+            raise self._failed("the token service answered with what cannot be a token")
         hide(token)
         return token
 
@@ -109,4 +111,6 @@ def merge_scopes(scopes: Iterable[str]) -> list[str]:
 
 def basic(credentials: Credentials) -> str:
     """The value of a basic Authorization header."""
-    return "Basic " + base64.b64encode(f"{credentials.user}:{credentials.password}".encode()).decode()
+    value = base64.b64encode(f"{credentials.user}:{credentials.password}".encode()).decode()
+    hide(value)
+    return f"Basic {value}"

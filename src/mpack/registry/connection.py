@@ -149,7 +149,10 @@ class Connection:
         import httpx
 
         root = httpx.URL(self.root)
-        url = root.join(target)
+        try:
+            url = root.join(target)
+        except httpx.InvalidURL as error:
+            raise refused(self.reference, "it names a place that is no URL") from error
         if url.host == root.host:
             if (url.scheme, root.scheme) == ("http", "https") and url.port in (None, root.port):
                 url = url.copy_with(scheme="https", port=root.port)

@@ -102,7 +102,7 @@ def unreachable(what: str, error: Exception, attempts: int) -> EnvironmentFault:
         hint = "Name the registry's CA in SSL_CERT_FILE, or put it into /etc/docker/certs.d/<registry>/ca.crt."
     else:
         hint = "Check the network, HTTPS_PROXY and NO_PROXY, and the registry's name."
-    return EnvironmentFault("registry-failed", f"{what} failed: tried {tries}, last: {text}.", hint)
+    return EnvironmentFault("registry-failed", f"{what} failed: tried {tries}, last: {text.rstrip('.')}.", hint)
 
 
 def speaks_tls(host: str, port: int, timeout: float = 5.0) -> bool:

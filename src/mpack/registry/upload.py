@@ -241,7 +241,14 @@ class _Body:
 
 
 def _location(response: httpx.Response, before: str) -> str:
-    return str(response.url.join(response.headers.get("location", before)))
+    """Where an upload goes on; what is no URL is left for the connection to refuse."""
+    import httpx
+
+    named = str(response.headers.get("location", before))
+    try:
+        return str(response.url.join(named))
+    except httpx.InvalidURL:
+        return named
 
 
 def _received(response: httpx.Response, otherwise: int) -> int:

@@ -1,4 +1,4 @@
-"""An HTTP proxy on loopback that leads names to ports of this machine: for names that resolve nowhere here."""
+"""An HTTP proxy on loopback that leads some names to ports of this machine: for names that resolve nowhere here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class LeadingProxy:
-    """`asked`: the "host:port" of every CONNECT, in order; those that it does not know are refused."""
+    """`asked`: the "host:port" of every CONNECT, in order."""
 
     port: int
     asked: list[str] = field(default_factory=list)
@@ -23,7 +23,7 @@ class LeadingProxy:
 
 @contextmanager
 def leading_proxy(ports: Mapping[str, int]) -> Iterator[LeadingProxy]:
-    """A proxy for "host:port" -> the port of this machine that answers for it, while the context lasts."""
+    """`ports`: "host:port" -> the port of this machine that answers for it; other names mean themselves."""
     listener = socket.create_server(("127.0.0.1", 0))
     proxy = LeadingProxy(listener.getsockname()[1])
 
@@ -43,11 +43,14 @@ def leading_proxy(ports: Mapping[str, int]) -> Iterator[LeadingProxy]:
             method, target = head.split(b" ", 2)[:2]
             name = target.decode()
             proxy.asked.append(name)
-            if method != b"CONNECT" or name not in ports:
+            host, _, port = name.rpartition(":")
+            try:
+                assert method == b"CONNECT"
+                server = socket.create_connection(("localhost", ports[name]) if name in ports else (host, int(port)))
+            except OSError:
                 client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
                 client.close()
                 return
-            server = socket.create_connection(("localhost", ports[name]))
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             threading.Thread(target=carry, args=(client, server), daemon=True).start()
             carry(server, client)
