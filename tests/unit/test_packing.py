@@ -8,12 +8,15 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from mpack.bounds import bounded
 from mpack.cli.main import run
 from mpack.cli.report import as_mpack_error
+from mpack.engine import Docker
 from mpack.errors import EnvironmentFault, InputError, InternalError, VerificationError
 from mpack.packing.artifacts import local_artifact
 from mpack.packing.documents import masked
@@ -21,6 +24,7 @@ from mpack.packing.record import LOG, LoggedProgress, recorded
 from mpack.redaction import hide
 from mpack.results import Results
 from mpack.sandbox import memory_limit, processor_limit
+from mpack.sandbox.docker import DockerBox
 
 
 @pytest.mark.parametrize(
@@ -117,6 +121,25 @@ def test_bounds() -> None:
         assert memory_limit() == 1 << 30
         assert processor_limit() == (1 if (os.cpu_count() or 1) > 1 else None)
     assert (os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_DATA), memory_limit()) == before
+
+
+def test_bounds_of_docker() -> None:
+    """A container, which is no child of this process, gets the same bounds."""
+    given: list[str] = []
+
+    class Engine:
+        def run(self, image: str, words: list[str], *, options: list[str], **_: object) -> SimpleNamespace:
+            given.extend(options)
+            return SimpleNamespace(returncode=0, stdout=b"", stderr="")
+
+    box = DockerBox(cast("Docker", Engine()), "sha256:abc")
+    with bounded(0.5, 1 << 30):
+        box.run(["self-check"])
+    assert f"--memory={1 << 30}" in given
+    assert ("--cpu-quota=100000" in given) == ((os.cpu_count() or 1) > 1)
+    given.clear()
+    box.run(["self-check"])
+    assert not any(option.startswith("--cpu") for option in given) or processor_limit() is not None
 
 
 def test_too_little_memory() -> None:
