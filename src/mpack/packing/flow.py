@@ -106,10 +106,9 @@ def packed_image(result: BuildResult | Repeated) -> str:
 def _facts(result: BuildResult | Repeated, name: str) -> dict[str, Any]:
     """What is kept of a build that ended well."""
     told = result.to_json()
-    platforms = getattr(result, "platforms", ())
     return {
         "artifact": {"name": name, "digest": told.get("artifact_digest")},
-        "plan": platforms[0].plan.digest if platforms else None,
+        "plan": told.get("plan"),
         "image": told["image"],
         "digest": told["digest"] or told["id"],
         "results": [{"name": "image", "value": packed_image(result)}],
