@@ -15,6 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from urllib.parse import quote
 
+import httpx
 import pytest
 import yaml
 
@@ -118,7 +119,7 @@ def manifests(place: Path, uris: dict[str, str]) -> Path:
     (place.parent / "s3keyid").chmod(0o600)
     account = json.dumps({"type": "service_account", "private_key": f"-----BEGIN\n{SECRETS['gcskey']}\n-----END\n"})
     specs = {
-        "s3-ci": {"type": "s3", "uri": "s3://models", "region": "eu-west-1"}
+        "s3-ci": {"type": "s3", "uri": "s3://models", "region": "us-east-1"}
         | {"keyID": "file:../s3keyid", "keySecret": "${PLANTED_S3SECRET}"},
         "gcs-ci": {"type": "gcs", "uri": "gs://models", "region": "project", "keySecret": b64(account)},
         "blob-ci": {"type": "azureblob", "uri": "models", "keySecret": "${PLANTED_BLOBKEY}"},
@@ -143,6 +144,7 @@ def manifests(place: Path, uris: dict[str, str]) -> Path:
         }
         for name in uris
     }
+    packagings["stored"]["outputConnection"] = "s3-ci"
     documents = [{"kind": "Connection", "id": name, "spec": spec} for name, spec in specs.items()]
     documents += [{"kind": "ModelPackaging", "id": name, "spec": spec} for name, spec in packagings.items()]
     (place / "all.yaml").write_text(yaml.safe_dump_all(documents))
@@ -179,7 +181,9 @@ class Ground:
 
     def pack(self, name: str, *words: str, before: str = "") -> Run:
         """`mpack pack run` of one packaging, with its targets."""
-        files = ("-d", str(self.directory / "manifests"), "--artifact-path", str(self.directory))
+        files = ["-d", str(self.directory / "manifests")]
+        if name != "stored":
+            files += ["--artifact-path", str(self.directory)]
         own = ("--id", name, "--no-disable-package-targets", "--lock", str(self.directory / "lock"))
         return self.run("pack", "run", *files, *own, *words, before=before)
 
@@ -209,7 +213,7 @@ def ground(moto: Path, base_home: Callable[..., Path], tmp_path_factory: pytest.
         echo_registry(token, stumble=False) as refusing,
         echo_registry(token, stumble=True) as stumbling,
     ):
-        uris = {"right": registry.host, "wrong": registry.host, "crashing": registry.host}
+        uris = {"right": registry.host, "stored": registry.host, "wrong": registry.host, "crashing": registry.host}
         uris |= {"refusing": refusing, "stumbling": stumbling}
         uris |= {"ecr": ECR, "away": "localhost:9", "nowhere": "registry.invalid"}
         manifests(place / "manifests", {name: f"{uri}/team" for name, uri in uris.items()})
@@ -237,6 +241,12 @@ def ground(moto: Path, base_home: Callable[..., Path], tmp_path_factory: pytest.
         }
         main = f"import sys; sys.path.append({str(site)!r}); from mpack.cli.main import run; run()"
         home = Path(environment["MPACK_HOME"])
+        archive = shutil.make_archive(str(place / "archive"), "zip", place / "invoices")
+        for path, content in (("", b""), ("/invoices.zip", Path(archive).read_bytes())):
+            # moto looks for a signature, and does not check it.
+            signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=x/20261121/us-east-1/s3/aws4_request"}
+            answer = httpx.put(f"{aws}/models{path}", content=content, headers=signed, trust_env=False)
+            assert answer.status_code == 200, answer.text
         yield Ground(home, place / "tmp", place, registry, ecr, environment, main)
 
 
@@ -252,6 +262,7 @@ mpack.registry.push.put_manifest = broken
 ENDINGS = [
     ("right", 0, ""),
     ("ecr", 0, ""),
+    ("stored", 0, ""),
     ("wrong", 3, "refuses a push as user 'tester' (HTTP 401)"),
     ("away", 3, "Connection refused"),
     ("nowhere", 3, "registry.invalid"),

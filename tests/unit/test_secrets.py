@@ -8,10 +8,13 @@ import json
 import os
 import pickle
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import keyring.backend
+import keyring.backends.fail
 import pytest
 
 from mpack.connections import Connection, Secret, parse_secret
@@ -83,6 +86,36 @@ def test_variables_of_children(monkeypatch: pytest.MonkeyPatch) -> None:
     told = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
     assert "MPACK_PLANTED" not in told and f"AWS_PLANTED={PLANTED}" in told
     assert [secret.reveal() for secret in secrets] == [PLANTED] * 3
+
+
+class Kept(keyring.backend.KeyringBackend):
+    """A keyring of one entry; the real library around it."""
+
+    priority = 1
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return PLANTED if (service, username) == ("registry.example", "ci/bot") else None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise AssertionError("mpack writes nothing into a keyring")
+
+
+def test_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's keyring is asked for SERVICE and USER; an entry, a keyring or a library that is not there is told."""
+    monkeypatch.setattr("keyring.core._keyring_backend", Kept())
+    secret = parse_secret("keyring:registry.example/ci/bot", FIELD)
+    assert secret.reveal() == PLANTED
+    with pytest.raises(MpackError, match="and there is none") as caught:
+        parse_secret("keyring:registry.example/another", FIELD).reveal()
+    assert caught.value.hint == "Put it there with `keyring set registry.example another`."
+    monkeypatch.setattr("keyring.core._keyring_backend", keyring.backends.fail.Keyring())
+    with pytest.raises(MpackError, match="NoKeyringError") as caught:
+        secret.reveal()
+    assert caught.value.code == "secret-unavailable"
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    with pytest.raises(MpackError, match="keyring is not installed") as caught:
+        secret.reveal()
+    assert caught.value.code == "tool-missing" and "mpack[keyring]" in caught.value.hint
 
 
 def large(path: Path) -> None:
