@@ -120,13 +120,21 @@ def pulled(workplace: Workplace) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    ("identifier", "name"), [("docker-rest-minimal", "wine-1.0"), ("docker-rest-packager-example", "wine-test")]
+    ("identifier", "name", "options"),
+    [("docker-rest-minimal", "wine-1.0", ()), ("docker-rest-packager-example", "wine-test", ("--no-verify",))],
 )
 def test_rest(
-    identifier: str, name: str, mpack: Any, workplace: Workplace, pulled: Any, serve: Any, assert_same: Any
+    identifier: str,
+    name: str,
+    options: tuple[str, ...],
+    mpack: Any,
+    workplace: Workplace,
+    pulled: Any,
+    serve: Any,
+    assert_same: Any,
 ) -> None:
     """The minimal example, and the one with a name and workers of its own; nothing of it stays in the engine."""
-    reference, _ = pack(mpack, workplace, "--id", identifier)
+    reference, _ = pack(mpack, workplace, "--id", identifier, *options)
     repository = reference.partition("@")[0]
     assert repository.rpartition("/")[2] == name
     names = subprocess.run(["docker", "images", "--format", "{{.Repository}}"], capture_output=True, text=True)
@@ -148,7 +156,7 @@ def test_rest(
 
 def test_cli_with_another_base(mpack: Any, workplace: Workplace, pulled: Any, tmp_path: Path, assert_same: Any) -> None:
     """The base comes from the registry with the connection of docker-pull; a file is predicted."""
-    reference, build = pack(mpack, workplace, "--id", "docker-cli-packager-example")
+    reference, build = pack(mpack, workplace, "--id", "docker-cli-packager-example", "--no-verify")
     assert build["base"]["digest"] == workplace.other_base
     case = expected(WINE)["cli"]
     (tmp_path / "x.json").write_text(json.dumps(case["input"]))

@@ -146,11 +146,11 @@ def _too_much(resources: Resources) -> Iterator[str]:
 
 @contextmanager
 def _naming_limit(resources: Resources) -> Iterator[None]:
-    """Has a failed verification say that the manifest bounds its memory."""
+    """Has a verification that failed for its memory say that the manifest bounds that."""
     try:
         yield
     except VerificationError as error:
-        if resources.memory_limit is None:
+        if resources.memory_limit is None or "MB of memory" not in error.message:
             raise
         told = f"The manifest's spec.resources.limits.memory is {resources.memory_limit / 1e6:.0f} MB."
         raise VerificationError(error.code, error.message, f"{told} {error.hint}") from error
