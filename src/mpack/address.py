@@ -37,6 +37,10 @@ def public(location: str) -> str:
         except ValueError:
             return f"{location.partition('://')[0]}://…"
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if scheme(location) in ("s3", "gs"):
+        head, _, rest = location.partition("://")
+        bucket, slash, key = rest.partition("/")
+        location = f"{head}://{bucket.rpartition('@')[2]}{slash}{key}"
     before, mark, query = location.partition("?")
     return location if query.startswith("versionId=") and "&" not in query else before if mark else location
 

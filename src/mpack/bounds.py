@@ -8,11 +8,14 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mpack.errors import EnvironmentFault
+from mpack.errors import EnvironmentFault, MpackError, VerificationError
+
+_NO_MEMORY = re.compile(r"memory allocation of \d+ bytes failed|cannot allocate memory|out of memory", re.IGNORECASE)
 
 
 @contextmanager
@@ -20,7 +23,7 @@ def bounded(processors: float | None, memory: int | None) -> Iterator[None]:
     """Processors (a fraction counts as a whole one) and bytes of data for each process; None: as it is.
 
     Call it before threads are started. Raises EnvironmentFault memory-exceeded where the memory was not enough for
-    this process itself.
+    this process or a program that it ran.
     """
     allowed, old = os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_DATA)
     try:
@@ -29,7 +32,7 @@ def bounded(processors: float | None, memory: int | None) -> Iterator[None]:
         if memory is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (_least(memory, *old), old[1]))
         yield
-    except (MemoryError, OSError, RuntimeError) as error:
+    except (MemoryError, OSError, RuntimeError, MpackError) as error:
         if memory is None or not _lacks_memory(error):
             raise
         raise EnvironmentFault(
@@ -55,4 +58,7 @@ def _least(*limits: int) -> int:
 def _lacks_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, MpackError):
+        # A program that could not go on; a model's lack of it is told by the verification.
+        return not isinstance(error, VerificationError) and _NO_MEMORY.search(error.message) is not None
     return isinstance(error, MemoryError) or "start new thread" in str(error)

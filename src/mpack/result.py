@@ -61,6 +61,7 @@ class BuildResult:
             "image": self.name,
             "model": {"name": plan.model_name, "version": plan.model_version},
             "artifact_digest": self.artifact_digest,
+            "plan": plan.digest,
             "id": facts["id"],
             "digest": self.image.digest,
             "size": facts["size"],

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mpack.oci.store import Store
+from mpack.testing.moto import moto_environment
 from mpack.testing.registryserver import RegistryServer, registry_server
 
 ROOT = Path(__file__).parents[2]
@@ -182,3 +183,10 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer
     """A registry with TLS under a CA of its own and a password."""
     with registry_server(tmp_path_factory.mktemp("secured"), secured=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """moto's interpreter; MPACK_TEST_HOME keeps its environment between sessions."""
+    kept = os.environ.get("MPACK_TEST_HOME")
+    return moto_environment(Path(kept) if kept else tmp_path_factory.mktemp("moto"), ROOT / "requirements" / "s3.txt")

@@ -19,6 +19,7 @@ import pytest
 
 from mpack.oci.image import canonical_json
 from mpack.oci.store import Store
+from mpack.testing.moto import moto_server
 from mpack.testing.processes import watched_processes
 from mpack.testing.registryserver import PASSWORD, USER, RegistryServer
 
@@ -227,6 +228,39 @@ def test_stays_here(mpack: Any, invoices: Path, remove_image: Any, serve: Any) -
     assert status["artifact"] == {"name": "invoices-1.zip", "digest": told["build"]["artifact_digest"]}
     assert status["planDigest"].startswith("sha256:") and status["timings"]["build"] > 0
     assert "verifying the image" in mpack("pack", "logs", "--id", "invoices").stdout
+
+
+def test_artifact_of_a_store(mpack: Any, moto: Path, invoices: Path, remove_image: Any) -> None:
+    """Without --artifact-path the artifact comes out of the bucket of outputConnection, by its keys; the record says
+    which bytes those were, and a name that is not there is the state artifact_not_found."""
+    document = json.loads((invoices / "invoices.json").read_text())
+    document["spec"]["outputConnection"] = "models"
+    keys = {"keyID": "${STORE_KEY}", "keySecret": "${STORE_SECRET}", "region": "eu-west-1"}
+    store = {"kind": "Connection", "id": "models", "spec": {"type": "s3", "uri": "s3://models/trained", **keys}}
+    (invoices / "manifests.json").write_text(json.dumps([document, store]))
+    archive = Path(shutil.make_archive(str(invoices / "packed"), "zip", invoices / "invoices-1"))
+    with moto_server(moto) as url:
+        for method, path, content in (("PUT", "/models", b""), ("PUT", "/models/trained/invoices-1.zip", archive)):
+            body = content.read_bytes() if isinstance(content, Path) else content
+            assert httpx.request(method, url + path, content=body, trust_env=False).status_code == 200
+        packages = [
+            *os.environ.get("PYTHONPATH", "").split(":"),
+            *map(str, moto.parents[1].glob("lib/*/site-packages")),
+        ]
+        environment = {
+            **{"STORE_KEY": "AKIAEXAMPLE", "STORE_SECRET": "a-secret-of-the-store", "AWS_ENDPOINT_URL": url},
+            **{"PYTHONPATH": ":".join(filter(None, packages)), "NO_PROXY": "127.0.0.1"},
+        }
+        words = ("pack", "run", "-f", invoices / "manifests.json", "--no-verify")
+        told = mpack.json(*words, **environment)
+        remove_image(told["results"][0]["value"])
+        missing = mpack(*words, "-a", "invoices-2", code=1, **environment)
+    assert "s3://models/trained/invoices-2" in missing.stderr
+    last, first = json.loads(mpack("pack", "list", "--id", "invoices", "--limit", "2", "--json").stdout)
+    assert (first["status"]["state"], last["status"]["state"]) == ("succeeded", "artifact_not_found")
+    assert first["status"]["artifact"] == {"name": "invoices-1.zip", "digest": told["build"]["artifact_digest"]}
+    assert "s3://models/trained/invoices-1.zip" in json.dumps(told["build"])
+    assert "a-secret" not in json.dumps([told, first, last]) + missing.stderr
 
 
 @pytest.mark.parametrize("builder", ["embedded", "docker"])

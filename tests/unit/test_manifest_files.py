@@ -136,7 +136,7 @@ GROWING = {
     + "".join(f"        - {{name: a{n}, parameters: []}}\n" for n in range(15_000)),
     "uri": f"kind: Connection\nid: w\nspec: {{type: s3, uri: 'a://{':' * 500_000}'}}\n",
     "json keys": "{" + ",".join(f'"k{n % 40_000}": "\\/"' for n in range(80_000)) + "}",
-    "documents": "---\nkind: x\n" * 60_000,
+    "documents": "---\nkind: x\n" * 20_000,
 }
 
 
@@ -146,7 +146,7 @@ def test_text_that_grows(name: str, tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(GROWING[name])
     start = time.monotonic()
-    assert message([path], []).startswith(str(path))
+    assert f"{path}:" in message([path], [])
     assert time.monotonic() - start < 30
 
 

@@ -46,7 +46,9 @@ def test_broken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(BROKEN)
     with pytest.raises(ManifestError) as caught:
         check_packaging(read_manifests([name]))
-    assert caught.value.message.splitlines() == [name + rest for rest in EXPECTED[name]]
+    told = [name + rest for rest in EXPECTED[name]]
+    assert [str(fault) for fault in caught.value.faults] == told
+    assert caught.value.message.splitlines()[-len(told) :] == told
     assert caught.value.code == "manifest-invalid"
     assert caught.value.exit_code == 1
 

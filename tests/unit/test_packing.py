@@ -8,19 +8,23 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from mpack.bounds import bounded
 from mpack.cli.main import run
 from mpack.cli.report import as_mpack_error
-from mpack.errors import EnvironmentFault, InputError, VerificationError
+from mpack.engine import Docker
+from mpack.errors import EnvironmentFault, InputError, InternalError, VerificationError
 from mpack.packing.artifacts import local_artifact
 from mpack.packing.documents import masked
 from mpack.packing.record import LOG, LoggedProgress, recorded
 from mpack.redaction import hide
 from mpack.results import Results
 from mpack.sandbox import memory_limit, processor_limit
+from mpack.sandbox.docker import DockerBox
 
 
 @pytest.mark.parametrize(
@@ -119,13 +123,38 @@ def test_bounds() -> None:
     assert (os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_DATA), memory_limit()) == before
 
 
+def test_bounds_of_docker() -> None:
+    """A container, which is no child of this process, gets the same bounds."""
+    given: list[str] = []
+
+    class Engine:
+        def run(self, image: str, words: list[str], *, options: list[str], **_: object) -> SimpleNamespace:
+            given.extend(options)
+            return SimpleNamespace(returncode=0, stdout=b"", stderr="")
+
+    box = DockerBox(cast("Docker", Engine()), "sha256:abc")
+    with bounded(0.5, 1 << 30):
+        box.run(["self-check"])
+    assert f"--memory={1 << 30}" in given
+    assert ("--cpu-quota=100000" in given) == ((os.cpu_count() or 1) > 1)
+    given.clear()
+    box.run(["self-check"])
+    assert not any(option.startswith("--cpu") for option in given) or processor_limit() is not None
+
+
 def test_too_little_memory() -> None:
     """mpack's own lack of memory is an error that names the limit, and no bug."""
     with pytest.raises(EnvironmentFault, match="more than the 2147 MB of memory") as caught, bounded(None, 1 << 31):
         bytearray(1 << 32)
     assert caught.value.code == "memory-exceeded"
-    with pytest.raises(ValueError, match="odd"), bounded(None, 1 << 31):
-        raise ValueError("odd")
+    of_uv = InternalError("internal", "uv failed: memory allocation of 16393 bytes failed; stack backtrace:")
+    with pytest.raises(EnvironmentFault, match="more than the 67 MB of memory"), bounded(None, 64 << 20):
+        raise of_uv
+    of_a_model = VerificationError("verification-failed", "OSError: Cannot allocate memory.")
+    for error, memory in ((of_uv, None), (of_a_model, 1 << 31), (InternalError("internal", "odd"), 1 << 31)):
+        with pytest.raises(type(error)) as kept, bounded(None, memory):
+            raise error
+        assert kept.value is error
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -146,3 +149,27 @@ def test_no_place(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match=r"results\.sqlite failed") as caught:
         Results(tmp_path / "state").begin("wine", {}, {})
     assert caught.value.code == "disk-unwritable"
+
+
+def test_a_hundred_thousand(tmp_path: Path) -> None:
+    """`mpack pack get` of one packaging, or of the newest, among 100,000 takes 0.3 s of a processor, all told."""
+    from tests.conftest import MPACK
+
+    results = Results(tmp_path / "state")
+    ended(results, "first")
+    facts = json.dumps({"results": [{"name": "image", "value": "localhost/wine:1"}]})
+    rows = (
+        (f"wine-{i % 50_000}", SUCCEEDED, "2026-11-21T10:00:00.000Z", facts, json.dumps(DOCUMENT), "log\n" * 100)
+        for i in range(100_000)
+    )
+    with sqlite3.connect(results.path) as database:
+        insert = "INSERT INTO runs (packaging, state, started, facts, document, log) VALUES (?, ?, ?, ?, ?, ?)"
+        database.executemany(insert, rows)
+    for words in (["--id", "wine-77", "-o", "jsonpath=$[0].status.results[0].value"], ["-o", "json"]):
+        command = [MPACK, "pack", "get", *words]
+        environment = {**os.environ, "MPACK_HOME": str(tmp_path)}
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert "localhost/wine:1" in done.stdout
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3

@@ -96,7 +96,7 @@ def _read(
         digest="",
         files=tuple(tree.values()),
         name=description.name or tree.title,
-        version=description.version or "0",
+        version=description.version or (tree.origin.facts.get("model_version") if tree.origin else None) or "0",
         description=replace(description, findings=tuple(findings)),
         system_packages=tuple(overrides.system_packages) if overrides else (),
         trust=trust,

@@ -48,9 +48,11 @@ class ManifestError(InputError):
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
-        lines = [str(fault) for fault in self.faults[:SHOWN]]
-        if len(self.faults) > SHOWN:
-            lines.append(f"… and {len(self.faults) - SHOWN} more.")
+        count = len(self.faults)
+        lines = [f"The manifests have {count} faults."] if count > 1 else []
+        lines += [str(fault) for fault in self.faults[:SHOWN]]
+        if count > SHOWN:
+            lines.append(f"… and {count - SHOWN} more.")
         hint = "docs/reference/manifests.md has every field and every message; docs/schemas has schemas for editors."
         super().__init__("manifest-invalid", "\n".join(lines), hint)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mpack.bounds import bounded
 from mpack.engine.local import Hail
 from mpack.errors import MpackError, VerificationError
-from mpack.manifests import Manifests, ModelPackaging, Resources
+from mpack.manifests import CheckedPackaging, Manifests, ModelPackaging, Resources
 from mpack.packing.artifacts import with_artifact
 from mpack.packing.record import LoggedProgress, recorded
 from mpack.records import dataclass
@@ -62,7 +62,7 @@ def pack(
     facts = {"packager": checked.packager, "arguments": checked.arguments, "artifact": {"name": name, "digest": None}}
     document = _document(packaging, name)
     with recorded(Results.default(), packaging.id, document, facts, progress, known) as found:
-        for note in _notes(manifests, packaging, asked):
+        for note in _notes(manifests, checked, asked):
             progress.say(note)
         for warning in [*manifests.warnings, *checked.warnings, *_too_much(checked.resources)]:
             progress.warn(warning)
@@ -106,10 +106,9 @@ def packed_image(result: BuildResult | Repeated) -> str:
 def _facts(result: BuildResult | Repeated, name: str) -> dict[str, Any]:
     """What is kept of a build that ended well."""
     told = result.to_json()
-    platforms = getattr(result, "platforms", ())
     return {
         "artifact": {"name": name, "digest": told.get("artifact_digest")},
-        "plan": platforms[0].plan.digest if platforms else None,
+        "plan": told.get("plan"),
         "image": told["image"],
         "digest": told["digest"] or told["id"],
         "results": [{"name": "image", "value": packed_image(result)}],
@@ -121,12 +120,15 @@ def _document(packaging: ModelPackaging, artifact_name: str) -> Mapping[str, Any
     return {**packaging.document, "spec": {**(spec or {}), "artifactName": artifact_name}}
 
 
-def _notes(manifests: Manifests, packaging: ModelPackaging, asked: Asked) -> Iterator[str]:
+def _notes(manifests: Manifests, checked: CheckedPackaging, asked: Asked) -> Iterator[str]:
     """Sentences on what of the manifests is not used."""
     kinds = sorted({kind for kind, _, _ in manifests.passed_over})
     if kinds:
         yield f"passed over: {len(manifests.passed_over)} documents of kind {', '.join(kinds)}"
-    off = [target.name for target in packaging.targets if not asked.targets or target.name in asked.disabled]
+    integration = checked.integration
+    if integration.not_used:
+        yield f"not used of the integration {integration.id}: {', '.join(integration.not_used)}"
+    off = [target.name for target in checked.packaging.targets if not asked.targets or target.name in asked.disabled]
     if off:
         hint = "" if asked.targets else "; --no-disable-package-targets uses them"
         yield f"targets that are disabled: {', '.join(off)}{hint}"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from mpack.address import is_remote
 from mpack.artifact.limits import Limits
 from mpack.artifact.model import Trust
 from mpack.builders import BuiltImage
@@ -211,7 +212,7 @@ def artifact_location(known: Kept, given: str | None) -> str:
             f"{known.provenance.parameters.artifact_digest}.",
             "Say where that artifact is with --artifact.",
         )
-    if "://" not in location and not Path(location).exists():
+    if not is_remote(location) and not Path(location).exists():
         raise EnvironmentFault(
             "artifact-missing",
             f"The artifact that the image was built of, {location}, is not there.",

@@ -58,7 +58,7 @@ class DockerBox:
             f"--user={SANDBOX_UID}:{SANDBOX_UID}",
             f"--pids-limit={PIDS}",
             f"--memory={memory_limit()}",
-            *([] if processors is None else [f"--cpus={processors}"]),
+            *([] if processors is None else [f"--cpu-quota={processors * 100_000}"]),
             f"--tmpfs=/tmp:rw,nosuid,nodev,size={TMP_BYTES}",
         ]
         command = list(args)

@@ -33,7 +33,7 @@ def locate(location: str, bounds: Bounds, connection: Connection | None = None) 
     host, _, key = location.partition("://")[2].partition("/")
     container, _, account = host.partition("@")
     if not re.fullmatch(r"[a-z0-9$](?:[a-z0-9-]{1,61}[a-z0-9])?", container):
-        raise InputError("artifact-missing", f"abfs://{container} names no container.", "Write abfs://CONTAINER/NAME.")
+        raise InputError("artifact-missing", "The address names no container.", "Write abfs://CONTAINER/NAME.")
     client = _client(container, account, of_type(connection, "azureblob", location), location)
     store = AbfsStore(client, location)
     identity = f"abfs {client.url.partition('?')[0]}"

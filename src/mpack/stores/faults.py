@@ -42,7 +42,7 @@ def failed(uri: str, reason: str, hint: str = "") -> EnvironmentFault:
 
 def missing(uri: str, reason: str, hint: str = "Check the address.") -> InputError:
     """Nothing is there."""
-    return InputError("artifact-missing", f"Nothing is at {uri}: {reason.rstrip('.')}.", hint)
+    return InputError("artifact-missing", f"{uri} is not there: {reason.rstrip('.')}.", hint)
 
 
 def denied(uri: str, reason: str, hint: str) -> EnvironmentFault:

@@ -32,7 +32,7 @@ def locate(location: str, bounds: Bounds, connection: Connection | None = None) 
     """
     bucket, _, key = location[len("gs://") :].partition("/")
     if not bucket or not set(bucket) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-_"):
-        raise InputError("artifact-missing", f"gs://{bucket} names no bucket.", "Write gs://BUCKET/NAME.")
+        raise InputError("artifact-missing", "The address names no bucket.", "Write gs://BUCKET/NAME.")
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     host = emulator if emulator and "://" in emulator else f"http://{emulator}" if emulator else ""
     auth = None if emulator and connection is None else _auth(of_type(connection, "gcs", location), location)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Seconds without a byte, not for the whole file.
 TIMEOUT = 30.0
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
+#: Bytes of an API's answer.
+_LIMIT = 32 << 20
 _PLAIN = {"Accept-Encoding": "identity"}
 
 
@@ -77,16 +79,16 @@ class HttpStore:
                 raise Broken("the server sent another range than it was asked for")
             yield Body(response.iter_raw(), begun, _checksums(response, whole=not begun))
 
-    def json(self, url: str, params: Mapping[str, str] | None = None, limit: int = 32 << 20) -> object:
-        """What an API answers, of at most `limit` bytes."""
+    def json(self, url: str, params: Mapping[str, str] | None = None, absent: tuple[int, ...] = ()) -> object:
+        """What an API answers, of at most `_LIMIT` bytes; the statuses `absent` too say that nothing is there."""
         import json
 
         data = bytearray()
-        with self._answer(url, {}, self._uri, params) as response:
+        with self._answer(url, {}, self._uri, params, absent) as response:
             for block in response.iter_bytes(1 << 20):
                 data += block
-                if len(data) > limit:
-                    raise faults.failed(self._uri, f"the server's answer has more than {limit} bytes")
+                if len(data) > _LIMIT:
+                    raise faults.failed(self._uri, f"the server's answer has more than {_LIMIT} bytes")
         try:
             return json.loads(data)
         except (ValueError, RecursionError):
@@ -94,13 +96,18 @@ class HttpStore:
 
     @contextmanager
     def _answer(
-        self, url: str, headers: Mapping[str, str], uri: str, params: Mapping[str, str] | None = None
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        uri: str,
+        params: Mapping[str, str] | None = None,
+        absent: tuple[int, ...] = (),
     ) -> Iterator[httpx.Response]:
         import httpx
 
         try:
             with self._client.stream("GET", url, headers={**_PLAIN, **headers}, params=params) as response:
-                check(response, url, uri)
+                check(response, url, uri, absent)
                 yield response
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.ConnectError) as error:
             reason = _reason(error)
@@ -111,12 +118,12 @@ class HttpStore:
             raise Broken(_reason(error)) from None
 
 
-def check(response: httpx.Response, url: str, uri: str) -> None:
+def check(response: httpx.Response, url: str, uri: str, absent: tuple[int, ...] = ()) -> None:
     """Raises for every answer that is not the content, as `Store.open`; the store's own words for it are added."""
     status = response.status_code
     if url.lower().startswith("https:") and response.url.scheme != "https":
         raise faults.failed(uri, "it redirects to an unencrypted address", "Ask its owner, or use http:// itself.")
-    if status in (404, 410):
+    if status in (404, 410, *absent):
         raise faults.missing(uri, f"the server answers {status}")
     if status in (401, 403):
         hint = "It may want credentials: https://USER:PASSWORD@… for a URL; see `artifacts-from-stores` in the docs."

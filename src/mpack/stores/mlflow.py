@@ -20,6 +20,8 @@ from mpack.stores.model import Bounds, Remote, RemoteFile
 _API = "/api/2.0/mlflow"
 _PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 _DEPTH = 50
+#: Bytes from which on one request more is worth it.
+_LARGE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ class Server:
         return Resolved(f"models:/{name}/{number}", root, name, facts)
 
     def _ask(self, what: str, **values: str) -> dict[str, Any]:
-        answer = faults.patient(lambda: self._http.json(f"{self._url}{_API}/{what}", values), self._location)
+        # An alias that nobody gave is a wrong parameter to MLflow.
+        absent = (400,) if "alias" in values else ()
+        answer = faults.patient(lambda: self._http.json(f"{self._url}{_API}/{what}", values, absent), self._location)
         if not isinstance(answer, dict):
             raise faults.failed(self._location, "the server's answer is another than MLflow's")
         return _Answer(answer, self._location)
@@ -153,7 +157,7 @@ class Server:
             page = faults.patient(lambda: self._page(folder), uri)
             sizes = {str(item["path"]).rpartition("/")[2]: item.get("file_size") for item in page}
             if name in sizes:
-                files, directory = (RemoteFile(name, self._key(path), sizes[name]),), False
+                files, directory = (self._file(name, self._key(path), sizes[name]),), False
         if not files:
             raise faults.missing(uri, "the server lists no artifact there")
         return Remote(uri, resolved.title, files, directory, self._http, f"mlflow {self.base}", resolved.facts)
@@ -177,7 +181,15 @@ class Server:
                 total += size or 0
                 if total > bounds.total:
                     raise faults.too_large(uri, bounds)
-                yield RemoteFile(path, self._key(f"{root}/{path}"), size)
+                yield self._file(path, self._key(f"{root}/{path}"), size)
+
+    def _file(self, path: str, key: str, size: int | None) -> RemoteFile:
+        """The file; of a large one the server is asked for a validator, so that it is fetched once."""
+        file = RemoteFile(path, key, size)
+        if size is not None and size < _LARGE:
+            return file
+        seen = self._http.look(key, path)
+        return seen if seen.size == size else file
 
     def _page(self, path: str) -> list[Any]:
         page = self._http.json(f"{self._url}{_PROXY}", {"path": path})

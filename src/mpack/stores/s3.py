@@ -32,7 +32,7 @@ def locate(location: str, bounds: Bounds, connection: Connection | None = None) 
     place, _, version = location.partition("?versionId=")
     bucket, _, key = place[len("s3://") :].partition("/")
     if not bucket or not set(bucket) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_"):
-        raise InputError("artifact-missing", f"s3://{bucket} names no bucket.", "Write s3://BUCKET/KEY.")
+        raise InputError("artifact-missing", "The address names no bucket.", "Write s3://BUCKET/KEY.")
     client = _client(of_type(connection, "s3", place), place)
     store = S3Store(client, bucket, place)
     return found(
@@ -139,6 +139,8 @@ def _faults(uri: str) -> Iterator[None]:
         raise Broken(cause) from None
     except aws.HTTPClientError as error:
         raise Broken(_cause(error)) from None
+    except aws.IncompleteReadError:
+        raise Broken("the connection ended early") from None
     except aws.BotoCoreError as error:
         raise faults.failed(uri, f"{type(error).__name__}: {error}") from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
