@@ -69,7 +69,7 @@ class Progress:
     @contextmanager
     def phase(self, name: str, doing: str) -> Iterator[None]:
         """Runs one phase. Its time is added to `timings[name]`, rounded to milliseconds."""
-        started = time.perf_counter()
+        started, doing = time.perf_counter(), redact(doing)
         if self._terminal and not self._quiet:
             width = 20
             full = min(width, width * self._done // self._phases)

@@ -299,3 +299,15 @@ def test_planted(ground: Ground) -> None:
     assert ground.run("plan", str(ground.directory / "invoices"), "-p", "docker-cli", "--lock", str(lock)).code == 0
     assert list(ground.scratch.iterdir()) == [] and leaks(lock.read_bytes()) == []
     assert leaking_files(ground.home, ground.directory / "docker", ground.directory / "ecr") == {}
+
+
+def test_local_name(ground: Ground) -> None:
+    """Through a connection the image has the registry's name alone; with --keep-local its own, too."""
+    pushed = f"{ground.registry.host}/team/mpack-test-planted"
+    for words, kept in (((), False), (("--keep-local",), True)):
+        told = json.loads(ground.pack("right", "--no-verify", "--json", *words).out)
+        *local, remote = told["build"]["outputs"]
+        assert local == (["mpack-test-planted:1"] if kept else [])
+        assert remote == told["results"][0]["value"] == f"{pushed}@{told['build']['digest']}"
+        listed = ground.run("images").out.decode().split()
+        assert f"{pushed}:1" in listed and ("mpack-test-planted:1" in listed) is kept

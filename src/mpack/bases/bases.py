@@ -16,6 +16,7 @@ from mpack.oci.image import OciImage
 from mpack.oci.rootfs import Files
 from mpack.oci.store import Store
 from mpack.plan import BaseImage
+from mpack.redaction import redact
 from mpack.spec import BaseWish, public_name
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _NEEDS = {"python": (), "triton": ("/opt/tritonserver/bin/tritonserver",)}
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(redact(text) + "\n")
 
 
 class Bases:
