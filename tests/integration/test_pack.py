@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -272,13 +273,15 @@ def test_artifact_of_a_store(mpack: Any, moto: Path, invoices: Path, remove_imag
 
 
 @pytest.mark.parametrize("builder", ["embedded", "docker"])
-def test_more_memory_than_it_may_have(builder: str, mpack: Any, invoices: Path) -> None:
+def test_more_memory_than_it_may_have(builder: str, mpack: Any, invoices: Path, remove_image: Any) -> None:
     """In runc and in docker, a model that takes a gigabyte fails its verification, and the limit is named."""
     entrypoint = invoices / "invoices-1" / "odahuflow_model" / "entrypoint.py"
     greedy = 'def init():\n    global hoard\n    hoard = bytearray(b"x" * (1 << 30))\n'
     entrypoint.write_text(entrypoint.read_text().replace("def init():\n", greedy))
     words = ("--builder", builder, "--artifact-path", invoices)
     done = mpack("pack", "run", "-f", invoices / "invoices.json", *words, code=4)
+    [kept] = re.findall(r"keeps it as (\S+) for a look", done.stderr)
+    remove_image(kept)
     assert "1000 MB of memory" in done.stderr and "spec.resources.limits.memory is 1000 MB" in done.stderr
     status = get(mpack, "invoices")
     assert (status["state"], status["exitCode"], status["results"]) == ("failed", 4, [])
