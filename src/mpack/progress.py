@@ -97,7 +97,7 @@ class Progress:
 
     def _draw(self, text: str) -> None:
         if not self._quiet:
-            self._stream.write(f"\r\x1b[K{text}")
+            self._stream.write(f"\r\x1b[K{redact(text)}")
             self._stream.flush()
 
     def say(self, text: str) -> None:

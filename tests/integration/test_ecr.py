@@ -30,7 +30,7 @@ from mpack.registry import parse_reference
 from mpack.registry.credentials import Credentials
 from mpack.registry.pull import pull
 from mpack.targets.registry import RegistryTarget
-from mpack.testing.moto import moto_environment, moto_server
+from mpack.testing.moto import moto_server
 from mpack.testing.proxy import LeadingProxy, leading_proxy
 from mpack.testing.registryserver import RegistryServer, registry_server
 from mpack.testing.tiny import tiny_base
@@ -63,14 +63,6 @@ class Aws:
 
     def repositories(self) -> set[str]:
         return {item["repositoryName"] for item in self.ask("DescribeRepositories", {})["repositories"]}
-
-
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """moto's interpreter; MPACK_TEST_HOME keeps its environment between sessions."""
-    kept = os.environ.get("MPACK_TEST_HOME")
-    place = Path(kept) if kept else tmp_path_factory.mktemp("moto")
-    return moto_environment(place, ROOT / "requirements" / "s3.txt")
 
 
 @pytest.fixture(scope="module")

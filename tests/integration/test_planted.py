@@ -21,7 +21,7 @@ import yaml
 
 from mpack.registry.client import OCI_MANIFEST
 from mpack.testing.echoregistry import echo_registry
-from mpack.testing.moto import moto_environment, moto_server
+from mpack.testing.moto import moto_server
 from mpack.testing.processes import watched_environments, watched_processes
 from mpack.testing.proxy import leading_proxy
 from mpack.testing.registryserver import RegistryServer, registry_server
@@ -186,14 +186,6 @@ class Ground:
             files += ["--artifact-path", str(self.directory)]
         own = ("--id", name, "--no-disable-package-targets", "--lock", str(self.directory / "lock"))
         return self.run("pack", "run", *files, *own, *words, before=before)
-
-
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """moto's interpreter; MPACK_TEST_HOME keeps its environment between sessions."""
-    kept = os.environ.get("MPACK_TEST_HOME")
-    place = Path(kept) if kept else tmp_path_factory.mktemp("moto")
-    return moto_environment(place, ROOT / "requirements" / "s3.txt")
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,22 @@ import keyring.backend
 import keyring.backends.fail
 import pytest
 
+from mpack.cli.report import report_error
 from mpack.connections import Connection, Secret, parse_secret
-from mpack.errors import MpackError
+from mpack.errors import EnvironmentFault, MpackError
+from mpack.manifests.faults import Fault, ManifestError
 from mpack.redaction import hide, redact
 
 FIELD = "spec.password of docker-ci"
 #: Found by nothing else in these tests.
 PLANTED = "hunter2-s3cr@t/p:ss wörd"
+
+
+@pytest.fixture(autouse=True)
+def nothing_revealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests reveal is hidden in these tests alone."""
+    monkeypatch.setattr("mpack.redaction._known", set())
+    monkeypatch.setattr("mpack.redaction._forms", set())
 
 
 def b64(text: str) -> str:
@@ -191,3 +200,18 @@ def test_redacted() -> None:
     assert (
         redact("abc is too short to be told from other words: ab") == "abc is too short to be told from other words: ab"
     )
+
+
+def test_errors_are_printed_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    """Message, hint, JSON and the traceback of --debug have ***** for what was revealed; code and other fields stay."""
+    secret = Secret("a test", lambda: "registry-failed").reveal()
+    fault = EnvironmentFault("registry-failed", f"It said {secret}.", f"Not {secret}?")
+    fault.__cause__ = ValueError(b64(f"me:{secret}"))
+    assert report_error(fault, debug=True, as_json=True) == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"] == {"code": secret, "message": "It said *****.", "hint": "Not *****?"}
+    assert "mpack: It said *****.\n  Not *****?\n" in err and "EnvironmentFault: It said *****." in err
+    assert secret not in err and "ValueError: " in err and b64(secret)[4:-4] not in err
+    faults = ManifestError([Fault(Path("a.yaml"), "is wrong", "spec")])
+    assert report_error(faults, debug=False, as_json=True) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["faults"]

@@ -30,11 +30,12 @@ def report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
         import traceback
 
         sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    message, hint = redact(known.message), redact(known.hint)
     if as_json:
-        sys.stdout.write(json.dumps({"error": {key: redact(text) for key, text in known.to_json().items()}}) + "\n")
-    sys.stderr.write(f"mpack: {redact(known.message)}\n")
-    if known.hint:
-        sys.stderr.write(f"  {redact(known.hint)}\n")
+        sys.stdout.write(json.dumps({"error": {**known.to_json(), "message": message, "hint": hint}}) + "\n")
+    sys.stderr.write(f"mpack: {message}\n")
+    if hint:
+        sys.stderr.write(f"  {hint}\n")
     return known.exit_code
 
 
