@@ -85,17 +85,18 @@ class BuildahBuilder:
         """
         with self._store.lease():
             base = self._bases.image(plan.base)
-            with alone(storage_dir(), self._report) as work, disk_faults("Building with buildah", storage_dir()):
-                storage = Storage(self._buildah, storage_dir() / "storage", work)
+            place = storage_dir()
+            with alone(place, self._report) as (work, lock), disk_faults("Building with buildah", place):
+                storage = Storage(self._buildah, place / "storage", work, lock)
                 storage.collect()
                 try:
                     image_id = self._built(plan, contents, base, storage, work)
                     found = storage.inspect(image_id)
                     layers = self._layers(plan, base, found, lambda: storage.push(image_id, "made"), work)
-                except BaseException:
+                finally:
+                    # Of the stages of a build that ended well, too, a working container stays.
                     with suppress(EnvironmentFault):
                         storage.collect()
-                    raise
             taken = [layer for layer, _ in layers]
             image = append_layers(self._store, base, taken, runtime=_runtime(found["config"], base))
             self._forget_draft(plan, image)
@@ -132,7 +133,7 @@ class BuildahBuilder:
                 f"buildah {self._buildah.version} changed the layers of the base image {plan.base.reference}.",
                 "`mpack cache prune --keep-size 0` empties its storage; then build again.",
             )
-        kinds = layer_kinds(plan, len(diff_ids), count)
+        kinds = layer_kinds(plan, self._template, len(diff_ids), count)
         known = {diff_id: layer for diff_id in diff_ids[count:] if (layer := self._store.cache.get(_key(diff_id)))}
         blobs = work / "made" / "blobs" / "sha256"
         blobs.mkdir(parents=True)

@@ -33,8 +33,8 @@ def entries() -> list[Prunable]:
 
 
 @contextmanager
-def alone(place: Path, report: Callable[[str], None]) -> Iterator[Path]:
-    """An empty directory for a build, once no other is under way; what a killed one left goes first."""
+def alone(place: Path, report: Callable[[str], None]) -> Iterator[tuple[Path, int]]:
+    """An empty directory for a build, once no other is under way, and the lock; what a killed one left goes first."""
     with disk_faults("Making a place for buildah", place):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -50,7 +50,7 @@ def alone(place: Path, report: Callable[[str], None]) -> Iterator[Path]:
             remove(work)
             work.mkdir(mode=0o700)
             try:
-                yield work
+                yield work, lock
             finally:
                 remove(work)
         finally:

@@ -153,7 +153,7 @@ class DockerBuilder:
             )
         diff_ids = _diff_ids(image)
         count = len(_diff_ids(below or {}))
-        kinds = layer_kinds(plan, len(diff_ids), count)
+        kinds = layer_kinds(plan, self._template, len(diff_ids), count)
         layers = tuple(
             # Each step of the last stage is one layer, in order; BuildKit counts them from 1.
             BuiltLayer(diff_id, kind, cached=number < count or number - count + 1 in cached)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from mpack.dockerfile.render import EARLY
+from mpack.dockerfile.render import WORK, Stage, instructions, render
 from mpack.plan import ImagePlan
-from mpack.spec import LAYER_KINDS
+
+_TREE = re.compile(r'COPY \["trees/\d+-([a-z]+)/"')
 
 
-def layer_kinds(plan: ImagePlan, count: int, base: int) -> Sequence[str]:
-    """The kinds of an image's `count` layers, the lowest `base` of which are the base's; what a template of its own
-    added counts as dependencies."""
-    kinds = sorted((tree.kind for tree in plan.trees if tree.files), key=LAYER_KINDS.index)
-    early = [kind for kind in kinds if kind in EARLY]
-    compiled = ["bytecode"] if plan.bytecode and plan.bytecode.sources else []
-    own = ["dependencies", *early, *compiled, *kinds[len(early) :]]
-    extra = count - base - len(own)
-    if extra < 0:
-        return ["base"] * min(base, count) + ["dependencies"] * (count - base)
-    return ["base"] * base + ["dependencies"] * extra + own
+def layer_kinds(plan: ImagePlan, template: Path, count: int, base: int) -> Sequence[str]:
+    """The kinds of an image's `count` layers, the lowest `base` of which are the base's; what a template's own steps
+    added counts as dependencies.
+
+    Each step of the last stage that may change a file is a layer, for BuildKit WORKDIR too.
+    """
+    lines = instructions(render(plan, template, Stage(base="base")))
+    last = max(number for number, line in enumerate(lines) if line.upper().startswith("FROM "))
+    for words in (("COPY", "ADD", "RUN"), ("COPY", "ADD", "RUN", "WORKDIR")):
+        steps = [line for line in lines[last + 1 :] if line.split(None, 1)[0].upper() in words]
+        if len(steps) == count - base:
+            return ["base"] * base + [_kind(step) for step in steps]
+    return ["base"] * min(base, count) + ["dependencies"] * (count - base)
+
+
+def _kind(step: str) -> str:
+    if tree := _TREE.match(step):
+        return tree[1]
+    return "bytecode" if step.startswith(f'COPY --from=environment ["{WORK}/bytecode/"') else "dependencies"

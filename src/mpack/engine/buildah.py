@@ -24,8 +24,11 @@ from mpack.records import dataclass
 
 #: The first that has all options that are used here.
 OLDEST = (1, 21)
-#: Process 1 of the namespace: ends with the program ("$@"), and ends the program when its own input ends.
-_WATCH = 'exec 3<&0 </dev/null; "$@" 3<&- & child=$!; { read -r _ <&3; kill -s KILL -- -1; } & wait "$child"'
+#: Process 1 of the namespace: ends with the program ("$@") or with its own input; then the kernel ends the others.
+_WATCH = (
+    'exec 3<&0 </dev/null; trap "exit 137" USR1; "$@" 3<&- & child=$!; '
+    '{ read -r _ <&3; kill -s USR1 $$; } & wait "$child"'
+)
 #: What storages are tried, best first: overlay shares what layers share, vfs copies it and works everywhere.
 _DRIVERS = ("overlay", "vfs")
 #: Seconds that the kernel may take to end what was killed.
@@ -80,13 +83,15 @@ def _require_ids() -> None:
 class Storage:
     """Images and working containers below `root`. One process may use it at a time, which the caller sees to.
 
-    `work` is an empty directory for what a run leaves: settings, sockets, temporary files; commands run in it.
+    `work` is an empty directory for what a run leaves: settings, sockets, temporary files; commands run in it. `lock`
+    is an open file that whatever runs has open, too, so that a lock on it lasts until the last process is gone.
     """
 
-    def __init__(self, buildah: Buildah, root: Path, work: Path) -> None:
+    def __init__(self, buildah: Buildah, root: Path, work: Path, lock: int) -> None:
         self._buildah = buildah
         self._root = root
         self._work = work
+        self._lock = lock
         self._driver = ""
         for name in ("tmp", "run", "home"):
             (work / name).mkdir(mode=0o700)
@@ -172,6 +177,7 @@ class Storage:
             cwd=self._work,
             env=self._environment() | dict(more or {}),
             start_new_session=True,
+            pass_fds=(self._lock,),
         )
         with _ending(process):
             if on_line is None:
