@@ -111,6 +111,7 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
             if workshop.docker is None:
                 progress.say("no container engine answers: the image goes to mpack's store")
         require_platforms(platforms, found.spec, targets, workshop.docker)
+        require_builder(request.builder, platforms)
         resolutions = [resolve_request(item, found, workshop, progress) for item in requests]
         to_docker = any(target.kind == "docker" for target in targets)
         template = request.template or found.packager.template

@@ -58,7 +58,7 @@ def _require_wheels(spec: ImageSpec, foreign: Sequence[str]) -> None:
 
 def require_builder(builder: str, platforms: Sequence[str]) -> None:
     """Raises UsageError for platforms that a builder which runs programs of the image cannot build for."""
-    if builder == "embedded":
+    if builder in ("auto", "embedded"):
         return
     if len(platforms) > 1:
         raise UsageError(

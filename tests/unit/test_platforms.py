@@ -24,7 +24,7 @@ from mpack.oci.store import Store
 from mpack.pipeline import BuildRequest
 from mpack.platforms import as_index, require_builder, require_platforms
 from mpack.result import PlatformImage
-from mpack.sandbox import in_order
+from mpack.sandbox import in_order, this_platform
 from mpack.spec import Requirement
 from mpack.targets import parse_output
 from mpack.testing.fakeregistry import FakeRegistry, Fault
@@ -126,6 +126,10 @@ def test_the_option(tmp_path: Path) -> None:
     require_builder("docker", BOTH[1:])
     with pytest.raises(UsageError, match="docker cannot build for linux/amd64 and linux/arm64 at once"):
         require_builder("docker", BOTH)
+    require_builder("buildah", [this_platform()])
+    foreign = next(name for name in BOTH if name != this_platform())
+    with pytest.raises(UsageError, match=f"buildah cannot build for {foreign} here"):
+        require_builder("buildah", [foreign])
 
 
 def test_files(store: Store, index: BuiltImage, tmp_path: Path) -> None:
