@@ -119,6 +119,22 @@ def test_failures(says: str, code: str, told: str, programs: Path, tmp_path: Pat
     assert says in caught.value.message
 
 
+def test_without_overlay(programs: Path, tmp_path: Path) -> None:
+    """Where overlay does not work the storage is vfs; one that worked before is an error, and is not begun anew."""
+    program(programs, "buildah", 'case "$3" in *=overlay) echo "not supported over overlayfs" >&2; exit 125 ;; esac')
+    (tmp_path / "work").mkdir()
+    with (tmp_path / "lock").open("w") as lock:
+        storage = Storage(Buildah(str(programs / "buildah"), "1"), tmp_path / "root", tmp_path / "work", lock.fileno())
+        storage.collect()
+        assert 'driver = "vfs"' in (tmp_path / "work" / "storage.conf").read_text()
+        (tmp_path / "root" / "overlay-images").mkdir(parents=True)
+        (tmp_path / "next").mkdir()
+        with pytest.raises(MpackError, match="not supported over overlayfs"):
+            Storage(
+                Buildah(str(programs / "buildah"), "1"), tmp_path / "root", tmp_path / "next", lock.fileno()
+            ).collect()
+
+
 def test_environment(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the caller's environment but PATH reaches buildah."""
     monkeypatch.setenv("SECRET_TOKEN", "tr0ub4dor-and-3")

@@ -112,7 +112,8 @@ class Storage:
                 self._call("open its storage", ["rm", "--all"])
                 return
             except EnvironmentFault as error:
-                if driver == drivers[-1] or error.code != "engine-failed":
+                worked_before = (self._root / f"{driver}-images").is_dir()
+                if driver == drivers[-1] or worked_before or error.code != "engine-failed":
                     raise
 
     def has(self, name: str) -> bool:
@@ -212,7 +213,8 @@ class Storage:
                 f"The disk of {self._root} is full; buildah could not {what}: {text}",
                 "Free some space (`mpack cache prune`), or set MPACK_HOME to a larger disk.",
             )
-        hint = "buildah's own words are above; `mpack doctor` looks at what it needs."
+        hint = "buildah's own words are above; `mpack doctor` looks at what it needs. If its storage is damaged, "
+        hint += "`mpack cache prune --keep-size 0` empties it."
         if "unshare" in text and "not permitted" in text:
             hint = "buildah needs mounts and namespaces of its own, which this container or kernel refuses."
         return EnvironmentFault("engine-failed", f"buildah {self._buildah.version} could not {what}:\n{text}", hint)
