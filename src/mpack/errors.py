@@ -53,7 +53,7 @@ CODES: dict[str, str] = {
     "sbom-unknown": "The image's files tell of no package, and mpack did not build it.",
     "manifest-invalid": "Manifests cannot be read, or what they say is wrong or does not fit together.",
     "connection-invalid": "A connection lacks a field, or one of its fields cannot be what it says.",
-    "plan-not-embeddable": "The Dockerfile template adds steps that only an engine can run.",
+    "plan-not-embeddable": "The Dockerfile template adds steps that only an engine or buildah can run.",
     # usage
     "usage": "The command line is wrong.",
     "packager-unknown": "No packager of that name is installed.",

@@ -23,6 +23,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """Show what the store and the caches take."""
     if ctx.invoked_subcommand is not None:
         return
+    from mpack.builders import buildahstore
     from mpack.oci.store import Store
     from mpack.optimize.kept import Conversions
     from mpack.paths import cache_dir
@@ -48,7 +49,15 @@ def command(ctx: click.Context, as_json: bool) -> None:
         for key, entries in (
             ("layers", store.cache.entries()),
             ("artifacts", artifacts.entries()),
-            ("cache", [*CodeCache.default().entries(), *Trees.default().entries(), *Conversions.default().entries()]),
+            (
+                "cache",
+                [
+                    *CodeCache.default().entries(),
+                    *Trees.default().entries(),
+                    *Conversions.default().entries(),
+                    *buildahstore.entries(),
+                ],
+            ),
         )
     }
     if as_json:
@@ -65,7 +74,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     words = {
         "store": "images and cached layers",
         "layers": "of these, layers kept for the next build",
-        "cache": "byte code, unpacked layers, and what layers tell for an SBOM",
+        "cache": "byte code, unpacked layers, buildah's storage, and what layers tell for an SBOM",
         "artifacts": "artifacts fetched from stores, and parts of some",
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
@@ -78,14 +87,15 @@ def command(ctx: click.Context, as_json: bool) -> None:
 @click.option("--older-than", callback=seconds, help="What was of no use for this long: 12h, 7d.  [default: 30d]")
 @click.option("--keep-size", metavar="SIZE", help="What was longest of no use, until so much is left: 5GB, 500MB.")
 def prune(older_than: float | None, keep_size: str | None) -> None:
-    """Forget cached layers, unpacked or not, byte code and fetched artifacts that no build used lately; free what no
-    image needs.
+    """Forget cached layers, unpacked or not, byte code, buildah's storage and fetched artifacts, that no build used
+    lately, and free what no image needs.
 
     With --keep-size alone nothing goes for its age. While another mpack is at work nothing goes. uv's cache stays.
     """
     from mpack import again, pruning
     from mpack.artifact.limits import parse_size
     from mpack.artifact.yamlfile import yaml_dir
+    from mpack.builders import buildahstore
     from mpack.oci.store import Store
     from mpack.optimize.kept import Conversions
     from mpack.paths import cache_dir
@@ -105,6 +115,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
         before = _usage(cache_dir())
         converted = Conversions.default()
         entries = [*store.cache.entries(store.in_images()), *code.entries(), *trees.entries(), *converted.entries()]
+        entries += buildahstore.entries()
         artifacts = ArtifactCache.default()
         with artifacts.alone() as unused:
             entries += artifacts.entries() if unused else []
