@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resolution:
-    """A plan, and the lock entry that makes it again. `fresh`: resolved now, so its byte code is still to be learnt."""
+    """A plan, and the lock entry that makes it again. `fresh`: resolved now, or locked and not built since, so its byte
+    code is still to be learnt."""
 
     plan: ImagePlan
     entry: LockEntry
@@ -52,11 +53,11 @@ def resolve(
 ) -> Resolution:
     """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index.
 
-    Raises InputError lock-mismatch when the entry was made for other requirements, and what `Bases.pick`,
-    `Bases.locked` and `lock_environment` raise.
+    Raises InputError lock-mismatch when the entry was made for other requirements or a closed lock has none, and what
+    `Bases.pick`, `Bases.locked` and `lock_environment` raise.
     """
     inputs = lock_inputs(spec, options)
-    entry = lock.entries.get(inputs.key)
+    entry = lock.find(inputs)
     if entry is not None:
         base = bases.locked(entry.base)
         spec = fitting(spec, base, bases)
@@ -69,8 +70,11 @@ def resolve(
                 f"Install {entry.encoder}, or accept another digest with --update-lock.",
             )
         check_consent(entry, options)
-        return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, False)
+        return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, entry.draft)
     from mpack.env.lock import lock_environment
+
+    if lock.entries and lock.path is not None:
+        say(f"{lock.path.name} has no entry for {inputs.key}: resolving one beside the {len(lock.entries)} there")
 
     base = bases.pick(inputs.python, options.platform, spec.base)
     spec = fitting(spec, base, bases)
@@ -88,7 +92,7 @@ def resolve(
         contents=spec.contents,
     )
     environment = replace(environment, trim=options.trim)
-    new = LockEntry(inputs.key, requirement_lines(spec.requirements), base, environment, None, ENCODER)
+    new = LockEntry(inputs.key, requirement_lines(spec.requirements), base, environment, None, ENCODER, draft=True)
     return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
 
 
@@ -109,10 +113,9 @@ def check_consent(entry: LockEntry, options: ResolveOptions) -> None:
 
 
 def with_bytecode(resolution: Resolution, bytecode: Bytecode | None) -> Resolution:
-    """The same resolution with the list of modules to byte-compile."""
-    return Resolution(
-        replace(resolution.plan, bytecode=bytecode), replace(resolution.entry, bytecode=bytecode), resolution.fresh
-    )
+    """The same resolution with the list of modules to byte-compile, or without any for good."""
+    entry = replace(resolution.entry, bytecode=bytecode, draft=False)
+    return Resolution(replace(resolution.plan, bytecode=bytecode), entry, resolution.fresh)
 
 
 def minor_of(version: str | None) -> str | None:
