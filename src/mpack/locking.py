@@ -50,7 +50,12 @@ def locked(request: BuildRequest, lock: LockFile, progress: Progress) -> Iterato
         for item in requests:
             with progress.phase("resolve", f"resolving the environment for {item.options.platform}"):
                 resolution = resolve(
-                    found.spec, item.options, bases=workshop.bases, index=workshop.index, lock=old, say=progress.say
+                    *(found.spec, item.options),
+                    bases=workshop.bases,
+                    index=workshop.index,
+                    lock=old,
+                    pins=request.pins,
+                    say=progress.say,
                 )
             made.append(_with_what_was_learnt(resolution, lock))
         yield Locked(found, tuple(made), workshop)
@@ -66,7 +71,13 @@ def check_lock(request: BuildRequest, lock: LockFile, progress: Progress) -> Non
         workshop = Workshop.of_this_machine()
         for item in request.each():
             try:
-                resolve(found.spec, item.options, bases=workshop.bases, index=workshop.index, lock=lock.require())
+                resolve(
+                    *(found.spec, item.options),
+                    bases=workshop.bases,
+                    index=workshop.index,
+                    lock=lock.require(),
+                    pins=request.pins,
+                )
             except EnvironmentFault as error:
                 if error.code != "lock-mismatch":
                     raise

@@ -81,7 +81,12 @@ def resolve_request(request: BuildRequest, found: Described, workshop: Workshop,
     lock = LockFile({}) if request.update_lock else LockFile.read(path, closed=request.lock is not None)
     with progress.phase("resolve", "resolving the environment"):
         return resolve(
-            found.spec, request.options, bases=workshop.bases, index=workshop.index, lock=lock, say=progress.say
+            *(found.spec, request.options),
+            bases=workshop.bases,
+            index=workshop.index,
+            lock=lock,
+            pins=request.pins,
+            say=progress.say,
         )
 
 

@@ -15,8 +15,11 @@ from mpack.request import ResolveOptions as ResolveOptions
 from mpack.spec import ImageSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mpack.bases import Bases
     from mpack.env.index import IndexSettings
+    from mpack.env.pins import Pins
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,14 @@ def resolve(
     bases: Bases,
     index: IndexSettings,
     lock: LockFile,
+    pins: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Resolution:
-    """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index.
+    """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index. `pins` is a
+    pylock.toml that both must agree with.
 
     Raises InputError lock-mismatch when the entry was made for other requirements or a closed lock has none, and what
-    `Bases.pick`, `Bases.locked` and `lock_environment` raise.
+    `Bases.pick`, `Bases.locked`, `read_pins` and `lock_environment` raise.
     """
     inputs = lock_inputs(spec, options)
     entry = lock.find(inputs)
@@ -70,6 +75,8 @@ def resolve(
                 f"Install {entry.encoder}, or accept another digest with --update-lock.",
             )
         check_consent(entry, options)
+        if pins is not None:
+            _read_pins(pins, base).require(entry.environment)
         return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, entry.draft)
     from mpack.env.lock import lock_environment
 
@@ -81,6 +88,7 @@ def resolve(
     own = minor_of(spec.python)
     if own is not None and options.python is not None and own != base.minor:
         say(f"the model was trained on Python {own}; the image has {base.minor}, as --python asks")
+    pinned = _read_pins(pins, base) if pins is not None else None
     environment = lock_environment(
         spec.requirements,
         python=base.python_version,
@@ -90,10 +98,21 @@ def resolve(
         relax=options.python is not None and own is not None and own != base.minor,
         allow_vcs=options.allow_vcs,
         contents=spec.contents,
+        pins=pinned,
     )
+    if pinned is not None:
+        pinned.require(environment)
+        if beyond := pinned.beyond(environment):
+            say(f"not in {pinned.name}, so resolved and locked now: {', '.join(beyond)}")
     environment = replace(environment, trim=options.trim)
     new = LockEntry(inputs.key, requirement_lines(spec.requirements), base, environment, None, ENCODER, draft=True)
     return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
+
+
+def _read_pins(path: Path, base: BaseImage) -> Pins:
+    from mpack.env.pins import read_pins
+
+    return read_pins(path, base)
 
 
 def fitting(spec: ImageSpec, base: BaseImage, bases: Bases) -> ImageSpec:

@@ -61,6 +61,24 @@ def test_check(mpack: Any, artifact: Path, lock: Path, tmp_path: Path) -> None:
     assert lock.read_bytes() == before and not (tmp_path / "none.lock").exists()
 
 
+def test_pylock_both_ways(mpack: Any, artifact: Path, lock: Path, tmp_path: Path) -> None:
+    """As pylock.toml the lock is printed or written; given as --lock it makes the same packages, or is at odds."""
+    form = ("lock", artifact, "--format", "pylock")
+    pylock = tmp_path / "pylock.toml"
+    assert mpack(*form, "-o", pylock).stdout == f"{pylock}\n"
+    assert mpack(*form).stdout == pylock.read_text("utf-8")
+    assert "pylock.NAME.toml" in mpack(*form, "-o", tmp_path / "other.toml", code=2).stderr
+    other = Path(shutil.copytree(artifact, tmp_path / "other"))
+    printed = json.loads(mpack("lock", other, "--lock", pylock, "-o", "-").stdout)
+    assert printed["entries"][0]["environment"] == json.loads(lock.read_text("utf-8"))["entries"][0]["environment"]
+    numpy = next(item for item in printed["entries"][0]["environment"]["packages"] if item["name"] == "numpy")
+    pylock.write_text(pylock.read_text("utf-8").replace(numpy["hashes"][0].removeprefix("sha256:"), "0" * 64))
+    assert "numpy" in mpack("lock", artifact, "--lock", pylock, "--check", code=1).stderr
+    assert mpack(*form[:2], "--format", "requirements").stdout.count("--hash=sha256:") == len(
+        printed["entries"][0]["environment"]["packages"]
+    )
+
+
 def test_a_named_file_is_never_added_to_silently(mpack: Any, artifact: Path, lock: Path, tmp_path: Path) -> None:
     """Build, plan and lock refuse what it has no entry for; `mpack lock -o` adds one and leaves the other."""
     own = Path(shutil.copy(lock, tmp_path / "own.lock"))

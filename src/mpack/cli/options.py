@@ -59,7 +59,11 @@ _PLAN = [
         callback=_platforms,
         help="Platform of the image; `build` takes several and makes an image index.  [default: this machine's]",
     ),
-    click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="The lock file to use."),
+    click.option(
+        "--lock",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The lock file to use; or a pylock.toml, whose versions and hashes then hold.",
+    ),
     click.option("--update-lock", is_flag=True, help="Resolve anew; `build` then writes the lock."),
     click.option("--no-trim", is_flag=True, help="Keep tests, headers and stubs of the dependencies."),
     click.option("--keep-mlflow", is_flag=True, help="Install mlflow even where the runtime does without."),
@@ -101,11 +105,13 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
     """
     from mpack.artifact.limits import Limits, parse_size
     from mpack.artifact.model import Trust
+    from mpack.env.lockpath import is_pylock
     from mpack.request import BuildRequest, ResolveOptions
     from mpack.sandbox import in_order, this_platform
 
     if values.get("optimize_strict") and not values.get("optimize"):
         raise UsageError("usage", "--optimize-strict goes with --optimize.", "Add --optimize onnx.")
+    pinned = values["lock"] is not None and is_pylock(values["lock"])
     platforms = in_order(values["platforms"] or [this_platform()])
     if len(platforms) > 1 and not several:
         raise UsageError("usage", f"This takes one platform, not {' and '.join(platforms)}.", "Name one of them.")
@@ -124,7 +130,8 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
         ),
         platforms=platforms,
         outputs=tuple(values.get("outputs", ())),
-        lock=values["lock"],
+        lock=None if pinned else values["lock"],
+        pins=values["lock"] if pinned else None,
         update_lock=values["update_lock"],
         verify=not values.get("no_verify", False),
         template=values.get("dockerfile_template"),
