@@ -13,7 +13,7 @@ from packaging.pylock import Pylock
 from mpack.contents import sha256_file
 from mpack.env import lockformats
 from mpack.env.index import IndexSettings
-from mpack.env.locations import locate_wheels
+from mpack.env.locations import locate_wheels, wheel_sizes
 from mpack.env.lock import lock_environment
 from mpack.env.lockpath import is_pylock
 from mpack.env.pins import read_pins, tomllib
@@ -128,6 +128,15 @@ def test_a_locked_wheel_that_the_index_lacks(index: IndexSettings) -> None:
     gone = [LockedPackage("lib", "3.0", ("sha256:" + "0" * 64,))]
     with pytest.raises(InputError, match=r"lib==3\.0: .*no such version") as caught:
         locate_wheels(gone, python="3.11", platform="linux/amd64", index=index)
+
+
+def test_sizes(index: IndexSettings, wheels: Path) -> None:
+    """Of an index that says no sizes the wheels are measured, of one name several; what is gone is left out."""
+    packages = [*lock(index, "app").packages, *lock(index, "lib<2").packages]
+    packages.append(LockedPackage("gone", "1.0", ("sha256:" + "0" * 64,)))
+    sizes = wheel_sizes(packages, python="3.11", platform="linux/amd64", index=index)
+    files = {("app", "1.0"), ("lib", "1.0"), ("lib", "2.0")}
+    assert sizes == {key: (wheels / f"{'-'.join(key)}-py3-none-any.whl").stat().st_size for key in files}
 
 
 def test_pins_hold(index: IndexSettings, tmp_path: Path) -> None:

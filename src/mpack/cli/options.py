@@ -45,9 +45,8 @@ _ARTIFACT = [
     click.option("--max-ratio", type=click.IntRange(min=1), default=200, show_default=True, help="Compression ratio."),
 ]
 
-_PLAN = [
-    click.option("-p", "--packager", default="auto", show_default=True, help="What to package it as."),
-    click.option("-a", "--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="An argument of the packager."),
+_PACKAGER = click.option("-p", "--packager", default="auto", show_default=True, help="What to package it as.")
+_PLACE = [
     click.option("--base", metavar="REF", help="Base image: of the store, the engine or a registry."),
     click.option(
         "--python", metavar="X.Y", callback=_python, help="Another Python than the model's; pins may then be relaxed."
@@ -59,6 +58,11 @@ _PLAN = [
         callback=_platforms,
         help="Platform of the image; `build` takes several and makes an image index.  [default: this machine's]",
     ),
+]
+_PLAN = [
+    _PACKAGER,
+    click.option("-a", "--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="An argument of the packager."),
+    *_PLACE,
     click.option(
         "--lock",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -91,6 +95,11 @@ def artifact_options(function: F) -> F:
 def reading_options(function: F) -> F:
     """What may be in an artifact; the verb has its own word for the artifact."""
     return _apply(function, _ARTIFACT[1:])
+
+
+def wish_options(function: F) -> F:
+    """Packager, base, Python and platform: of what decides the plan that which many artifacts may share."""
+    return _apply(function, [_PACKAGER, *_PLACE])
 
 
 def plan_options(function: F) -> F:

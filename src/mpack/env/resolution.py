@@ -57,6 +57,11 @@ class Resolver:
                 f"Use one of {', '.join(PLATFORMS)}.",
             )
 
+    @property
+    def minor(self) -> str:
+        """The Python minor version, e.g. "3.11"."""
+        return ".".join(self.python.split(".")[:2])
+
     def resolve(
         self,
         lines: Sequence[str],
@@ -197,8 +202,7 @@ class Resolver:
 
         with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
             package = LockedPackage(name, version)
-            minor = ".".join(self.python.split(".")[:2])
-            return sha256_file(pip_download([package], minor, self.platform, Path(directory), self.index)[0])
+            return sha256_file(pip_download([package], self.minor, self.platform, Path(directory), self.index)[0])
 
 
 def wheel_tags(python: str, platform: str) -> list[Tag]:
