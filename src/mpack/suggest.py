@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _NO_ARTIFACT = ("artifact-unknown", "artifact-empty")
 #: What a directory of artifacts is as an artifact.
 _MANY = (*_NO_ARTIFACT, "artifact-ambiguous")
 #: What is wrong with one artifact, not with this machine.
-_OF_ONE = ("base-unavailable", "base-unsuitable", "lock-mismatch")
+_OF_ONE = ("base-unavailable", "lock-mismatch", "download-failed")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Suggestion:
             "python": self.cache.python,
             "platform": self.cache.platform,
             "base_kind": self.members[0].wish.kind,
+            "system_packages": list(self.members[0].wish.system_packages),
             "saved": self.total,
             "installed": sum(self.sizes.get(item, 0) for one in self.members for item in one.versions.items()),
             "cache": sum(self.sizes.get((item.name, item.version), 0) for item in self.cache.to_install),
@@ -123,21 +125,20 @@ def read_members(
 
 def suggest(members: Sequence[Member], base: str | None, workshop: Workshop, progress: Progress) -> list[Suggestion]:
     """Caches that save something, the one that saves most first. Artifacts of another Python or another kind of base
-    cannot share one; what of versions the first cache of a kind leaves out, a second one may have."""
-    groups: dict[tuple[str, str, str], list[Member]] = {}
+    cannot share one; what the first cache leaves out, for it has another version, a second one may have."""
+    groups: dict[tuple[str, str, BaseWish], list[Member]] = {}
     for member in members:
-        environment = member.environment
-        groups.setdefault((environment.python, environment.platform, member.wish.kind), []).append(member)
+        wish = BaseWish(base, kind=member.wish.kind, system_packages=member.wish.system_packages)
+        groups.setdefault((member.environment.python, member.environment.platform, wish), []).append(member)
     found: list[Suggestion] = []
-    for (python, platform, _), group in groups.items():
+    for (python, platform, wish), group in groups.items():
         packages = [item for member in group for item in member.environment.packages]
         with progress.phase("sizes", f"asking the index for the sizes of Python {python}'s wheels"):
             sizes = wheel_sizes(packages, python=python, platform=platform, index=workshop.index)
-        environments = [member.versions for member in group]
-        first = choose(environments, sizes)
-        for choice in (first, choose(environments, sizes, without=first)):
-            if choice:
-                found.append(_cache(group, choice, environments, sizes, base, workshop, progress))
+        first = _cache(group, frozenset(), sizes, wish, workshop, progress)
+        if first is not None:
+            second = _cache(group, frozenset(first.packages), sizes, wish, workshop, progress)
+            found += [first] if second is None else [first, second]
     return sorted(found, key=lambda item: -item.total)
 
 
@@ -172,7 +173,7 @@ def _below(
 
 
 def _member(request: BuildRequest, workshop: Workshop, progress: Progress) -> Member:
-    quiet = Progress(1, quiet=True)
+    quiet = Progress(1, StringIO())  # what is dangerous in an artifact that is not run is not asked here
     with described(request, quiet) as found, progress.phase("resolve", f"reading {request.location}"):
         lock = LockFile.read(lock_path(request.location))
         resolution = resolve(
@@ -184,40 +185,51 @@ def _member(request: BuildRequest, workshop: Workshop, progress: Progress) -> Me
 
 def _cache(
     group: Sequence[Member],
-    choice: frozenset[Package],
-    environments: Sequence[dict[str, str]],
+    without: frozenset[Package],
     sizes: dict[Package, int],
-    base: str | None,
+    wish: BaseWish,
     workshop: Workshop,
     progress: Progress,
-) -> Suggestion:
-    """The choice as a cache that uv has resolved; one that it does not allow is cut down to one artifact's share."""
-    try:
-        cache = _resolved(group[0], choice, base, workshop, progress)
-    except InputError as error:
-        if error.code not in ("requirements-clash", "requirements-unavailable"):
-            raise
-        # One artifact's packages go together: they were resolved so.
-        shares = [frozenset(choice & environment.items()) for environment in environments]
-        choice = max(shares, key=lambda items: sum(sizes.get(item, 0) for item in items))
-        cache = _resolved(group[0], choice, base, workshop, progress)
-    more = [item for item in cache.packages if (item.name, item.version) not in sizes]
-    sizes = {**sizes, **wheel_sizes(more, python=cache.python, platform=cache.platform, index=workshop.index)}
-    heaviest = sorted(choice, key=lambda item: (-sizes.get(item, 0), item))
-    return Suggestion(tuple(group), tuple(heaviest), cache, sizes)
+) -> Suggestion | None:
+    """The heaviest choice that uv can resolve; None where nothing is shared."""
+    for choice in _choices([member.versions for member in group], sizes, without):
+        try:
+            cache = _resolved(group[0], choice, wish, workshop, progress)
+        except InputError as error:
+            if error.code not in ("requirements-clash", "requirements-unavailable"):
+                raise
+            progress.say("these versions do not go together: trying fewer")
+            continue
+        more = [item for item in cache.packages if (item.name, item.version) not in sizes]
+        sizes = {**sizes, **wheel_sizes(more, python=cache.python, platform=cache.platform, index=workshop.index)}
+        heaviest = sorted(choice, key=lambda item: (-sizes.get(item, 0), item))
+        return Suggestion(tuple(group), tuple(heaviest), cache, sizes)
+    return None
+
+
+def _choices(
+    environments: Sequence[dict[str, str]], sizes: dict[Package, int], without: frozenset[Package]
+) -> Iterator[frozenset[Package]]:
+    """What a cache may have, from much to little: the last were resolved together before."""
+    choice = choose(environments, sizes, without)
+    yield from [choice] if choice else []
+    careful = choose(environments, sizes, without, cautious=True)
+    yield from [careful] if careful != choice else []
+    shares = {frozenset(choice & environment.items()) for environment in environments} - {frozenset(), choice, careful}
+    yield from sorted(shares, key=lambda items: (-sum(sizes.get(item, 0) for item in items), sorted(items)))
 
 
 def _resolved(
-    member: Member, choice: frozenset[Package], base: str | None, workshop: Workshop, progress: Progress
+    member: Member, choice: frozenset[Package], wish: BaseWish, workshop: Workshop, progress: Progress
 ) -> Environment:
     lines = tuple(Requirement(f"{name}=={version}", "model", "the suggestion") for name, version in sorted(choice))
-    with progress.phase("resolve", f"resolving a cache of {len(lines)} packages"):
+    with progress.phase("resolve", f"resolving a cache of {len(lines)} shared packages"):
         return resolve_dependencies(
             workshop.bases,
             workshop.index,
             Dependencies(None, lines),
             python=member.environment.python,
             platform=member.environment.platform,
-            wish=BaseWish(base, kind=member.wish.kind),
+            wish=wish,
             say=lambda _: None,
         )[1]

@@ -13,7 +13,7 @@ from packaging.pylock import Pylock
 from mpack.contents import sha256_file
 from mpack.env import lockformats
 from mpack.env.index import IndexSettings
-from mpack.env.locations import locate_wheels, wheel_sizes
+from mpack.env.locations import _wheel, locate_wheels, wheel_sizes
 from mpack.env.lock import lock_environment
 from mpack.env.lockpath import is_pylock
 from mpack.env.pins import read_pins, tomllib
@@ -128,6 +128,13 @@ def test_a_locked_wheel_that_the_index_lacks(index: IndexSettings) -> None:
     gone = [LockedPackage("lib", "3.0", ("sha256:" + "0" * 64,))]
     with pytest.raises(InputError, match=r"lib==3\.0: .*no such version") as caught:
         locate_wheels(gone, python="3.11", platform="linux/amd64", index=index)
+
+
+def test_urls_hold_no_secret(wheels: Path) -> None:
+    """Neither a login nor a query that may be a signature is in a pylock.toml."""
+    sha256 = "a" * 64
+    entry = {"url": "https://me:hush@a.example/files/lib-1.0-py3-none-any.whl?sig=hush#x", "hashes": {"sha256": sha256}}
+    assert _wheel(entry, sha256).url == "https://a.example/files/lib-1.0-py3-none-any.whl"
 
 
 def test_sizes(index: IndexSettings, wheels: Path) -> None:

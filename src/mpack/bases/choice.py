@@ -16,12 +16,17 @@ _MOST_STEPS = 200_000
 
 
 def choose(
-    environments: Sequence[Mapping[str, str]], sizes: Mapping[Package, int], without: Collection[Package] = ()
+    environments: Sequence[Mapping[str, str]],
+    sizes: Mapping[Package, int],
+    without: Collection[Package] = (),
+    *,
+    cautious: bool = False,
 ) -> frozenset[Package]:
     """The packages for which size x environments is largest in sum, among those that two environments have at least.
 
     `environments` map names to versions, `sizes` packages to bytes. Two packages are chosen together only if some
     environment has both, or nothing speaks against it: none has one of them beside another version of the other.
+    `cautious`: nor is there a third package that stands beside the one in other versions only than beside the other.
     `without` are out. The same input gives the same choice.
     """
     counts = Counter(item for environment in environments for item in environment.items())
@@ -30,7 +35,7 @@ def choose(
         for item, count in counts.items()
         if count > 1 and item not in without and sizes.get(item, 0) > 0
     }
-    together = _Together(environments, weights)
+    together = _Together(environments, weights, cautious)
     found: set[Package] = set()
     for group in _groups(sorted(weights), together):
         found |= _heaviest(group, weights, together)
@@ -45,7 +50,8 @@ def saved(environment: Mapping[str, str], sizes: Mapping[Package, int], cache: C
 class _Together:
     """Whether two packages may be in one cache, by what the environments show."""
 
-    def __init__(self, environments: Sequence[Mapping[str, str]], packages: Iterable[Package]) -> None:
+    def __init__(self, environments: Sequence[Mapping[str, str]], packages: Iterable[Package], cautious: bool) -> None:
+        self._cautious = cautious
         #: Of each package the versions of other names that stand beside it somewhere.
         self._beside: dict[Package, dict[str, set[str]]] = {item: {} for item in packages}
         for environment in environments:
@@ -57,8 +63,12 @@ class _Together:
     def __call__(self, one: Package, two: Package) -> bool:
         if one[0] == two[0]:
             return one == two
-        seen = self._beside[one].get(two[0])
-        return one[0] not in self._beside[two] if seen is None else two[1] in seen
+        near, far = self._beside[one], self._beside[two]
+        if two[0] in near:
+            return two[1] in near[two[0]]
+        if one[0] in far:
+            return False
+        return not self._cautious or all(near[name] & far[name] for name in near.keys() & far.keys())
 
 
 def _groups(packages: Sequence[Package], together: _Together) -> list[list[Package]]:

@@ -75,6 +75,7 @@ def _report(found: list[Suggestion]) -> list[str]:
             f"the second best, for Python {second['python']}, saves {second['saved'] / 1e6:.0f} MB: {names}, …"
         )
     kind = " --server triton" if first["base_kind"] == "triton" else ""
+    kind += "".join(f" --package {name}" for name in first["system_packages"])
     lines.append(f"make it: mpack base build --deps FILE --python {first['python']}{kind} -t NAME:TAG")
     return lines
 

@@ -133,5 +133,6 @@ def _wheel(entry: Mapping[str, Any], sha256: str) -> Wheel:
     size = entry.get("size")
     if size is None and parts.scheme == "file":
         size = Path(unquote(parts.path)).stat().st_size
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+    # What a query says may be a signature or a token.
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
     return Wheel(wheel_file(entry), bare, sha256, size)
