@@ -26,7 +26,8 @@ CASES = ("mlflow-wine", "mlflow-churn", "mlflow-xgboost", "mlflow-lightgbm", "ml
 OWN = ("idna", "attrs", "certifi", "six", "toolz", "tqdm", "pyyaml", "colorama", "tabulate", "zipp")
 CACHED, DOCKER, EMBEDDED = "docker, on the cache", "docker", "embedded, warm wheels"
 ROWS = {
-    "time": "ten builds into the engine",
+    "each": "one build into the engine, median of the ten",
+    "time": "the ten builds",
     "pushed": "pushed to an empty registry",
     "disk": "layers of the ten in the engine",
     "made": "the cache: suggested, locked, built",
@@ -80,12 +81,13 @@ def measured(bench: Bench) -> Figures:
         names = []
         for number, model in enumerate(models):
             names.append(bench.name(f"{column.replace(', ', '-').replace(' ', '-')}-{number}"))
-            say(f"{column}: {number + 1} of {len(models)}")
             words = ("build", str(model), "--no-verify", "-o", "docker", "-t", names[-1], *options)
-            with bench.caching(), timed(figures.into(f"{ROWS['time']}: each", "s", column)):
+            each = figures.into(ROWS["each"], "s", column)
+            with bench.caching(), timed(each):
                 _mpack(bench, home, *words)
+            say(f"{column}: {number + 1} of {len(models)}: {each[-1]:.1f} s")
             bench.built(names[-1])
-        figures.into(ROWS["time"], "s", column).append(sum(figures.values[f"{ROWS['time']}: each"][column]))
+        figures.into(ROWS["time"], "s", column).append(sum(figures.values[ROWS["each"]][column]))
         figures.into(ROWS["pushed"], "MB", column).append(pushed(bench, names) / 1e6)
         figures.into(ROWS["disk"], "MB", column).append(saved_size(bench, names) / 1e6)
     return figures
