@@ -15,13 +15,17 @@ from mpack.request import ResolveOptions as ResolveOptions
 from mpack.spec import ImageSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mpack.bases import Bases
     from mpack.env.index import IndexSettings
+    from mpack.env.pins import Pins
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """A plan, and the lock entry that makes it again. `fresh`: resolved now, so its byte code is still to be learnt."""
+    """A plan, and the lock entry that makes it again. `fresh`: resolved now, or locked and not built since, so its byte
+    code is still to be learnt."""
 
     plan: ImagePlan
     entry: LockEntry
@@ -48,15 +52,17 @@ def resolve(
     bases: Bases,
     index: IndexSettings,
     lock: LockFile,
+    pins: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Resolution:
-    """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index.
+    """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index. `pins` is a
+    pylock.toml that both must agree with.
 
-    Raises InputError lock-mismatch when the entry was made for other requirements, and what `Bases.pick`,
-    `Bases.locked` and `lock_environment` raise.
+    Raises InputError lock-mismatch when the entry was made for other requirements or a closed lock has none, and what
+    `Bases.pick`, `Bases.locked`, `read_pins` and `lock_environment` raise.
     """
     inputs = lock_inputs(spec, options)
-    entry = lock.entries.get(inputs.key)
+    entry = lock.find(inputs)
     if entry is not None:
         base = bases.locked(entry.base)
         spec = fitting(spec, base, bases)
@@ -69,14 +75,20 @@ def resolve(
                 f"Install {entry.encoder}, or accept another digest with --update-lock.",
             )
         check_consent(entry, options)
-        return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, False)
+        if pins is not None:
+            _read_pins(pins, base).require(entry.environment)
+        return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, entry.draft)
     from mpack.env.lock import lock_environment
+
+    if lock.entries and lock.path is not None:
+        say(f"{lock.path.name} has no entry for {inputs.key}: resolving one beside the {len(lock.entries)} there")
 
     base = bases.pick(inputs.python, options.platform, spec.base)
     spec = fitting(spec, base, bases)
     own = minor_of(spec.python)
     if own is not None and options.python is not None and own != base.minor:
         say(f"the model was trained on Python {own}; the image has {base.minor}, as --python asks")
+    pinned = _read_pins(pins, base) if pins is not None else None
     environment = lock_environment(
         spec.requirements,
         python=base.python_version,
@@ -86,10 +98,21 @@ def resolve(
         relax=options.python is not None and own is not None and own != base.minor,
         allow_vcs=options.allow_vcs,
         contents=spec.contents,
+        pins=pinned,
     )
+    if pinned is not None:
+        pinned.require(environment)
+        if beyond := pinned.beyond(environment):
+            say(f"not in {pinned.name}, so resolved and locked now: {', '.join(beyond)}")
     environment = replace(environment, trim=options.trim)
-    new = LockEntry(inputs.key, requirement_lines(spec.requirements), base, environment, None, ENCODER)
+    new = LockEntry(inputs.key, requirement_lines(spec.requirements), base, environment, None, ENCODER, draft=True)
     return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
+
+
+def _read_pins(path: Path, base: BaseImage) -> Pins:
+    from mpack.env.pins import read_pins
+
+    return read_pins(path, base)
 
 
 def fitting(spec: ImageSpec, base: BaseImage, bases: Bases) -> ImageSpec:
@@ -109,10 +132,9 @@ def check_consent(entry: LockEntry, options: ResolveOptions) -> None:
 
 
 def with_bytecode(resolution: Resolution, bytecode: Bytecode | None) -> Resolution:
-    """The same resolution with the list of modules to byte-compile."""
-    return Resolution(
-        replace(resolution.plan, bytecode=bytecode), replace(resolution.entry, bytecode=bytecode), resolution.fresh
-    )
+    """The same resolution with the list of modules to byte-compile, or without any for good."""
+    entry = replace(resolution.entry, bytecode=bytecode, draft=False)
+    return Resolution(replace(resolution.plan, bytecode=bytecode), entry, resolution.fresh)
 
 
 def minor_of(version: str | None) -> str | None:
