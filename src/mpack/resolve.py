@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mpack.env.lockfile import LockEntry, LockFile, LockInputs, requirement_lines
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.layer import ENCODER
-from mpack.plan import BaseImage, Bytecode, Environment, ImagePlan
+from mpack.plan import CONDA, BaseImage, Bytecode, Environment, ImagePlan, below_venv
 from mpack.records import dataclass
 from mpack.request import ResolveOptions as ResolveOptions
 from mpack.spec import ImageSpec
@@ -37,7 +37,8 @@ def lock_inputs(spec: ImageSpec, options: ResolveOptions) -> LockInputs:
         base=spec.base.public(),
         trim=options.trim,
         optimize=options.optimize,
-        requirements=requirement_lines(spec.requirements),
+        requirements=(*requirement_lines(spec.requirements), *(spec.conda.lines if spec.conda else ())),
+        conda=spec.conda is not None,
     )
 
 
@@ -72,23 +73,32 @@ def resolve(
         return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, False)
     from mpack.env.lock import lock_environment
 
-    base = bases.pick(inputs.python, options.platform, spec.base)
+    if spec.conda is not None:
+        from mpack.conda.ground import pick_with_conda
+
+        base, conda, provided = pick_with_conda(spec, options.platform, inputs.python, options.python, bases, say)
+    else:
+        base, conda = bases.pick(inputs.python, options.platform, spec.base), None
+        provided = bases.packages(base)
     spec = fitting(spec, base, bases)
-    own = minor_of(spec.python)
-    if own is not None and options.python is not None and own != base.minor:
-        say(f"the model was trained on Python {own}; the image has {base.minor}, as --python asks")
+    if spec.conda is None and conda is not None:
+        conda, provided = None, bases.packages(base)
+    own, minor = minor_of(spec.python), below_venv(base, conda).minor
+    if own is not None and options.python is not None and own != minor:
+        say(f"the model was trained on Python {own}; the image has {minor}, as --python asks")
     environment = lock_environment(
         spec.requirements,
-        python=base.python_version,
+        python=below_venv(base, conda).python_version,
         platform=options.platform,
         index=index,
-        provided=bases.packages(base),
-        relax=options.python is not None and own is not None and own != base.minor,
+        provided=provided,
+        relax=options.python is not None and own is not None and own != minor,
         allow_vcs=options.allow_vcs,
         contents=spec.contents,
     )
-    environment = replace(environment, trim=options.trim)
-    new = LockEntry(inputs.key, requirement_lines(spec.requirements), base, environment, None, ENCODER)
+    environment = replace(environment, trim=options.trim, conda=conda)
+    lines = lock_inputs(spec, options).requirements
+    new = LockEntry(inputs.key, lines, base, environment, None, ENCODER)
     return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
 
 
@@ -139,6 +149,9 @@ def _plan(
     }
     if environment.relaxed:
         labels["dev.mpack.relaxed"] = ", ".join(environment.relaxed)
+    config = spec.config
+    if environment.conda is not None:
+        config = replace(config, env=tuple(sorted((*config.env, ("CONDA_PREFIX", CONDA)))))
     return ImagePlan(
         packager=spec.packager,
         model_name=spec.model_name,
@@ -148,5 +161,5 @@ def _plan(
         environment=environment,
         bytecode=bytecode,
         trees=spec.trees,
-        config=spec.config.add_labels(labels),
+        config=config.add_labels(labels),
     )

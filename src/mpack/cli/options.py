@@ -64,6 +64,7 @@ _PLAN = [
     click.option("--no-trim", is_flag=True, help="Keep tests, headers and stubs of the dependencies."),
     click.option("--keep-mlflow", is_flag=True, help="Install mlflow even where the runtime does without."),
     click.option("--gpu", is_flag=True, help="Keep packages that only a GPU needs (xgboost's NCCL)."),
+    click.option("--conda", is_flag=True, help="Take a conda.yaml's packages from conda's channels only."),
     click.option("--allow-vcs", is_flag=True, help="Accept git requirements; their wheels are built on this machine."),
 ]
 
@@ -129,7 +130,13 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
         verify=not values.get("no_verify", False),
         template=values.get("dockerfile_template"),
         limits=Limits(total=parse_size(values["max_size"]), entries=values["max_entries"], ratio=values["max_ratio"]),
-        trust=Trust(frozenset(values["trust_module"]), values["trust_pickle"], values["keep_mlflow"], values["gpu"]),
+        trust=Trust(
+            frozenset(values["trust_module"]),
+            values["trust_pickle"],
+            values["keep_mlflow"],
+            values["gpu"],
+            values["conda"],
+        ),
         tolerance=values.get("tolerance"),
         optimize=values.get("optimize"),
         optimize_strict=values.get("optimize_strict", False),

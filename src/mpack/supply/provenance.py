@@ -63,6 +63,7 @@ class Parameters:
     limits: Mapping[str, int]
     template: Mapping[str, str] | None
     optimize: str | None = None
+    conda: bool = False
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,9 @@ def _materials(plan: ImagePlan) -> Iterator[dict[str, Any]]:
         for found in package.hashes or ("",):
             digest = {"digest": {"sha256": found.removeprefix("sha256:")}} if found else {}
             yield {"name": f"{package.name}=={package.version}", **_uri(package), **digest}
+    for item in plan.environment.conda.packages if plan.environment.conda else ():
+        uri = f"pkg:conda/{item.name}@{item.version}?build={item.build}&channel={item.channel}&subdir={item.subdir}"
+        yield {"name": item.file, "uri": uri, "digest": {"sha256": item.sha256}}
     for tree in plan.trees:
         if tree.kind == "model":
             for file in tree.files:
@@ -266,7 +270,7 @@ def _check(given: Parameters) -> None:
     wanted: dict[str, tuple[type, ...]] = {
         **dict.fromkeys(("artifact", "artifact_digest", "packager", "builder", "platform"), (str,)),
         **dict.fromkeys(("base", "python"), text),
-        **dict.fromkeys(("trim", "allow_vcs", "trust_pickle", "keep_mlflow", "gpu"), (bool,)),
+        **dict.fromkeys(("trim", "allow_vcs", "trust_pickle", "keep_mlflow", "gpu", "conda"), (bool,)),
         "tolerance": (int, float, type(None)),
         "template": (dict, type(None)),
         **dict.fromkeys(("arguments", "limits"), (dict,)),

@@ -1,0 +1,361 @@
+"""What mpack asks py-rattler, in a process of its own: a job as JSON on stdin, what came of it as JSON on stdout.
+
+Only the standard library and py-rattler: it is run as a script. A process of its own, because it can be ended at any
+moment, and because py-rattler's threads may outlive the interpreter and crash it at its end. Jobs by "do":
+
+solve     {"channels": [{"name", "url"}], "specs": [[channel or null, specification]], "constraints": [text],
+          "virtual": [[name, version]], "subdirs": ["linux-64", "noarch"], "priority": "strict|disabled", "repodata":
+          directory, "config": TOML} -> {"packages": [{"name", "version", …, "url", "channel"}]}
+fetch     {"packages": [{"url", "path", "sha256", "size"}], "config"} -> {}: each file whole and right, or none
+read      {"packages": [{"path", "name", "version", "build"}], "bytes", "entries"} -> {"packages": [facts]}
+install   as read, and {"target", "prefix", "scratch", "subdir"}: all packages linked into `target` for `prefix`
+
+{"error": kind, "message": text} says why not. Packages are hostile input: whatever names a path is looked at before
+py-rattler installs anything.
+"""
+
+# os.path, not pathlib: paths of packages are text of others.
+# ruff: noqa: PTH119, PTH123
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import json
+import os
+import posixpath
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Job = dict[str, Any]
+
+_DIST = re.compile(r"(?:^|.*/)site-packages/[^/]+\.(?:dist-info/METADATA|egg-info/PKG-INFO|egg-info)$")
+_SITE = re.compile(r"lib/python3\.\d+t?/site-packages")
+_ENTRY_POINT = re.compile(r"\s*[\w.+-]+\s*=\s*[\w.]+\s*:\s*[\w.]+\s*")
+_SCRIPT = re.compile(r"(?:bin/\.[^/]+-(?:post-link|pre-unlink|pre-link)\.sh|etc/conda/(?:de)?activate\.d/[^/]+)$")
+#: Bytes of a file of info/ that is read whole.
+_INFO = 64 << 20
+
+
+class Refused(Exception):
+    """A package that mpack does not install: what is wrong with it."""
+
+
+class Failed(Exception):
+    """Why a job cannot be done: (kind, message)."""
+
+
+def _client(job: Job) -> Any:
+    from rattler import Client, Config
+
+    return Client.from_config(Config.from_toml(job["config"]))
+
+
+async def solve(job: Job) -> Job:
+    """The newest packages that satisfy all specifications together."""
+    from rattler import Channel, Gateway, GenericVirtualPackage, MatchSpec, PackageName, Version
+    from rattler import solve as rattler_solve
+    from rattler.channel import ChannelPriority
+    from rattler.exceptions import GatewayError, SolverError
+    from rattler.package.build_string import BuildString
+
+    urls = {channel["name"]: channel["url"] for channel in job["channels"]}
+    try:
+        specs = [MatchSpec(f"{urls[channel]}::{text}" if channel else text) for channel, text in job["specs"]]
+        constraints = [MatchSpec(text) for text in job["constraints"]]
+    except Exception as error:
+        raise Failed("invalid", str(error)) from error
+    virtual = [
+        GenericVirtualPackage(PackageName(name), Version(version), BuildString(build))
+        for name, version, build in job["virtual"]
+    ]
+    try:
+        records = await rattler_solve(
+            [Channel(url) for url in urls.values()],
+            specs,
+            gateway=Gateway(cache_dir=job["repodata"], client=_client(job)),
+            platforms=job["subdirs"],
+            virtual_packages=virtual,
+            constraints=constraints,
+            channel_priority=ChannelPriority.Disabled if job["priority"] == "disabled" else ChannelPriority.Strict,
+        )
+    except SolverError as error:
+        raise Failed("clash", str(error)) from error
+    except GatewayError as error:
+        raise Failed("unreachable", str(error)) from error
+    return {"packages": [_told(record, urls) for record in records]}
+
+
+def _told(record: Any, urls: dict[str, str]) -> Job:
+    # Of two channels one may be a folder of the other: the longer address is the right one.
+    fitting = [name for name, url in urls.items() if record.url.startswith(url.rstrip("/") + "/")]
+    if not fitting or record.sha256 is None:
+        what = "is of no channel that was asked" if record.sha256 else "has no SHA-256 in its channel's repodata"
+        raise Failed("invalid", f"{record.file_name} {what}")
+    return {
+        "name": record.name.normalized,
+        "version": str(record.version),
+        "build": str(record.build),
+        "subdir": record.subdir,
+        "channel": max(fitting, key=lambda name: len(urls[name])),
+        "file": record.file_name,
+        "sha256": record.sha256.hex(),
+        "size": record.size or 0,
+        "depends": list(record.depends),
+    }
+
+
+class _Sink:
+    """Takes a download: counts and hashes what it writes."""
+
+    def __init__(self, path: str, limit: int) -> None:
+        self._file = open(path, "wb")  # noqa: SIM115 - closed by `close`
+        self._left = limit
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise Failed("unlike", "it is larger than was locked")
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+async def fetch(job: Job) -> Job:
+    """Four at a time; the first that fails ends it."""
+    client, turns = _client(job), asyncio.Semaphore(4)
+
+    async def one(package: Job) -> None:
+        async with turns:
+            await _fetch_one(client, package)
+
+    await asyncio.gather(*map(one, job["packages"]))
+    return {}
+
+
+async def _fetch_one(client: Any, package: Job) -> None:
+    from rattler.package_streaming import download_to_writer
+
+    sink = _Sink(package["path"], package["size"] or 1 << 40)
+    try:
+        if package["url"].startswith("file:"):
+            with open(unquote(urlsplit(package["url"]).path), "rb") as stream:
+                while block := stream.read(1 << 20):
+                    sink.write(block)
+        else:
+            await download_to_writer(client, package["url"], sink)
+    except Failed:
+        raise
+    except FileNotFoundError as error:
+        raise Failed("unreachable", f"{package['file']}: {error.strerror}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise Failed("disk", str(error)) from error
+        raise Failed("unreachable", f"{package['file']}: {error}") from error
+    except Exception as error:
+        raise Failed("unreachable", f"{package['file']}: {error}") from error
+    finally:
+        sink.close()
+    if sink.digest.hexdigest() != package["sha256"]:
+        raise Failed("unlike", f"{package['file']} is not what was locked: its SHA-256 is {sink.digest.hexdigest()}")
+
+
+class _Reader:
+    """Reads packages one after another, within limits on all of them together."""
+
+    def __init__(self, limit: int, entries: int) -> None:
+        self._bytes = limit
+        self._entries = entries
+        self.links: set[str] = set()
+        self.paths: set[str] = set()
+
+    async def read(self, package: Job) -> Job:
+        """What a package brings. Raises Refused."""
+        from rattler.package_streaming import PackageArchive
+
+        try:
+            archive = await PackageArchive.from_path(package["path"])
+            seen, links, texts = await self._entries_of(archive)
+        except (Refused, MemoryError):
+            raise
+        except Exception as error:
+            raise Refused(f"it cannot be read: {error}") from error
+        index = _object(texts, "info/index.json")
+        for key in ("name", "version", "build"):
+            if str(index.get(key)) != package[key]:
+                raise Refused(f"its own {key} is {index.get(key)!r}, not {package[key]!r}")
+        link = _object(texts, "info/link.json", {})
+        _check_paths(_object(texts, "info/paths.json", {}))
+        _check_link(link)
+        site = index.get("python_site_packages_path")
+        if site is not None and not _SITE.fullmatch(str(site)):
+            raise Refused(f"its site-packages are at {site!r}")
+        return {
+            "paths": sorted(path for path in seen if not path.startswith("info/")),
+            "links": sorted(links),
+            "site": site,
+            "noarch": index.get("noarch") == "python",
+            "metadata": [text.decode("utf-8", "replace") for path, text in texts.items() if _DIST.fullmatch(path)],
+            "scripts": sorted(path for path in seen if _SCRIPT.fullmatch(path)),
+        }
+
+    async def _entries_of(self, archive: Any) -> tuple[set[str], set[str], dict[str, bytes]]:
+        seen: set[str] = set()
+        links: set[str] = set()
+        texts: dict[str, bytes] = {}
+        for section in ("info", "pkg"):
+            async for entry in archive.stream(section):
+                name = _plain(entry.name)
+                seen.add(name)
+                self._entries -= 1
+                self._bytes -= entry.size
+                if self._bytes < 0 or self._entries < 0:
+                    raise Refused("the packages hold more bytes or files than a model's files may")
+                if entry.is_link:
+                    links |= {name} if entry.is_symlink else set()
+                    _check_target(name, entry.link_target or "", symlink=entry.is_symlink)
+                elif entry.is_file and (name in _READ or _DIST.fullmatch(name)) and entry.size <= _INFO:
+                    texts[name] = await entry.read()
+        return seen, links, texts
+
+
+_READ = ("info/index.json", "info/paths.json", "info/link.json")
+
+
+def _plain(path: str) -> str:
+    """The path, if it leads nowhere else. Raises Refused."""
+    name = path.removeprefix("./").rstrip("/")
+    odd = not name.isprintable() or "\\" in name or len(name) > 4096 or name.count("/") > 256
+    if odd or name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")):
+        raise Refused(f"it has the path {path!r}")
+    return name
+
+
+def _check_target(name: str, target: str, *, symlink: bool) -> None:
+    """Raises Refused for a link that leads out of its package."""
+    end = posixpath.normpath(posixpath.join(posixpath.dirname(name) if symlink else "", target))
+    if not target or target.startswith("/") or end == ".." or end.startswith("../") or not target.isprintable():
+        raise Refused(f"its link {name} leads to {target!r}")
+
+
+def _object(texts: dict[str, bytes], path: str, default: Any = None) -> Any:
+    try:
+        value = json.loads(texts[path]) if path in texts else default
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise Refused(f"its {path} is none")
+    return value
+
+
+def _check_paths(paths: Any) -> None:
+    listed = paths.get("paths", [])
+    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+        raise Refused("its info/paths.json is none")
+    for item in listed:
+        _plain(str(item.get("_path")))
+
+
+def _check_link(link: Any) -> None:
+    noarch = link.get("noarch") or {}
+    points = noarch.get("entry_points") or [] if isinstance(noarch, dict) else [None]
+    for item in points:
+        if not isinstance(item, str) or not _ENTRY_POINT.fullmatch(item):
+            raise Refused(f"its entry point is {item!r}")
+
+
+async def read(job: Job) -> Job:
+    """The facts of all packages. Raises Failed."""
+    reader = _Reader(job["bytes"], job["entries"])
+    facts = []
+    for package in job["packages"]:
+        try:
+            facts.append(await reader.read(package))
+        except Refused as error:
+            raise Failed("refused", f"{os.path.basename(package['path'])}: {error}") from error
+    _require_apart(facts, _site(job["packages"], facts))
+    return {"packages": facts, "site": _site(job["packages"], facts)}
+
+
+def _site(packages: Iterable[Job], facts: Iterable[Job]) -> str:
+    """Where noarch packages' modules go, "" without a Python."""
+    for package, fact in zip(packages, facts, strict=True):
+        if package["name"] == "python":
+            minor = ".".join(package["version"].split(".")[:2])
+            return fact["site"] or f"lib/python{minor}/site-packages"
+    return ""
+
+
+def _require_apart(facts: Iterable[Job], site: str) -> None:
+    """Raises Failed where a path of one package leads through a link of one: what is written there may be anywhere."""
+
+    def placed(fact: Job, path: str) -> str:
+        if not fact["noarch"]:
+            return path
+        top, _, rest = path.partition("/")
+        return f"{site}/{rest}" if top == "site-packages" else f"bin/{rest}" if top == "python-scripts" else path
+
+    links = {placed(fact, path) for fact in facts for path in fact["links"]}
+    for fact in facts:
+        for path in fact["paths"]:
+            parts = placed(fact, path).split("/")
+            if any("/".join(parts[:count]) in links for count in range(1, len(parts))):
+                raise Failed("refused", f"{path} would be written through a link of a package")
+
+
+async def install(job: Job) -> Job:
+    """Checks the packages, and links them."""
+    from rattler import Platform, RepoDataRecord
+    from rattler import install as rattler_install
+
+    found = await read(job)
+    records = [await RepoDataRecord.from_package_archive(package["path"]) for package in job["packages"]]
+    try:
+        await rattler_install(
+            records,
+            job["target"],
+            cache_dir=job["scratch"],
+            installed_packages=[],
+            platform=Platform(job["subdir"]),
+            execute_link_scripts=False,
+            show_progress=False,
+            alternative_target_prefix=job["prefix"],
+        )
+    except Exception as error:
+        text = str(error)
+        raise Failed("disk" if "os error 28" in text or "No space left" in text else "refused", text) from error
+    return found
+
+
+_JOBS = {"solve": solve, "fetch": fetch, "read": read, "install": install}
+
+
+def main() -> None:
+    """One job. Ends at once: py-rattler's threads may still be at something."""
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: not longer than mpack itself
+    job = json.load(sys.stdin)
+    try:
+        answer = asyncio.run(_JOBS[job["do"]](job))
+    except Failed as error:
+        answer = dict(zip(("error", "message"), error.args, strict=True))
+    except ImportError as error:
+        answer = {"error": "missing", "message": str(error)}
+    sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
