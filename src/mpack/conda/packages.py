@@ -13,7 +13,7 @@ from typing import Any
 
 from mpack.artifact.limits import Limits
 from mpack.conda.channels import Channels
-from mpack.conda.rattler import RattlerError, ask, fault
+from mpack.conda.asking import RattlerError, ask, fault
 from mpack.contents import sha256_file
 from mpack.oci.files import disk_faults
 from mpack.paths import cache_dir

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mpack.conda.channels import NAME, Channels
 from mpack.conda.packages import PackageCache, jobs_of
-from mpack.conda.rattler import RattlerError, ask, fault
+from mpack.conda.asking import RattlerError, ask, fault
 from mpack.conda.solve import SUBDIRS
 from mpack.errors import InternalError
 from mpack.oci import tar

@@ -358,4 +358,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # mpack's own modules are none of py-rattler's
     main()
