@@ -254,7 +254,7 @@ class TestSameFiles(BuilderContract):
         artifact = built["artifact"]
         made = mpack.json("build", artifact, "--builder", "docker", "-o", "docker", "-t", f"{REST}-d", **conda.env)
         store, docker = Store(mpack_home / "data" / "store"), Docker.find()
-        plan = ImagePlan.from_json(mpack.json("plan", artifact, **conda.env)["plan"])
+        plan = ImagePlan.from_json(json.loads(mpack("plan", artifact, **conda.env).stdout))
         by_docker = BuiltImage(made["id"], plan.platform, "docker", "docker", (), 0)
         try:
             yield Built(
@@ -281,3 +281,76 @@ def test_same_digest_elsewhere(mpack: Any, conda: Conda, built: dict[str, Any], 
     )
     assert result["digest"] == built["digest"]
     assert [item["kind"] for item in result["layers"] if item["cached"]] == ["base"]
+
+
+def test_command_line(mpack: Any, conda: Conda, odahu: Artifact, engine: str, tmp_path: Path) -> None:
+    """docker-cli: the same environment predicts from a file."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "rows.csv").write_text("x\n1.5\n")
+    name = "mpack-test-conda:cli"
+    mpack("build", odahu(), "-p", "docker-cli", "-o", "docker", "-t", name, "--no-verify", **conda.env)
+    try:
+        mounts = ["-v", f"{tmp_path}/in:/in:ro"]
+        done = subprocess.run(
+            [engine, "run", "--rm", *mounts, name, "predict", "/in/rows.csv"], capture_output=True, text=True
+        )
+        assert done.returncode == 0 and CONDA in done.stdout and "3.0" in done.stdout, done
+    finally:
+        subprocess.run([engine, "rmi", "-f", name], capture_output=True)
+
+
+def test_mlflow(mpack: Any, conda: Conda, tmp_path: Path) -> None:
+    """An MLflow model whose conda.yaml names such packages beside its requirements.txt: verified, by its own code's
+    import of them; for its pip section conda.yaml counts then."""
+    model = tmp_path / "model"
+    shutil.copytree(FIXTURES / "mlflow-pyfunc" / "model", model)
+    code = model / "code" / "shop" / "pricing.py"
+    code.write_text("import tallybook\nassert tallybook.version()\n" + code.read_text())
+    listed = (model / "requirements.txt").read_text().splitlines()
+    (model / "conda.yaml").write_text(
+        environment("\n  - ".join(listed), ("python=3.11", "pip<=25", "tally::tallybook"))
+    )
+    made = mpack.json("build", model, "-o", "store", "-t", "mpack-test-conda:mlflow", **conda.env)
+    assert made["verified"]["status"] == "passed", made["verified"]
+    (entry,) = json.loads(Path(made["lock"]).read_text())["entries"]
+    assert entry["environment"]["conda"]["interpreter"] is True
+    assert [item["name"] for item in entry["environment"]["conda"]["packages"]] == ["libtally", "python", "tallybook"]
+
+
+@pytest.mark.parametrize("builder", ["embedded", "docker"])
+def test_triton(mpack: Any, conda: Conda, odahu: Artifact, builder: str) -> None:
+    """docker-triton: Python is in the server, so conda's packages come on the base's Python of the same version."""
+    name = f"mpack-test-conda:triton-{builder}"
+    made = mpack.json(
+        *("build", odahu(), "-p", "docker-triton", "-a", "base=cpu", "--builder", builder, "-o", "docker", "-t", name),
+        **conda.env,
+    )
+    try:
+        assert made["verified"]["status"] == "passed", made["verified"]
+        (entry,) = json.loads(Path(made["lock"]).read_text())["entries"]
+        assert entry["environment"]["conda"]["interpreter"] is False and entry["base"]["python"].startswith("/usr/bin")
+    finally:
+        subprocess.run(["docker", "rmi", "-f", name], capture_output=True)
+
+
+FAULTS = {
+    "clash": (("python=3.11", "tallybook=3"), "requirements-clash", ("tallybook", "libtally >=9", "no candidates")),
+    "unknown": (("python=3.11", "no-such-thing-at-all"), "requirements-clash", ("no-such-thing-at-all",)),
+    "python": (("python=3.12", "tallybook"), "requirements-clash", ("python",)),
+    "specification": (("tallybook >>1",), "requirements-invalid", ("tallybook",)),
+    "channel": (("elsewhere::tallybook",), "index-unreachable", ("elsewhere",)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(mpack: Any, conda: Conda, odahu: Artifact, fault: str, tmp_path: Path) -> None:
+    """What cannot be had is told by name, and leaves no lock."""
+    dependencies, code, words = FAULTS[fault]
+    condarc = tmp_path / "condarc"
+    condarc.write_text(f"{conda.condarc.read_text()}channel_alias: {(tmp_path / 'none').as_uri()}\n")
+    artifact = odahu(*dependencies)
+    done = mpack("plan", artifact, code=None, CONDARC=str(condarc))
+    assert done.returncode in (1, 3) and done.stdout == ""
+    told = json.loads(mpack("build", artifact, "--json", code=None, CONDARC=str(condarc)).stdout)["error"]
+    assert told["code"] == code and all(word in told["message"] for word in words), told
+    assert list(artifact.parent.glob("*.lock")) == []

@@ -52,7 +52,7 @@ def parse_conda(text: str, source: str, tree: Tree | None = None, root: str = ""
     """
     channels, entries = _document(text, source)
     packages = [(entry, *_split(entry, source)) for entry in entries if isinstance(entry, str)]
-    why = "" if always else next((entry for entry, name, _, own in packages if own or not _known(name)), "")
+    why = _on_no_index(packages)
     if not always and not why:
         return _translated(entries, source, tree, root)
     python: str | None = None
@@ -67,6 +67,20 @@ def parse_conda(text: str, source: str, tree: Tree | None = None, root: str = ""
     named = (own for _, _, _, own in packages if own)
     wish = CondaWish(specs, tuple(dict.fromkeys(_checked_channel(item, source) for item in (*channels, *named))))
     return CondaEnv(python, _unique(requirements), tuple(findings), wish, why)
+
+
+def needs_conda(text: str, source: str) -> bool:
+    """True for an environment file that names a package which no Python index is known to have."""
+    try:
+        _, entries = _document(text, source)
+        return bool(_on_no_index([(entry, *_split(entry, source)) for entry in entries if isinstance(entry, str)]))
+    except InputError:
+        return False
+
+
+def _on_no_index(packages: list[tuple[str, str, str, str]]) -> str:
+    """The first entry that must come from a channel, or ""."""
+    return next((entry for entry, name, _, channel in packages if channel or not _known(name)), "")
 
 
 def translated(found: CondaEnv, source: str) -> CondaEnv:

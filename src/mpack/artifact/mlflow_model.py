@@ -6,7 +6,7 @@ import re
 from dataclasses import field, replace
 from typing import Any
 
-from mpack.artifact.conda import CondaEnv, parse_conda
+from mpack.artifact.conda import CondaEnv, needs_conda, parse_conda
 from mpack.artifact.model import Finding, Loader, Tree, Trust
 from mpack.artifact.requirements import decode, parse_requirements
 from mpack.artifact.yamlfile import load_yaml
@@ -82,14 +82,9 @@ def environment(model: Model) -> CondaEnv:
     listed = prefix + "requirements.txt" in tree
     if conda_path in tree:
         text = decode(tree.read(conda_path), conda_path)
-        try:
+        if not listed or model.trust.conda or needs_conda(text, conda_path):
             found = parse_conda(text, conda_path, tree, root, always=model.trust.conda)
-        except InputError:
-            if not listed:
-                raise
-        else:
-            if found.conda is not None or not listed:
-                return replace(found, python=python or found.python)
+            return replace(found, python=python or found.python)
     if listed:
         path = prefix + "requirements.txt"
         lines, notes = parse_requirements(decode(tree.read(path), path), path, tree, root)

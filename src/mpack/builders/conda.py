@@ -26,9 +26,9 @@ def put_conda_layer(store: Store, plan: ImagePlan, context: Path) -> None:
 
 def conda_layer(store: Store, plan: ImagePlan) -> tuple[Layer, bool]:
     """The layer, and whether it was there; the caller holds a lease. Raises what `prefix_entries` raises."""
+    from mpack.conda.asking import program
     from mpack.conda.channels import Channels
     from mpack.conda.prefix import prefix_entries
-    from mpack.conda.asking import program
 
     environment = plan.environment
     assert environment.conda is not None

@@ -23,6 +23,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """Show what the store and the caches take."""
     if ctx.invoked_subcommand is not None:
         return
+    from mpack.conda.packages import PackageCache
     from mpack.oci.store import Store
     from mpack.optimize.kept import Conversions
     from mpack.paths import cache_dir
@@ -43,7 +44,15 @@ def command(ctx: click.Context, as_json: bool) -> None:
         key: [max(0, round(now - entry.used)) for entry in entries]
         for key, entries in (
             ("layers", store.cache.entries()),
-            ("cache", [*CodeCache.default().entries(), *Trees.default().entries(), *Conversions.default().entries()]),
+            (
+                "cache",
+                [
+                    *CodeCache.default().entries(),
+                    *Trees.default().entries(),
+                    *Conversions.default().entries(),
+                    *PackageCache.default().entries(),
+                ],
+            ),
         )
     }
     if as_json:
@@ -60,7 +69,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     words = {
         "store": "images and cached layers",
         "layers": "of these, layers kept for the next build",
-        "cache": "byte code, unpacked layers, and what layers tell for an SBOM",
+        "cache": "byte code, unpacked layers, conda packages, and what layers tell for an SBOM",
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
     for key, (path, used) in places.items():
@@ -79,6 +88,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
     from mpack import again, pruning
     from mpack.artifact.limits import parse_size
     from mpack.artifact.yamlfile import yaml_dir
+    from mpack.conda.packages import PackageCache
     from mpack.oci.store import Store
     from mpack.optimize.kept import Conversions
     from mpack.paths import cache_dir
@@ -97,6 +107,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
         before = _usage(cache_dir())
         converted = Conversions.default()
         entries = [*store.cache.entries(store.in_images()), *code.entries(), *trees.entries(), *converted.entries()]
+        entries += PackageCache.default().entries()
         count = pruning.prune(entries, older_than=limit, keep_size=size_left)
         if limit is not None:
             again.prune(limit)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mpack.artifact.limits import Limits
-from mpack.conda.channels import Channels
 from mpack.conda.asking import RattlerError, ask, fault
+from mpack.conda.channels import Channels
 from mpack.contents import sha256_file
 from mpack.oci.files import disk_faults
 from mpack.paths import cache_dir
@@ -102,11 +102,12 @@ def repodata_dir() -> Path:
 def jobs_of(packages: Sequence[CondaPackage], cache: PackageCache) -> dict[str, Any]:
     """What `read` and `install` of the worker want to know of packages that are here, within the usual limits."""
     limits = Limits()
+    size = sum(cache.path(item).stat().st_size for item in packages)
     return {
         "packages": [
             {"path": str(cache.path(item)), "name": item.name, "version": item.version, "build": item.build}
             for item in packages
         ],
-        "bytes": limits.total,
+        "bytes": min(limits.total, limits.ratio_free + limits.ratio * size),
         "entries": limits.entries * 5,
     }

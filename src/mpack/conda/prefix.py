@@ -11,9 +11,9 @@ import json
 import re
 from pathlib import Path
 
+from mpack.conda.asking import RattlerError, ask, fault
 from mpack.conda.channels import NAME, Channels
 from mpack.conda.packages import PackageCache, jobs_of
-from mpack.conda.asking import RattlerError, ask, fault
 from mpack.conda.solve import SUBDIRS
 from mpack.errors import InternalError
 from mpack.oci import tar

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from email.parser import HeaderParser
 
+from mpack.conda.asking import RattlerError, ask, fault
 from mpack.conda.channels import Channels
 from mpack.conda.packages import PackageCache, jobs_of, repodata_dir
-from mpack.conda.asking import RattlerError, ask, fault
 from mpack.errors import InputError
 from mpack.plan import CondaEnvironment, CondaPackage
 from mpack.records import dataclass

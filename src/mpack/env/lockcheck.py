@@ -90,12 +90,13 @@ def _check_conda(conda: CondaEnvironment, platform: str) -> None:
         raise ValueError("conda's site-packages and its Python go together")
     subdirs = {"linux/amd64": "linux-64", "linux/arm64": "linux-aarch64"}
     for package in conda.packages:
-        _check_conda_package(package, ("noarch", subdirs[platform]))
+        check_conda_package(package, ("noarch", subdirs[platform]))
     if len({package.name for package in conda.packages}) < len(conda.packages):
         raise ValueError("a conda package stands there twice")
 
 
-def _check_conda_package(package: CondaPackage, subdirs: tuple[str, ...]) -> None:
+def check_conda_package(package: CondaPackage, subdirs: tuple[str, ...]) -> None:
+    """Raises ValueError or TypeError for a conda package that mpack would not have locked."""
     _match(_CONDA_NAME, package.name, "a conda package's name")
     _match(_CONDA_VERSION, package.version, f"a version of {package.name}")
     _match(_CONDA_VERSION, package.build, f"a build of {package.name}")
