@@ -66,11 +66,13 @@ async def solve(job: Job) -> Job:
     from rattler.package.build_string import BuildString
 
     urls = {channel["name"]: channel["url"] for channel in job["channels"]}
-    try:
-        specs = [MatchSpec(f"{urls[channel]}::{text}" if channel else text) for channel, text in job["specs"]]
-        constraints = [MatchSpec(text) for text in job["constraints"]]
-    except Exception as error:
-        raise Failed("invalid", str(error)) from error
+    specs = []
+    for channel, text in job["specs"]:
+        try:
+            specs.append(MatchSpec(f"{urls[channel]}::{text}" if channel else text))
+        except Exception as error:
+            raise Failed("invalid", f"{text!r} is no conda package ({error})") from error
+    constraints = [MatchSpec(text) for text in job["constraints"]]
     virtual = [
         GenericVirtualPackage(PackageName(name), Version(version), BuildString(build))
         for name, version, build in job["virtual"]
