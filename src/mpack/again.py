@@ -188,6 +188,7 @@ def _inputs(request: BuildRequest, progress: Progress, known: Mapping[str, Any] 
 def _small_inputs(request: BuildRequest) -> dict[str, Any]:
     beside = find_beside(request.location)
     return {
+        "pins": None if request.pins is None else sha256_file(request.pins),
         "beside": None if beside is None else sha256_file(beside),
         "template": None if request.template is None else sha256_file(request.template),
     }

@@ -76,12 +76,17 @@ class Workshop:
 
 
 def resolve_request(request: BuildRequest, found: Described, workshop: Workshop, progress: Progress) -> Resolution:
-    """The plan, from the lock file where it has an entry for this."""
+    """The plan, from the lock file where it has an entry for this; a file that the user named must have one."""
     path = request.lock or lock_path(request.location)
-    lock = LockFile({}) if request.update_lock else LockFile.read(path)
+    lock = LockFile({}) if request.update_lock else LockFile.read(path, closed=request.lock is not None)
     with progress.phase("resolve", "resolving the environment"):
         return resolve(
-            found.spec, request.options, bases=workshop.bases, index=workshop.index, lock=lock, say=progress.say
+            *(found.spec, request.options),
+            bases=workshop.bases,
+            index=workshop.index,
+            lock=lock,
+            pins=request.pins,
+            say=progress.say,
         )
 
 
@@ -232,6 +237,7 @@ def build_verified(
             progress.warn(f"the image was not verified: {skipped}")
         if resolution.fresh:
             progress.say("no byte code: what to compile is learnt from a verification; the lock says so")
+            resolution = with_bytecode(resolution, None)
         return image, resolution, Verification("skipped", reason=skipped)
     if resolution.fresh:
         with progress.phase("build", "building the image"):

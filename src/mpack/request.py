@@ -39,6 +39,8 @@ class BuildRequest:
     platforms: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     lock: Path | None = None
+    #: A pylock.toml of the user's, whose versions and hashes are taken into the lock.
+    pins: Path | None = None
     update_lock: bool = False
     verify: bool = True
     template: Path | None = None

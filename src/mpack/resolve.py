@@ -15,13 +15,17 @@ from mpack.request import ResolveOptions as ResolveOptions
 from mpack.spec import ImageSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mpack.bases import Bases
     from mpack.env.index import IndexSettings
+    from mpack.env.pins import Pins
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """A plan, and the lock entry that makes it again. `fresh`: resolved now, so its byte code is still to be learnt."""
+    """A plan, and the lock entry that makes it again. `fresh`: resolved now, or locked and not built since, so its byte
+    code is still to be learnt."""
 
     plan: ImagePlan
     entry: LockEntry
@@ -49,15 +53,17 @@ def resolve(
     bases: Bases,
     index: IndexSettings,
     lock: LockFile,
+    pins: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Resolution:
-    """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index.
+    """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index. `pins` is a
+    pylock.toml that both must agree with.
 
-    Raises InputError lock-mismatch when the entry was made for other requirements, and what `Bases.pick`,
-    `Bases.locked` and `lock_environment` raise.
+    Raises InputError lock-mismatch when the entry was made for other requirements or a closed lock has none, and what
+    `Bases.pick`, `Bases.locked`, `read_pins` and `lock_environment` raise.
     """
     inputs = lock_inputs(spec, options)
-    entry = lock.entries.get(inputs.key)
+    entry = lock.find(inputs)
     if entry is not None:
         base = bases.locked(entry.base)
         spec = fitting(spec, base, bases)
@@ -70,9 +76,13 @@ def resolve(
                 f"Install {entry.encoder}, or accept another digest with --update-lock.",
             )
         check_consent(entry, options)
-        return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, False)
+        if pins is not None:
+            _read_pins(pins, below_venv(base, entry.environment.conda)).require(entry.environment)
+        return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, entry.draft)
     from mpack.env.lock import lock_environment
 
+    if lock.entries and lock.path is not None:
+        say(f"{lock.path.name} has no entry for {inputs.key}: resolving one beside the {len(lock.entries)} there")
     if spec.conda is not None:
         from mpack.conda.ground import pick_with_conda
 
@@ -83,23 +93,35 @@ def resolve(
     spec = fitting(spec, base, bases)
     if spec.conda is None and conda is not None:
         conda, provided = None, bases.packages(base)
-    own, minor = minor_of(spec.python), below_venv(base, conda).minor
-    if own is not None and options.python is not None and own != minor:
-        say(f"the model was trained on Python {own}; the image has {minor}, as --python asks")
+    own, below = minor_of(spec.python), below_venv(base, conda)
+    if own is not None and options.python is not None and own != below.minor:
+        say(f"the model was trained on Python {own}; the image has {below.minor}, as --python asks")
+    pinned = _read_pins(pins, below) if pins is not None else None
     environment = lock_environment(
         spec.requirements,
-        python=below_venv(base, conda).python_version,
+        python=below.python_version,
         platform=options.platform,
         index=index,
         provided=provided,
-        relax=options.python is not None and own is not None and own != minor,
+        relax=options.python is not None and own is not None and own != below.minor,
         allow_vcs=options.allow_vcs,
         contents=spec.contents,
+        pins=pinned,
     )
+    if pinned is not None:
+        pinned.require(environment)
+        if beyond := pinned.beyond(environment):
+            say(f"not in {pinned.name}, so resolved and locked now: {', '.join(beyond)}")
     environment = replace(environment, trim=options.trim, conda=conda)
     lines = lock_inputs(spec, options).requirements
-    new = LockEntry(inputs.key, lines, base, environment, None, ENCODER)
+    new = LockEntry(inputs.key, lines, base, environment, None, ENCODER, draft=True)
     return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
+
+
+def _read_pins(path: Path, base: BaseImage) -> Pins:
+    from mpack.env.pins import read_pins
+
+    return read_pins(path, base)
 
 
 def fitting(spec: ImageSpec, base: BaseImage, bases: Bases) -> ImageSpec:
@@ -119,10 +141,9 @@ def check_consent(entry: LockEntry, options: ResolveOptions) -> None:
 
 
 def with_bytecode(resolution: Resolution, bytecode: Bytecode | None) -> Resolution:
-    """The same resolution with the list of modules to byte-compile."""
-    return Resolution(
-        replace(resolution.plan, bytecode=bytecode), replace(resolution.entry, bytecode=bytecode), resolution.fresh
-    )
+    """The same resolution with the list of modules to byte-compile, or without any for good."""
+    entry = replace(resolution.entry, bytecode=bytecode, draft=False)
+    return Resolution(replace(resolution.plan, bytecode=bytecode), entry, resolution.fresh)
 
 
 def minor_of(version: str | None) -> str | None:

@@ -122,6 +122,31 @@ def test_changed_pin(builder: str, mpack: Any, cache: str, first: Path, images: 
     assert installed(engine, result["image"])[:2] == (["idna"], "3.9")
 
 
+def test_suggested(mpack: Any, images: list[str], tmp_path: Path) -> None:
+    """Of many artifacts, one of them damaged, the packages that two share; the plan on such a cache installs by so many
+    bytes less as was said; nothing is written beside the artifacts."""
+    pins = {"one": PINNED, "two": PINNED, "three": CHANGED}
+    places = [with_pin(tmp_path / "models", name, pin) for name, pin in pins.items()]
+    (tmp_path / "models" / "README.md").write_text("Models.\n")
+    (tmp_path / "models" / "half.zip").write_bytes(b"PK\x03\x04" + bytes(2000))
+    before = sorted(tmp_path.rglob("*"))
+    wish = tmp_path / "requirements.txt"
+    done = mpack("base", "suggest", tmp_path / "models", "-o", wish, "--json", code=1)
+    told = json.loads(done.stdout)
+    assert [Path(item["artifact"]).name for item in told["skipped"]] == ["half.zip"]
+    assert "README.md" in done.stderr and sorted(tmp_path.rglob("*")) == sorted([*before, wish])
+    counts = {(item["name"], item["version"]): item["artifacts"] for item in told["suggestion"]["packages"]}
+    assert (counts["idna", "3.10"], counts["numpy", "2.4.6"]) == (2, 3) and ("idna", "3.9") not in counts
+    name = "mpack-test-suggested:1"
+    images.append(name)
+    mpack("base", "build", "--deps", wish, "--python", told["suggestion"]["python"], "-t", name)
+    sizes = {item["name"]: item["size"] for item in told["suggestion"]["packages"]}
+    said = {item["artifact"]: item["saved"] for item in told["suggestion"]["artifacts"]}
+    for place in places:
+        packages = json.loads(mpack("plan", place, "--base", name).stdout)["environment"]["packages"]
+        assert sum(sizes[item["name"]] for item in packages if item["source"] == "base") == said[str(place)] > 0
+
+
 @pytest.fixture(scope="module")
 def own_base(mpack: Any, engine: str, images: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
     """A base that a user made by a Dockerfile on the base with a shell: pip has put one package into it."""

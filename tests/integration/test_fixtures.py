@@ -28,7 +28,7 @@ def build(mpack: Any, case: Any, packager: str, builder: str, locks: Path) -> di
         "build",
         case.artifact,
         *("-p", packager, "--builder", builder, "-o", "docker"),
-        *("-t", f"mpack-test-{case.name}-{packager}:{builder}", "--lock", locks / f"{case.name}.lock"),
+        *("-t", f"mpack-test-{case.name}-{packager}:{builder}", "--lock", locks / f"{case.name}-{packager}.lock"),
     )
     return result
 

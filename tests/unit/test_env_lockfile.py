@@ -206,3 +206,69 @@ def test_untrimmed_is_another_entry() -> None:
     assert replace(INPUTS, trim=False).key == f"{INPUTS.key} no-trim"
     entry = replace(ENTRY, bytecode=Bytecode("3.11.9", ("/opt/mpack/venv/x.py",), short_docstrings=True))
     assert LockEntry.from_json(entry.to_json()) == entry != ENTRY
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (replace(INPUTS, packager="docker-cli"), "the packager docker-rest, not docker-cli."),
+        (replace(INPUTS, platform="linux/arm64"), "the platform linux/amd64, not linux/arm64."),
+        (replace(INPUTS, python="3.13"), "Python 3.11, not 3.13."),
+        (replace(INPUTS, base=BaseWish("own:1")), "the base auto, not own:1."),
+        (replace(INPUTS, base=BaseWish(kind="triton")), "a base of kind none, not triton."),
+        (replace(INPUTS, optimize="onnx"), "a model converted to none, not onnx."),
+        (replace(INPUTS, trim=False, python=None), "Python 3.11, not any; a trimmed environment, not an untrimmed"),
+    ],
+)
+def test_a_closed_lock_tells_the_nearest_entry(tmp_path: Path, asked: LockInputs, told: str) -> None:
+    """What differs from the entry that is like it most; an open lock has just none."""
+    path = tmp_path / "x.lock"
+    LockFile({}).with_entry(ENTRY).with_entry(replace(ENTRY, key="docker-triton linux/s390x python=9")).write(path)
+    assert LockFile.read(path).find(asked) is None and LockFile.read(path, closed=True).find(INPUTS) == ENTRY
+    with pytest.raises(InputError) as caught:
+        LockFile.read(path, closed=True).find(asked)
+    assert caught.value.code == "lock-mismatch" and f"The nearest is for {told}" in caught.value.message
+    assert asked.key in caught.value.message and f"({INPUTS.key})" in caught.value.message
+
+
+def test_foreign_keys_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    """A key is anybody's text: of escapes and endless lines the message has a harmless, short form."""
+    path = tmp_path / "x.lock"
+    LockFile({}).with_entry(replace(ENTRY, key="docker-rest \x1b[2J" + "x" * 9999)).write(path)
+    with pytest.raises(InputError) as caught:
+        LockFile.read(path, closed=True).find(INPUTS)
+    assert "\x1b" not in caught.value.message and len(caught.value.message) < 1500
+
+
+def edited(path: list[str], value: object) -> str:
+    """The lock of ENTRY as text, with one field of its entry set, or taken away by `...`."""
+    data = json.loads(LockFile({}).with_entry(ENTRY).text)
+    place = data["entries"][0]
+    for name in path[:-1]:
+        place = place[name]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (edited(["environment"], ...), f"entry 1 ({INPUTS.key}): the field 'environment' is missing"),
+        (edited(["base"], 7), f"entry 1 ({INPUTS.key}): the field 'base': a value is of another type"),
+        (edited(["environment", "packages"], ...), "the field 'environment': 'packages' is missing"),
+        (edited(["base", "digest"], "sha256:1"), "'sha256:1' is not a digest"),
+        ('{"schema": 2, "mpack": "9.1", "entries": []}', "by a newer mpack: by 9.1, schema 2; this is"),
+        ('{"schema": "x"}', "its schema is 'x', not 1"),
+        ("[" * 100_000, "cannot be read"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, text: str, told: str) -> None:
+    """The entry and the field that are wrong, and a newer mpack's lock as that."""
+    path = tmp_path / "x.lock"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        LockFile.read(path)
+    assert caught.value.code == "lock-invalid" and told in caught.value.message

@@ -77,6 +77,27 @@ def build_dependency_image(
 
     Raises what `Bases.pick`, `lock_environment` and `install` raise.
     """
+    base, environment = resolve_dependencies(
+        bases, index, dependencies, python=python, platform=platform, wish=wish, say=say
+    )
+    with store.lease():
+        image = _add_packages(store, bases.image(base), base, environment, index, say)
+        store.add_image(image, [with_tag(name)], role="base")
+    return image
+
+
+def resolve_dependencies(
+    bases: Bases,
+    index: IndexSettings,
+    dependencies: Dependencies,
+    *,
+    python: str | None,
+    platform: str,
+    wish: BaseWish,
+    say: Callable[[str], None],
+) -> tuple[BaseImage, Environment]:
+    """What a dependency-cache image is made from, and the packages that it has beside that. Raises as
+    `build_dependency_image`."""
     own = ".".join(dependencies.python.split(".")[:2]) if dependencies.python else None
     base = bases.pick(python or own, platform, wish)
     if not base.site_dirs:
@@ -97,10 +118,7 @@ def build_dependency_image(
     )
     for pin in environment.relaxed:
         say(f"relaxed {pin}")
-    with store.lease():
-        image = _add_packages(store, bases.image(base), base, environment, index, say)
-        store.add_image(image, [with_tag(name)], role="base")
-    return image
+    return base, environment
 
 
 def _add_packages(

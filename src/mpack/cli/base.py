@@ -1,12 +1,15 @@
-"""`mpack base build|list|prune`: base images, and dependency-cache images from conda.yaml or requirements.txt."""
+"""`mpack base build|list|suggest|prune`: base images, and dependency-cache images."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from mpack.cli.options import reading_options, wish_options
 
 if TYPE_CHECKING:
     from mpack.engine import Docker
@@ -126,6 +129,27 @@ def _facts(store: Store, digest: str) -> dict[str, Any]:
     kinds = {DEPENDENCIES_LABEL: "dependencies", RECIPE_LABEL: "recipe"}
     kind = next((kind for label, kind in kinds.items() if label in image.images[0].labels), "copy")
     return {"kind": kind, "platform": image.platform, "size": image.size, "error": None}
+
+
+@command.command("suggest")
+@click.argument("artifacts", nargs=-1, required=True)
+@reading_options
+@wish_options
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, not to stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def suggest(artifacts: tuple[str, ...], output: Path | None, as_json: bool, **values: Any) -> None:
+    """Write the requirements file of the dependency cache that would save most for ARTIFACTS.
+
+    A directory that is no artifact is looked through. Locks beside artifacts count; others are resolved. Nothing is
+    run, and no base is chosen. An artifact that cannot be read is told and skipped; the exit code is then 1.
+
+    \b
+    mpack base suggest models/ -o requirements.txt
+    mpack base build --deps requirements.txt -t packaging-model-cache:1.0.0
+    """
+    from mpack.cli.suggest import run_suggest
+
+    sys.exit(run_suggest(artifacts, output, as_json, values))
 
 
 @command.command("prune")

@@ -23,6 +23,7 @@ VERBS = {
     "build": ("mpack.cli.build", "Build, verify and store an image of a model artifact."),
     "inspect": ("mpack.cli.inspect", "Show what is in an artifact, what can package it, what is dangerous in it."),
     "plan": ("mpack.cli.plan", "Print the image plan (or, with --spec, the image spec) as JSON."),
+    "lock": ("mpack.cli.lock", "Write an artifact's lock file alone, or say whether it fits."),
     "export": ("mpack.cli.export", "Write a Dockerfile and a self-contained build context."),
     "verify": ("mpack.cli.verify", "Run an image's self-check in a sandbox."),
     "run": ("mpack.cli.run", "Run an image, or an artifact's, on this machine."),

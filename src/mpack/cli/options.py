@@ -45,9 +45,8 @@ _ARTIFACT = [
     click.option("--max-ratio", type=click.IntRange(min=1), default=200, show_default=True, help="Compression ratio."),
 ]
 
-_PLAN = [
-    click.option("-p", "--packager", default="auto", show_default=True, help="What to package it as."),
-    click.option("-a", "--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="An argument of the packager."),
+_PACKAGER = click.option("-p", "--packager", default="auto", show_default=True, help="What to package it as.")
+_PLACE = [
     click.option("--base", metavar="REF", help="Base image: of the store, the engine or a registry."),
     click.option(
         "--python", metavar="X.Y", callback=_python, help="Another Python than the model's; pins may then be relaxed."
@@ -59,7 +58,16 @@ _PLAN = [
         callback=_platforms,
         help="Platform of the image; `build` takes several and makes an image index.  [default: this machine's]",
     ),
-    click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="The lock file to use."),
+]
+_PLAN = [
+    _PACKAGER,
+    click.option("-a", "--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="An argument of the packager."),
+    *_PLACE,
+    click.option(
+        "--lock",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The lock file to use; or a pylock.toml, whose versions and hashes then hold.",
+    ),
     click.option("--update-lock", is_flag=True, help="Resolve anew; `build` then writes the lock."),
     click.option("--no-trim", is_flag=True, help="Keep tests, headers and stubs of the dependencies."),
     click.option("--keep-mlflow", is_flag=True, help="Install mlflow even where the runtime does without."),
@@ -90,6 +98,11 @@ def reading_options(function: F) -> F:
     return _apply(function, _ARTIFACT[1:])
 
 
+def wish_options(function: F) -> F:
+    """Packager, base, Python and platform: of what decides the plan that which many artifacts may share."""
+    return _apply(function, [_PACKAGER, *_PLACE])
+
+
 def plan_options(function: F) -> F:
     """What decides the plan."""
     return _apply(function, _PLAN)
@@ -102,11 +115,13 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
     """
     from mpack.artifact.limits import Limits, parse_size
     from mpack.artifact.model import Trust
+    from mpack.env.lockpath import is_pylock
     from mpack.request import BuildRequest, ResolveOptions
     from mpack.sandbox import in_order, this_platform
 
     if values.get("optimize_strict") and not values.get("optimize"):
         raise UsageError("usage", "--optimize-strict goes with --optimize.", "Add --optimize onnx.")
+    pinned = values["lock"] is not None and is_pylock(values["lock"])
     platforms = in_order(values["platforms"] or [this_platform()])
     if len(platforms) > 1 and not several:
         raise UsageError("usage", f"This takes one platform, not {' and '.join(platforms)}.", "Name one of them.")
@@ -125,7 +140,8 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
         ),
         platforms=platforms,
         outputs=tuple(values.get("outputs", ())),
-        lock=values["lock"],
+        lock=None if pinned else values["lock"],
+        pins=values["lock"] if pinned else None,
         update_lock=values["update_lock"],
         verify=not values.get("no_verify", False),
         template=values.get("dockerfile_template"),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mpack.contents import Contents, sha256_bytes, sha256_file
 from mpack.env.index import IndexSettings
+from mpack.env.pins import Pins
 from mpack.env.resolution import Resolver, Unsatisfiable
-from mpack.env.unsatisfied import Unavailable, clash_error, unavailable, unavailable_error
+from mpack.env.unsatisfied import Unavailable, clash_error, pins_error, unavailable, unavailable_error
 from mpack.env.vcs import build_wheel, is_vcs
 from mpack.errors import InputError
 from mpack.plan import Environment, LockedPackage
@@ -37,20 +38,24 @@ def lock_environment(
     relax: bool = False,
     allow_vcs: bool = False,
     contents: Contents | None = None,
+    pins: Pins | None = None,
 ) -> Environment:
     """The environment that fulfils all requirements, for Python `python` ("3.11" or "3.11.2") on `platform`.
 
     `provided` maps names to versions of the base: taken where the requirements allow them and then not installed.
-    `relax` lets pins that have no wheel move to the
-    nearest version that has one. Wheels of the artifact are lines "PATH.whl#sha256=HEX" with their bytes in `contents`.
+    `relax` lets pins that have no wheel move to the nearest version that has one. `pins` decide version and hash of
+    what they name. Wheels of the artifact are lines "PATH.whl#sha256=HEX" with their bytes in `contents`.
 
-    Raises InputError (requirements-invalid, -unavailable, -clash) and EnvironmentFault (index-unreachable, disk-full,
-    tool-missing). Yanked versions are taken where they are pinned, as pip does, with a warning in the log.
+    Raises InputError (requirements-invalid, -unavailable, -clash; lock-mismatch for `pins` that do not fit) and
+    EnvironmentFault (index-unreachable, disk-full, tool-missing). Yanked versions are taken where they are pinned, as
+    pip does, with a warning in the log.
     """
     provided = {_key(name): version for name, version in (provided or {}).items()}
     with tempfile.TemporaryDirectory(prefix="mpack-lock-") as name:
         scratch = Path(name)
-        resolver = Resolver(python, platform, index, scratch)
+        resolver = Resolver(python, platform, index, scratch, pins.packages if pins is not None else {})
+        if pins is not None:
+            pins.require_fitting(requirements)
         local = _local_wheels(requirements, scratch, index, contents or Contents(), allow_vcs)
         for file, package in local.sources.items():
             check_platform(file, package, platform)
@@ -74,6 +79,8 @@ def _solve(
         return *resolver.resolve([item.line for item in wanted], prefer=prefer), []
     except Unsatisfiable as error:
         output = str(error)
+    if resolver.pins:
+        raise pins_error(output)
     missing = unavailable([item for item in wanted if item.line not in fixed], resolver)
     if not missing:
         raise clash_error(output, wanted)

@@ -10,12 +10,13 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
 from mpack import __version__
 from mpack.env.lockcheck import check_entry
+from mpack.env.lockmisfit import entry_fault, no_entry, no_lock, read_field, unreadable
 from mpack.env.lockpath import lock_path as lock_path
 from mpack.errors import InputError, disk_fault
 from mpack.plan import BaseImage, Bytecode, Environment
@@ -73,6 +74,7 @@ class LockEntry:
     """One way of building: inputs, base by digest, environment with hashes, byte code, layer encoder.
 
     `product`: of an environment that converts models, an artifact's digest and that of the graph made of it.
+    `draft`: resolved and not built yet, so the first build adds the byte code.
     """
 
     key: str
@@ -82,6 +84,7 @@ class LockEntry:
     bytecode: Bytecode | None
     encoder: str
     product: tuple[str, str] | None = None
+    draft: bool = False
 
     def to_json(self) -> dict[str, Any]:
         product = (
@@ -89,6 +92,7 @@ class LockEntry:
         )
         return {
             **product,
+            **({"draft": True} if self.draft else {}),
             "key": self.key,
             "requirements": list(self.requirements),
             "base": self.base.to_json(),
@@ -102,12 +106,13 @@ class LockEntry:
         """The inverse of `to_json`. Raises ValueError, KeyError or TypeError on what `write` never writes."""
         entry = cls(
             data["key"],
-            tuple(data["requirements"]),
-            BaseImage.from_json(data["base"]),
-            Environment.from_json(data["environment"]),
-            Bytecode.from_json(data["bytecode"]) if data["bytecode"] else None,
+            read_field(data, "requirements", tuple),
+            read_field(data, "base", BaseImage.from_json),
+            read_field(data, "environment", Environment.from_json),
+            read_field(data, "bytecode", Bytecode.from_json) if data["bytecode"] else None,
             data["encoder"],
             (data["product"]["artifact"], data["product"]["graph"]) if "product" in data else None,
+            data.get("draft", False) is True,
         )
         texts = (entry.key, entry.encoder, *entry.requirements, *(entry.product or ()))
         if not all(isinstance(item, str) for item in texts):
@@ -132,39 +137,62 @@ class LockEntry:
 
 @dataclass(frozen=True)
 class LockFile:
-    """All entries of one file, by key."""
+    """All entries of one file, by key. `closed`: the user named the file, so to ask for what it has no entry for is an
+    error."""
 
     entries: Mapping[str, LockEntry]
+    path: Path | None = field(default=None, compare=False)
+    closed: bool = field(default=False, compare=False)
 
     @classmethod
-    def read(cls, path: Path) -> LockFile:
-        """The file's entries; none where it does not exist. Raises InputError lock-invalid."""
+    def read(cls, path: Path, *, closed: bool = False) -> LockFile:
+        """The file's entries; none, and not closed, where it does not exist. Raises InputError lock-invalid."""
         try:
             data = json.loads(path.read_text("utf-8"))
-            if data["schema"] != LOCK_SCHEMA:
-                raise ValueError(f"its schema is {data['schema']!r}, this mpack reads {LOCK_SCHEMA}")
-            entries = [LockEntry.from_json(item) for item in data["entries"]]
+            if not isinstance(data, dict) or data.get("schema") != LOCK_SCHEMA:
+                raise unreadable(path, data, LOCK_SCHEMA, __version__)
+            items = data["entries"]
+            entries = [_read_entry(item, number) for number, item in enumerate(items, 1)]
         except FileNotFoundError:
-            return cls({})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls({}, path)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
             raise InputError(
                 "lock-invalid", f"The lock file {path} cannot be read: {reason}.", "Make it anew with --update-lock."
             ) from error
-        return cls({entry.key: entry for entry in entries})
+        return cls({entry.key: entry for entry in entries}, path, closed)
+
+    def find(self, inputs: LockInputs) -> LockEntry | None:
+        """The entry for this way of building. Raises InputError lock-mismatch, naming the nearest one and what differs,
+        where a closed file has none."""
+        entry = self.entries.get(inputs.key)
+        if entry is None and self.closed:
+            raise no_entry(self.path, inputs.key, list(self.entries))
+        return entry
+
+    def require(self) -> LockFile:
+        """Itself as a closed file. Raises InputError lock-mismatch where the file does not exist or is empty."""
+        if not self.entries:
+            raise no_lock(self.path)
+        return replace(self, closed=True)
 
     def with_entry(self, entry: LockEntry) -> LockFile:
         """A copy with one entry added or replaced."""
         return replace(self, entries={**self.entries, entry.key: entry})
 
-    def write(self, path: Path) -> None:
-        """Writes the file whole or not at all. Raises EnvironmentFault disk-full or disk-unwritable."""
+    @property
+    def text(self) -> str:
+        """What the file holds."""
         value = {
             "schema": LOCK_SCHEMA,
             "mpack": __version__,
             "entries": [self.entries[key].to_json() for key in sorted(self.entries)],
         }
-        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Writes the file whole or not at all. Raises EnvironmentFault disk-full or disk-unwritable."""
+        text = self.text
         temporary = None
         try:
             if path.exists() and path.read_bytes() == text.encode():
@@ -188,3 +216,11 @@ class LockFile:
 def requirement_lines(requirements: Iterable[Requirement]) -> tuple[str, ...]:
     """The requirement lines of a spec, sorted, each once: what a lock is compared by."""
     return tuple(sorted({item.line.strip() for item in requirements}))
+
+
+def _read_entry(item: Any, number: int) -> LockEntry:
+    """Raises ValueError that names the entry and what is wrong with it."""
+    try:
+        return LockEntry.from_json(item)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(entry_fault(item, number, error)) from error

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 LOCK_SUFFIX = ".mpack.lock"
+
+
+def is_pylock(path: Path) -> bool:
+    """True for a file that is a pylock.toml by its name, which PEP 751 prescribes."""
+    return re.fullmatch(r"pylock(\.[^.]+)?\.toml", path.name) is not None
 
 
 def lock_path(location: str) -> Path:

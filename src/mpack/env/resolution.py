@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from mpack.contents import sha256_file
@@ -23,9 +23,20 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - the same parser under its older name
     import tomli as tomllib
 
+if TYPE_CHECKING:
+    from packaging.tags import Tag
+
 
 class Unsatisfiable(Exception):
     """uv found no solution: its output, without secrets."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a package must be wherever it is needed: a version, and a wheel with one of `hashes` ("sha256:…")."""
+
+    version: str
+    hashes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Resolver:
     platform: str
     index: IndexSettings
     scratch: Path
+    pins: Mapping[str, Pin] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.platform not in PLATFORMS:
@@ -44,6 +56,11 @@ class Resolver:
                 f"mpack has no wheels for the platform {self.platform!r}.",
                 f"Use one of {', '.join(PLATFORMS)}.",
             )
+
+    @property
+    def minor(self) -> str:
+        """The Python minor version, e.g. "3.11"."""
+        return ".".join(self.python.split(".")[:2])
 
     def resolve(
         self,
@@ -59,19 +76,35 @@ class Resolver:
         """
         options = [*([] if dependencies else ["--no-deps"]), *(["--resolution", "lowest"] if lowest else [])]
         if not prefer:
-            return self._run(lines, options)
+            return self._read(self._run(lines, options))
         try:
-            return self._run(lines, options, prefer=prefer)
+            return self._read(self._run(lines, options, prefer=prefer))
         except Unsatisfiable:
             # uv looks for a preferred version in the first index only that has it, even with `unsafe-best-match`, and
             # fails if the fitting wheel is in another. Then: without, and once more with the preferences as bounds.
-            plain = self._run(lines, options)
+            plain = self._read(self._run(lines, options))
         names = {package.name for package in plain[0]}
         bounds = [f"{name}=={version}" for name, version in prefer.items() if name in names and _is_version(version)]
         try:
-            return self._run(lines, options, bounds=bounds)
+            return self._read(self._run(lines, options, bounds=bounds))
         except Unsatisfiable:
             return plain
+
+    def entries(self, lines: Sequence[str]) -> list[dict[str, Any]]:
+        """The packages that `lines` name, without dependencies, as uv's pylock.toml has them. Raises as `resolve`."""
+        return self._run(lines, ["--no-deps"])[0]
+
+    def wheel_of(self, entry: Mapping[str, Any], hashes: Sequence[str]) -> tuple[dict[str, Any], str] | None:
+        """(wheel, its SHA-256) of an entry: the one with one of `hashes` ("sha256:…"), the best if these are none; None
+        where the index has no such wheel."""
+        wheels = [entry["archive"]] if "archive" in entry else list(entry.get("wheels", []))
+        known = [wheel for wheel in wheels if f"sha256:{wheel.get('hashes', {}).get('sha256')}" in hashes]
+        unknown = [wheel for wheel in wheels if not wheel.get("hashes", {}).get("sha256")]
+        if not (known or unknown or not hashes):
+            return None
+        wheel = self._best(known or (unknown if hashes else wheels))
+        digest = wheel.get("hashes", {}).get("sha256") or self._hash(entry["name"], entry.get("version", ""), wheel)
+        return (wheel, digest) if not hashes or f"sha256:{digest}" in hashes else None
 
     def _run(
         self,
@@ -80,8 +113,9 @@ class Resolver:
         *,
         prefer: Mapping[str, str] | None = None,
         bounds: Sequence[str] = (),
-    ) -> tuple[list[LockedPackage], list[str]]:
+    ) -> tuple[list[dict[str, Any]], list[str]]:
         output = ""
+        bounds = [*bounds, *(f"{name}=={pin.version}" for name, pin in self.pins.items())]
         for tags in WHEEL_TAGS[self.platform]:
             with tempfile.TemporaryDirectory(dir=self.scratch) as name:
                 directory = Path(name)
@@ -95,7 +129,7 @@ class Resolver:
                     command += ["--constraints", str(directory / "bounds.txt")]
                 code, output = run_uv(command, self.index, directory, {})
                 if code == 0:
-                    return self._packages(made), _warnings(output)
+                    return tomllib.loads(made.read_text("utf-8")).get("packages", []), _warnings(output)
             if "matching platform tag" not in output:
                 break
         # uv goes on without an index that refuses the credentials, and tells of it in a hint only.
@@ -110,9 +144,9 @@ class Resolver:
         command += ["--only-binary", ":all:", "--generate-hashes", "--no-header", *self.index.uv_options()]
         return command
 
-    def _packages(self, path: Path) -> list[LockedPackage]:
+    def _read(self, made: tuple[list[dict[str, Any]], list[str]]) -> tuple[list[LockedPackage], list[str]]:
         found = []
-        for item in tomllib.loads(path.read_text("utf-8")).get("packages", []):
+        for item in made[0]:
             name, version = item["name"], item.get("version", "")
             if "archive" in item:
                 digest = item["archive"].get("hashes", {}).get("sha256")
@@ -127,18 +161,24 @@ class Resolver:
                         "Take them out; ~/.netrc on this machine holds them.",
                     )
             else:
-                wheel = self._best(item.get("wheels", []))
-                digest = wheel.get("hashes", {}).get("sha256") or self._hash(name, version, wheel)
-                source, url = "index", None
+                pin = self.pins.get(name)
+                best = self.wheel_of(item, pin.hashes if pin is not None else ())
+                if best is None:
+                    raise InputError(
+                        "lock-mismatch",
+                        f"The index has no wheel of {name}=={version} with a hash that the pins name.",
+                        "Use the index that they were made with, or make them anew.",
+                    )
+                digest, source, url = best[1], "index", None
             hashes = (f"sha256:{digest}",) if digest else ()
             found.append(LockedPackage(name, version, hashes, source, url))
-        return sorted(found, key=lambda package: package.name)
+        return sorted(found, key=lambda package: package.name), made[1]
 
     def _best(self, wheels: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The wheel that uv and pip would install: the one with the best tag; of equals the first."""
         if len(wheels) == 1:
             return wheels[0]
-        ranks = {tag: rank for rank, tag in enumerate(self._tags())}
+        ranks = {str(tag): rank for rank, tag in enumerate(wheel_tags(self.python, self.platform))}
 
         def rank(wheel: dict[str, Any]) -> int:
             from packaging.utils import InvalidWheelFilename, parse_wheel_filename
@@ -151,17 +191,6 @@ class Resolver:
 
         return min(wheels, key=rank)
 
-    def _tags(self) -> Iterable[str]:
-        from packaging.tags import compatible_tags, cpython_tags
-
-        machine = WHEEL_TAGS[self.platform][0].split("-")[0]
-        numbers = self.python.split(".")
-        version = (int(numbers[0]), int(numbers[1]))
-        platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
-        platforms += [f"manylinux{name}_{machine}" for name in ("2014", "2010", "1")] + [f"linux_{machine}"]
-        tags = [*cpython_tags(version, platforms=platforms), *compatible_tags(version, f"cp{version[0]}{version[1]}")]
-        return dict.fromkeys(map(str, tags))
-
     def _hash(self, name: str, version: str, wheel: dict[str, Any]) -> str:
         """The hash of a wheel whose index gives none: of the file itself."""
         url = urlsplit(wheel.get("url", ""))
@@ -173,8 +202,20 @@ class Resolver:
 
         with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
             package = LockedPackage(name, version)
-            minor = ".".join(self.python.split(".")[:2])
-            return sha256_file(pip_download([package], minor, self.platform, Path(directory), self.index)[0])
+            return sha256_file(pip_download([package], self.minor, self.platform, Path(directory), self.index)[0])
+
+
+def wheel_tags(python: str, platform: str) -> list[Tag]:
+    """Tags of wheels that CPython `python` ("3.11" or "3.11.2") on a platform can have, best first."""
+    from packaging.tags import compatible_tags, cpython_tags
+
+    machine = WHEEL_TAGS[platform][0].split("-")[0]
+    numbers = python.split(".")
+    version = (int(numbers[0]), int(numbers[1]))
+    platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
+    platforms += [f"manylinux{name}_{machine}" for name in ("2014", "2010", "1")] + [f"linux_{machine}"]
+    tags = [*cpython_tags(version, platforms=platforms), *compatible_tags(version, f"cp{version[0]}{version[1]}")]
+    return list(dict.fromkeys(tags))
 
 
 def wheel_file(wheel: Mapping[str, Any]) -> str:

@@ -95,6 +95,16 @@ def clash_error(output: str, requirements: Sequence[Requirement]) -> InputError:
     return InputError("requirements-clash", f"{text} uv: {reason}", hint)
 
 
+def pins_error(output: str) -> InputError:
+    """InputError lock-mismatch for requirements that cannot be met with the pins of a pylock.toml."""
+    reason = short(output.replace("No solution found when resolving dependencies", ""), 600).lstrip("; ")
+    return InputError(
+        "lock-mismatch",
+        f"What the model and the runtime need cannot be had with the versions that pylock.toml pins. uv: {reason}",
+        "Make it anew for this artifact, or leave it out.",
+    )
+
+
 def _cite(requirement: Requirement) -> str:
     return f"{requirement.line} ({requirement.source})" if requirement.source else requirement.line
 

@@ -32,6 +32,9 @@ def optimized(
     assert found.scratch is not None
     path = request.lock or lock_path(request.location)
     lock = LockFile({}) if request.update_lock else LockFile.read(path)
+    # Where the lock tells of a converted model it must tell what converted it; else perhaps nothing could.
+    if request.lock is not None and any(f" optimize={request.optimize}" in key for key in lock.entries):
+        lock = lock.require()
     kept = None if anew else Conversions.default()
     place = Workplace(workshop.store, workshop.docker, workshop.bases, workshop.index, kept, found.scratch)
     base = found.arguments.dockerfileBaseImage

@@ -96,7 +96,7 @@ def optimize(
     if told is not None and told[0] == product[0] and told != product:
         progress.warn(f"the converted model is {product[1]}; the lock tells of {told[1]}, of the same artifact")
     changed = optimized_artifact(artifact, found, _versions(resolution), place.scratch)
-    entry = replace(resolution.entry, product=product)
+    entry = replace(resolution.entry, product=product, draft=False)
     return Optimization(changed, Outcome.of(found), replace(resolution, entry=entry))
 
 
