@@ -21,6 +21,7 @@ if [ "$more" = --browser ]; then
   need openssl openssl
   need faketime faketime
   need prometheus prometheus
+  need newuidmap uidmap
   for tool in skopeo umoci podman buildah containerd; do need "$tool" "$tool"; done
 fi
 if [ ${#packages[@]} -gt 0 ]; then

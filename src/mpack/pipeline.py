@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mpack.again import remember, state_of
 from mpack.bases import bases_of
 from mpack.builders import Builder, BuiltImage
+from mpack.builders.choice import choose_builder
 from mpack.builders.early import early_model
 from mpack.describe import Described, described
 from mpack.engine import Docker
@@ -21,7 +22,7 @@ from mpack.oci.files import alone_in
 from mpack.oci.store import Store
 from mpack.packager import Packager
 from mpack.plan import ImagePlan
-from mpack.platforms import as_index, require_embedded, require_platforms
+from mpack.platforms import as_index, require_builder, require_platforms
 from mpack.progress import Progress
 from mpack.rebuild.record import record_build
 from mpack.records import dataclass
@@ -117,8 +118,9 @@ def build(request: BuildRequest, progress: Progress, hail: Hail | None = None) -
         require_platforms(platforms, found.spec, targets, workshop.docker)
         resolutions = [resolve_request(item, found, workshop, progress) for item in requests]
         to_docker = any(target.kind == "docker" for target in targets)
-        builder_name = choose_builder(request, found, resolutions[0].plan)
-        require_embedded(builder_name, platforms)
+        template = request.template or found.packager.template
+        builder_name = choose_builder(request.builder, resolutions[0].plan, template, workshop.docker)
+        require_builder(builder_name, platforms)
         prefer_docker = to_docker or builder_name == "docker"
         # What the sandbox gave the engine stays until the outputs are written: the docker target only names it.
         with pick_sandbox(workshop.store, workshop.docker, prefer_docker=prefer_docker) as sandbox:
@@ -264,30 +266,29 @@ def warn_of_relaxed(plan: ImagePlan, verification: Verification, progress: Progr
         progress.warn(f"pins were relaxed for another Python, and no answer was compared: {', '.join(relaxed)}")
 
 
-def choose_builder(request: BuildRequest, found: Described, plan: ImagePlan) -> str:
-    """embedded wherever the plan needs no engine. Raises InputError plan-not-embeddable when embedded was asked for."""
-    from mpack.dockerfile import beyond_plan, not_embeddable
-
-    if request.builder == "docker":
-        return "docker"
-    extra = beyond_plan(plan, request.template or found.packager.template)
-    if extra is None:
-        return "embedded"
-    if request.builder == "embedded":
-        raise not_embeddable(request.template or found.packager.template, extra)
-    return "docker"
-
-
-def make_builder(name: str, request: BuildRequest, found: Described, workshop: Workshop, compiler: Compiler) -> Builder:
-    """The builder of that name."""
+def make_builder(
+    name: str,
+    request: BuildRequest,
+    found: Described,
+    workshop: Workshop,
+    compiler: Compiler,
+    *,
+    anew: bool = False,
+) -> Builder:
+    """The builder of that name. `anew`: buildah takes no step of an earlier build."""
     if name == "embedded":
         from mpack.builders.embedded import EmbeddedBuilder
 
         return EmbeddedBuilder(workshop.store, workshop.bases, workshop.index, compiler)
+    template = request.template or found.packager.template
+    if name == "buildah":
+        from mpack.builders.buildah import BuildahBuilder
+        from mpack.engine.buildah import Buildah
+
+        return BuildahBuilder(Buildah.find(), workshop.store, workshop.bases, workshop.index, template, anew=anew)
     from mpack.builders.docker import DockerBuilder
 
     docker = workshop.docker or Docker.find()
-    template = request.template or found.packager.template
     return DockerBuilder(docker, workshop.store, workshop.bases, workshop.index, template)
 
 

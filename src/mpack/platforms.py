@@ -56,13 +56,22 @@ def _require_wheels(spec: ImageSpec, foreign: Sequence[str]) -> None:
             )
 
 
-def require_embedded(builder: str, platforms: Sequence[str]) -> None:
-    """Raises UsageError where an engine would have to build for several platforms: it runs programs of the image."""
-    if builder == "docker" and len(platforms) > 1:
+def require_builder(builder: str, platforms: Sequence[str]) -> None:
+    """Raises UsageError for platforms that a builder which runs programs of the image cannot build for."""
+    if builder == "embedded":
+        return
+    if len(platforms) > 1:
         raise UsageError(
             "usage",
-            f"docker cannot build for {' and '.join(platforms)} at once: steps of its build run in the image.",
+            f"{builder} cannot build for {' and '.join(platforms)} at once: steps of its build run in the image.",
             "Use the embedded builder without a Dockerfile template of your own, or build one platform at a time.",
+        )
+    if builder == "buildah" and not runs_here(platforms[0]):
+        raise UsageError(
+            "usage",
+            f"buildah cannot build for {platforms[0]} here: steps of its build run in the image, and this machine is "
+            f"{this_platform()}.",
+            "Use the embedded builder without a Dockerfile template of your own, or build on such a machine.",
         )
 
 

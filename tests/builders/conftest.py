@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from mpack.bases import Bases
+from mpack.builders.buildah import BuildahBuilder
 from mpack.builders.docker import DockerBuilder
 from mpack.contents import Contents, sha256_bytes
 from mpack.dockerfile import SHARED_TEMPLATE
 from mpack.engine import Docker
+from mpack.engine.buildah import Buildah
 from mpack.env.index import IndexSettings
 from mpack.env.lockfile import LockFile
 from mpack.oci.store import Store
@@ -46,6 +48,13 @@ class Site:
         report = (lines if lines is not None else []).append
         return DockerBuilder(self.docker, self.store, self.bases, index or self.index, template, report)
 
+    def buildah_builder(
+        self, *, template: Path = SHARED_TEMPLATE, lines: list[str] | None = None, anew: bool = False
+    ) -> BuildahBuilder:
+        """A buildah builder whose progress goes to `lines`."""
+        report = (lines if lines is not None else []).append
+        return BuildahBuilder(Buildah.find(), self.store, self.bases, self.index, template, report, anew=anew)
+
 
 @pytest.fixture(scope="session")
 def site(mpack_home: Path, engine: str) -> Site:
@@ -76,7 +85,7 @@ def odd_spec(requirements: tuple[str, ...]) -> ImageSpec:
         entrypoint=ENTRYPOINT,
         command=("serve", "a b", '"$c"'),
         healthcheck=HealthCheck((*ENTRYPOINT, "health"), interval=2.5),
-        labels=(("dev.mpack.signature", json.dumps({"columns": [f"col ${n} #\\" for n in range(9000)]})),),
+        labels=(("dev.mpack.signature", json.dumps({"columns": [f"col ${n} #\\" for n in range(4000)]})),),
     )
     return ImageSpec(
         packager="docker-rest",

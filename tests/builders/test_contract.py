@@ -1,4 +1,4 @@
-"""The contract suite over both builders, and proof that it finds what differs."""
+"""The contract suite over all builders, and proof that it finds what differs."""
 
 from __future__ import annotations
 
@@ -39,31 +39,33 @@ MODELS = Path(__file__).parents[2] / "fixtures" / "models"
 
 
 @contextmanager
-def both(site: Any, plan: ImagePlan, contents: Contents) -> Iterator[Built]:
-    """The plan built by both, readable while the context is open."""
+def both(site: Any, plan: ImagePlan, contents: Contents, other: str) -> Iterator[Built]:
+    """The plan built by the embedded builder and by the other one, readable while the context is open."""
     with pick_sandbox(site.store, site.docker, prefer_docker=False) as sandbox:
         compiler = SandboxCompiler(sandbox, CodeCache(site.store.root / "code"))
         embedded = EmbeddedBuilder(site.store, site.bases, site.index, compiler).build(plan, contents)
-    docker = site.docker_builder().build(plan, contents)
+    builder = site.docker_builder() if other == "docker" else site.buildah_builder()
+    candidate = builder.build(plan, contents)
     try:
         with site.store.lease():
             yield Built(
                 plan,
                 Facts.of(site.bases.image(plan.base)),
                 Facts.of(image_of(embedded, site.store)),
-                Facts.of(image_of(docker, site.store, site.docker)),
+                Facts.of(image_of(candidate, site.store, site.docker)),
             )
     finally:
-        site.docker.remove(docker.id)
+        if candidate.location == "docker":
+            site.docker.remove(candidate.id)
 
 
 class TestOddPlan(BuilderContract):
     """Names, values and labels that a Dockerfile could misread; byte code in venv, runtime and standard library."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture(scope="class", params=["docker", "buildah"])
     @classmethod
-    def built(cls, site: Any, odd: ImageSpec, odd_plan: ImagePlan) -> Iterator[Built]:
-        with both(site, odd_plan, odd.contents) as built:
+    def built(cls, request: pytest.FixtureRequest, site: Any, odd: ImageSpec, odd_plan: ImagePlan) -> Iterator[Built]:
+        with both(site, odd_plan, odd.contents, request.param) as built:
             yield built
 
     def test_byte_code_is_there(self, built: Built) -> None:
@@ -103,12 +105,22 @@ class TestOddPlan(BuilderContract):
 class TestModel(BuilderContract):
     """The docker-rest image of real models, with byte code of the runtime."""
 
-    @pytest.fixture(scope="class", params=["mlflow-wine", "onnx-two-inputs", "odahu-invoices"])
+    @pytest.fixture(
+        scope="class",
+        params=[
+            ("docker", "mlflow-wine"),
+            ("docker", "onnx-two-inputs"),
+            ("docker", "odahu-invoices"),
+            ("buildah", "odahu-invoices"),
+        ],
+        ids="-".join,
+    )
     @classmethod
     def built(cls, request: pytest.FixtureRequest, site: Any, tmp_path_factory: Any) -> Iterator[Built]:
         import json
 
-        folder = MODELS / request.param
+        other, case = request.param
+        folder = MODELS / case
         artifact = folder / json.loads((folder / "expect.json").read_text())["artifact"]
         wanted = BuildRequest(str(artifact), limits=Limits())
         with described(wanted, Progress(1, quiet=True)) as found:
@@ -116,7 +128,7 @@ class TestModel(BuilderContract):
             runtime = next(tree for tree in plan.trees if tree.kind == "runtime")
             sources = tuple(f"{runtime.target}/{entry.path}" for entry in runtime.files if entry.path.endswith(".py"))
             plan = replace(plan, bytecode=Bytecode(plan.base.python_version, sources))
-            with both(site, plan, found.spec.contents) as built:
+            with both(site, plan, found.spec.contents, other) as built:
                 yield built
 
 

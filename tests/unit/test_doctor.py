@@ -35,7 +35,7 @@ def test_bare_machine(home: Path) -> None:
     found = json.loads(done.stdout)
     status = {check["name"]: check["status"] for check in found["checks"]}
     assert found["can_build"] is True
-    assert {name for name, value in status.items() if value == WARN} == {"docker", "podman", "runc", "bases"}
+    assert {name for name, value in status.items() if value == WARN} == {"docker", "podman", "runc", "buildah", "bases"}
     assert all(check["todo"] for check in found["checks"] if check["status"] != OK)
 
 

@@ -22,7 +22,7 @@ from mpack.oci.layer import bytes_entries
 from mpack.oci.load import read_archive, read_oci_directory
 from mpack.oci.store import Store
 from mpack.pipeline import BuildRequest
-from mpack.platforms import as_index, require_embedded, require_platforms
+from mpack.platforms import as_index, require_builder, require_platforms
 from mpack.result import PlatformImage
 from mpack.sandbox import in_order
 from mpack.spec import Requirement
@@ -122,10 +122,10 @@ def test_the_option(tmp_path: Path) -> None:
     for verb in (["plan", "x"], ["export", "x", str(tmp_path / "out")]):
         with pytest.raises(UsageError, match="takes one platform, not linux/amd64 and linux/arm64"):
             run(*verb, "--platform", "linux/arm64,linux/amd64")
-    require_embedded("embedded", BOTH)
-    require_embedded("docker", BOTH[1:])
+    require_builder("embedded", BOTH)
+    require_builder("docker", BOTH[1:])
     with pytest.raises(UsageError, match="docker cannot build for linux/amd64 and linux/arm64 at once"):
-        require_embedded("docker", BOTH)
+        require_builder("docker", BOTH)
 
 
 def test_files(store: Store, index: BuiltImage, tmp_path: Path) -> None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.builders.conda import put_conda_layer
+from mpack.builders.kinds import layer_kinds
 from mpack.contents import Contents
 from mpack.dockerfile import SHARED_TEMPLATE, Stage, beyond_plan
 from mpack.dockerfile.context import index_secrets, must_stage_wheels, write_context
-from mpack.dockerfile.render import EARLY
 from mpack.env.index import IndexSettings
 from mpack.env.install import install_error
 from mpack.errors import EnvironmentFault
 from mpack.plan import BaseImage, ImagePlan
-from mpack.spec import LAYER_KINDS
 
 if TYPE_CHECKING:
     from mpack.bases import Bases
@@ -156,7 +155,7 @@ class DockerBuilder:
             )
         diff_ids = _diff_ids(image)
         count = len(_diff_ids(below or {}))
-        kinds = _kinds(plan, len(diff_ids), count)
+        kinds = layer_kinds(plan, self._template, len(diff_ids), count)
         layers = tuple(
             # Each step of the last stage is one layer, in order; BuildKit counts them from 1.
             BuiltLayer(diff_id, kind, cached=number < count or number - count + 1 in cached)
@@ -191,18 +190,6 @@ class _Steps:
 
 def _diff_ids(inspected: dict[str, Any]) -> list[str]:
     return list((inspected.get("RootFS") or {}).get("Layers") or [])
-
-
-def _kinds(plan: ImagePlan, count: int, base: int) -> Sequence[str]:
-    """The kinds of an image's layers; what a template of its own added counts as dependencies."""
-    kinds = sorted((tree.kind for tree in plan.trees if tree.files), key=LAYER_KINDS.index)
-    early = [kind for kind in kinds if kind in EARLY]
-    compiled = ["bytecode"] if plan.bytecode and plan.bytecode.sources else []
-    own = ["dependencies", *early, *compiled, *kinds[len(early) :]]
-    extra = count - base - len(own)
-    if extra < 0:
-        return ["base"] * min(base, count) + ["dependencies"] * (count - base)
-    return ["base"] * base + ["dependencies"] * extra + own
 
 
 def _own_lines(message: str) -> str:

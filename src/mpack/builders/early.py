@@ -20,9 +20,9 @@ Begin = Callable[[ImageSpec, Standing], None]
 
 @contextmanager
 def early_model(store: Store, builder: str, *, wanted: bool = True) -> Iterator[Begin | None]:
-    """Begins the layer of a large model in `store`, where the embedded builder finds it before the block ends; for the
-    docker builder, or where it is not `wanted`, nothing is begun. What is being hashed must have ended by then."""
-    if builder == "docker" or not wanted:
+    """Begins the layer of a large model in `store`, where the embedded builder finds it before the block ends; for
+    another builder, or where it is not `wanted`, nothing is begun. What is being hashed must have ended by then."""
+    if builder in ("docker", "buildah") or not wanted:
         yield None
         return
     with ExitStack() as stack:

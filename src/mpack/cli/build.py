@@ -25,10 +25,10 @@ BUILD_PHASES = 7
 @click.option("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image; wins over imageName.")
 @click.option(
     "--builder",
-    type=click.Choice(["auto", "embedded", "docker"]),
+    type=click.Choice(["auto", "embedded", "docker", "buildah"]),
     default="auto",
     show_default=True,
-    help="embedded needs no engine; docker is BuildKit.",
+    help="embedded needs no engine; docker is BuildKit; buildah needs no daemon.",
 )
 @click.option(
     "-o",

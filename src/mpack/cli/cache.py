@@ -23,6 +23,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """Show what the store and the caches take."""
     if ctx.invoked_subcommand is not None:
         return
+    from mpack.builders import buildahstore
     from mpack.conda.packages import PackageCache
     from mpack.oci.store import Store
     from mpack.optimize.kept import Conversions
@@ -51,6 +52,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
                     *Trees.default().entries(),
                     *Conversions.default().entries(),
                     *PackageCache.default().entries(),
+                    *buildahstore.entries(),
                 ],
             ),
         )
@@ -69,7 +71,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     words = {
         "store": "images and cached layers",
         "layers": "of these, layers kept for the next build",
-        "cache": "byte code, unpacked layers, conda packages, and what layers tell for an SBOM",
+        "cache": "byte code, unpacked layers, conda packages, buildah's storage, and what layers tell for an SBOM",
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
     for key, (path, used) in places.items():
@@ -81,13 +83,15 @@ def command(ctx: click.Context, as_json: bool) -> None:
 @click.option("--older-than", callback=seconds, help="What was of no use for this long: 12h, 7d.  [default: 30d]")
 @click.option("--keep-size", metavar="SIZE", help="What was longest of no use, until so much is left: 5GB, 500MB.")
 def prune(older_than: float | None, keep_size: str | None) -> None:
-    """Forget cached layers, unpacked or not, and byte code that no build used lately, and free what no image needs.
+    """Forget cached layers, unpacked or not, byte code, and buildah's storage, that no build used lately, and free
+    what no image needs.
 
     With --keep-size alone nothing goes for its age. While another mpack is at work nothing goes. uv's cache stays.
     """
     from mpack import again, pruning
     from mpack.artifact.limits import parse_size
     from mpack.artifact.yamlfile import yaml_dir
+    from mpack.builders import buildahstore
     from mpack.conda.packages import PackageCache
     from mpack.oci.store import Store
     from mpack.optimize.kept import Conversions
@@ -108,6 +112,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
         converted = Conversions.default()
         entries = [*store.cache.entries(store.in_images()), *code.entries(), *trees.entries(), *converted.entries()]
         entries += PackageCache.default().entries()
+        entries += buildahstore.entries()
         count = pruning.prune(entries, older_than=limit, keep_size=size_left)
         if limit is not None:
             again.prune(limit)

@@ -40,6 +40,7 @@ def command(as_json: bool, offline: bool) -> None:
         check_uv,
         check_docker,
         check_other_engines,
+        check_buildah,
         check_store,
         check_bases,
         check_ca_bundle,
@@ -102,6 +103,20 @@ def check_other_engines() -> list[Check]:
         else:
             checks.append(Check(name, WARN, "not installed", f"Install it to {purpose}."))
     return checks
+
+
+def check_buildah() -> list[Check]:
+    """buildah, for steps of Dockerfile templates without docker."""
+    from mpack.engine.buildah import Buildah
+    from mpack.errors import MpackError
+
+    if shutil.which("buildah") is None:
+        todo = "Install it to run steps of Dockerfile templates without docker."
+        return [Check("buildah", WARN, "not installed", todo)]
+    try:
+        return [Check("buildah", OK, f"{Buildah.find().version}")]
+    except MpackError as error:
+        return [Check("buildah", WARN, error.message, error.hint)]
 
 
 def check_store() -> list[Check]:

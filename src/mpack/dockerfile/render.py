@@ -114,8 +114,8 @@ def not_embeddable(template: Path, extra: str) -> InputError:
     """The refusal of a builder that cannot run what a template adds."""
     return InputError(
         "plan-not-embeddable",
-        f"The Dockerfile template {template} adds a step that only an engine can run: {extra[:200]}",
-        "Build with --builder docker, or leave the step out of the template.",
+        f"The Dockerfile template {template} adds a step that only an engine or buildah can run: {extra[:200]}",
+        "Build with --builder docker or buildah, or leave the step out of the template.",
     )
 
 

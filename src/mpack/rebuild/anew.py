@@ -93,7 +93,7 @@ def rebuilt(
             in_docker = provenance.builder == "docker"
             with pick_sandbox(store, workshop.docker, prefer_docker=in_docker) as sandbox:
                 compiler = SandboxCompiler(sandbox, CodeCache(scratch / "bytecode"))
-                builder = make_builder(provenance.builder, request, found, own, compiler)
+                builder = make_builder(provenance.builder, request, found, own, compiler, anew=True)
                 with progress.phase("build", "building the image again"):
                     image = builder.build(resolution.plan, found.spec.contents)
         yield Rebuilt(image, store)

@@ -34,7 +34,7 @@ IN_TOTO = "application/vnd.in-toto+json"
 LOCK = "application/vnd.mpack.lock.v1+json"
 #: The distributions whose versions decide what is built.
 DISTRIBUTIONS = ("mpack", "mpack-runtime")
-_BUILDERS = ("embedded", "docker")
+_BUILDERS = ("embedded", "docker", "buildah")
 
 
 @dataclass(frozen=True)
