@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpack.env.lockfile import LockEntry, LockFile, LockInputs, requirement_lines
+from mpack.env.lockpath import is_conda_lock
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.layer import ENCODER
 from mpack.plan import CONDA, BaseImage, Bytecode, Environment, ImagePlan, below_venv
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mpack.bases import Bases
+    from mpack.conda.condalock import CondaPins
     from mpack.env.index import IndexSettings
     from mpack.env.pins import Pins
 
@@ -57,12 +59,14 @@ def resolve(
     say: Callable[[str], None] = lambda text: None,
 ) -> Resolution:
     """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index. `pins` is a
-    pylock.toml that both must agree with.
+    pylock.toml or a conda-lock.yml that both must agree with.
 
     Raises InputError lock-mismatch when the entry was made for other requirements or a closed lock has none, and what
     `Bases.pick`, `Bases.locked`, `read_pins` and `lock_environment` raise.
     """
     inputs = lock_inputs(spec, options)
+    conda_pins = _conda_pins(pins, options.platform)
+    pins = None if conda_pins else pins
     entry = lock.find(inputs)
     if entry is not None:
         base = bases.locked(entry.base)
@@ -76,6 +80,8 @@ def resolve(
                 f"Install {entry.encoder}, or accept another digest with --update-lock.",
             )
         check_consent(entry, options)
+        if conda_pins is not None:
+            conda_pins.require(entry.environment)
         if pins is not None:
             _read_pins(pins, below_venv(base, entry.environment.conda)).require(entry.environment)
         return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, entry.draft)
@@ -86,7 +92,7 @@ def resolve(
     if spec.conda is not None:
         from mpack.conda.ground import pick_with_conda
 
-        base, conda, provided = pick_with_conda(spec, options.platform, inputs.python, options.python, bases, say)
+        base, conda, provided = pick_with_conda(spec, options, inputs.python, bases, conda_pins, say)
     else:
         base, conda = bases.pick(inputs.python, options.platform, spec.base), None
         provided = bases.packages(base)
@@ -113,9 +119,19 @@ def resolve(
         if beyond := pinned.beyond(environment):
             say(f"not in {pinned.name}, so resolved and locked now: {', '.join(beyond)}")
     environment = replace(environment, trim=options.trim, conda=conda)
+    if conda_pins is not None:
+        conda_pins.require(environment)
     lines = lock_inputs(spec, options).requirements
     new = LockEntry(inputs.key, lines, base, environment, None, ENCODER, draft=True)
     return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
+
+
+def _conda_pins(path: Path | None, platform: str) -> CondaPins | None:
+    if path is None or not is_conda_lock(path):
+        return None
+    from mpack.conda.condalock import CondaPins
+
+    return CondaPins.read(path, platform)
 
 
 def _read_pins(path: Path, base: BaseImage) -> Pins:

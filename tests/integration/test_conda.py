@@ -11,18 +11,19 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpack.builders import BuiltImage
+from mpack.conda.condalock import read_conda_lock
 from mpack.contents import sha256_file
 from mpack.engine import Docker
 from mpack.oci.rootfs import read_files
 from mpack.oci.store import Store
-from mpack.plan import CONDA, ImagePlan
+from mpack.plan import CONDA, CondaPackage, ImagePlan
 from mpack.testing.builder_contract import BuilderContract, Built, Facts, image_of
 from mpack.testing.condachannel import PLACEHOLDER, Link, Package, Program, write_channel
 
@@ -246,25 +247,29 @@ def test_files(built: dict[str, Any], mpack_home: Path) -> None:
 
 
 class TestSameFiles(BuilderContract):
-    """The docker builder makes the same image of the same lock."""
+    """The other builders make the same image of the same lock."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture(scope="class", params=["docker", "buildah"])
     @classmethod
-    def built(cls, mpack: Any, conda: Conda, built: Any, mpack_home: Path) -> Iterator[Built]:
-        artifact = built["artifact"]
-        made = mpack.json("build", artifact, "--builder", "docker", "-o", "docker", "-t", f"{REST}-d", **conda.env)
+    def built(
+        cls, request: pytest.FixtureRequest, mpack: Any, conda: Conda, built: Any, mpack_home: Path
+    ) -> Iterator[Built]:
+        artifact, output = built["artifact"], {"docker": "docker", "buildah": "store"}[request.param]
+        words = ("--builder", request.param, "-o", output, "-t", f"{REST}-{request.param}", "--no-verify")
+        made = mpack.json("build", artifact, *words, **conda.env)
         store, docker = Store(mpack_home / "data" / "store"), Docker.find()
         plan = ImagePlan.from_json(json.loads(mpack("plan", artifact, **conda.env).stdout))
-        by_docker = BuiltImage(made["id"], plan.platform, "docker", "docker", (), 0)
+        image = BuiltImage(made["id"], plan.platform, request.param, output, (), 0, made["digest"])
         try:
             yield Built(
                 plan,
                 Facts.of(store.image(plan.base.digest)),
                 Facts.of(store.image(built["digest"])),
-                Facts.of(image_of(by_docker, store, docker)),
+                Facts.of(image_of(image, store, docker)),
             )
         finally:
-            docker.remove(made["id"])
+            if output == "docker":
+                docker.remove(made["id"])
 
 
 def test_same_digest_elsewhere(mpack: Any, conda: Conda, built: dict[str, Any], base_home: Any, tmp_path: Path) -> None:
@@ -339,6 +344,38 @@ FAULTS = {
     "specification": (("tallybook >>1",), "requirements-invalid", ("tallybook",)),
     "channel": (("elsewhere::tallybook",), "index-unreachable", ("elsewhere",)),
 }
+
+
+def test_documents(built: dict[str, Any], mpack: Any) -> None:
+    """The SBOM has conda's packages as such, with the hashes of the lock; the provenance names their files."""
+    document = json.loads(mpack("sbom", REST).stdout)
+    found = {item["purl"]: item for item in document["components"] if item.get("purl", "").startswith("pkg:conda/")}
+    locked = lock_of(built)["environment"]["conda"]["packages"]
+    assert len(found) == len(locked) == 4
+    for item in locked:
+        known = found[f"pkg:conda/{item['name']}@{item['version']}?build=0&channel=tally&subdir={item['subdir']}"]
+        assert known["hashes"] == [{"alg": "SHA-256", "content": item["sha256"]}]
+    assert {item["name"]: item["version"] for item in document["components"]}["python"] == "3.11.2"
+
+
+def test_conda_lock(built: dict[str, Any], mpack: Any, conda: Conda, tmp_path: Path) -> None:
+    """conda-lock.yml is written of a lock, and decides another; where it does not fit, the message says why."""
+    written = tmp_path / "conda-lock.yml"
+    mpack("lock", built["artifact"], "--format", "conda-lock", "-o", written, **conda.env)
+    pins = {platform: list(items) for platform, items in read_conda_lock(written.read_text()).items()}
+    locked = [CondaPackage.from_json(item) for item in lock_of(built)["environment"]["conda"]["packages"]]
+    assert pins == {"linux/amd64": [replace(item, size=0) for item in locked]}
+    artifact = odahu_artifact(tmp_path / "again", ())
+    plan = ImagePlan.from_json(json.loads(mpack("plan", artifact, "--lock", written, **conda.env).stdout))
+    assert plan.environment.conda is not None and list(plan.environment.conda.packages) == locked
+    text = written.read_text()
+    for changed, word in (
+        (text.replace("2.0", "3.0"), "libtally >=9"),
+        (text.replace(locked[0].sha256, "0" * 64), "SHA"),
+    ):
+        written.write_text(changed)
+        told = mpack("plan", artifact, "--lock", written, code=1, **conda.env).stderr
+        assert "conda-lock.yml" in told and word in told, told
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -115,13 +115,13 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
     """
     from mpack.artifact.limits import Limits, parse_size
     from mpack.artifact.model import Trust
-    from mpack.env.lockpath import is_pylock
+    from mpack.env.lockpath import is_conda_lock, is_pylock
     from mpack.request import BuildRequest, ResolveOptions
     from mpack.sandbox import in_order, this_platform
 
     if values.get("optimize_strict") and not values.get("optimize"):
         raise UsageError("usage", "--optimize-strict goes with --optimize.", "Add --optimize onnx.")
-    pinned = values["lock"] is not None and is_pylock(values["lock"])
+    pinned = values["lock"] is not None and (is_pylock(values["lock"]) or is_conda_lock(values["lock"]))
     platforms = in_order(values["platforms"] or [this_platform()])
     if len(platforms) > 1 and not several:
         raise UsageError("usage", f"This takes one platform, not {' and '.join(platforms)}.", "Name one of them.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +17,8 @@ from mpack.conda.solve import SUBDIRS
 from mpack.env.lockcheck import check_conda_package
 from mpack.env.lockfile import LockEntry
 from mpack.errors import InputError
-from mpack.plan import CondaPackage, canonical_digest
+from mpack.plan import CondaPackage, Environment, canonical_digest
+from mpack.records import dataclass
 
 _PUBLIC = "https://conda.anaconda.org/"
 _MANAGED = "conda"
@@ -72,6 +74,53 @@ def _written(package: CondaPackage, platform: str) -> dict[str, Any]:
 def address(channel: str) -> str:
     """Where a channel is in public."""
     return _PUBLIC + channel if NAME.fullmatch(channel) else channel
+
+
+@dataclass(frozen=True)
+class CondaPins:
+    """What a conda-lock.yml says for one platform."""
+
+    name: str
+    packages: tuple[CondaPackage, ...]
+
+    @classmethod
+    def read(cls, path: Path, platform: str) -> CondaPins:
+        """Raises InputError lock-invalid."""
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise InputError("lock-invalid", f"{path} cannot be read: {reason}.", "Name another file.") from error
+        packages = read_conda_lock(text).get(platform, ())
+        if not packages:
+            raise InputError(
+                "lock-invalid", f"{path.name} has no conda packages for {platform}.", "Lock again for that platform."
+            )
+        return cls(path.name, packages)
+
+    def require(self, environment: Environment) -> None:
+        """Raises InputError lock-mismatch naming what an environment has otherwise than the pins."""
+        found = environment.conda.packages if environment.conda else ()
+        if not found:
+            raise InputError(
+                "lock-mismatch",
+                f"{self.name} pins conda packages, and all that the model asks for is taken from a Python index.",
+                "Take it from conda's channels with --conda, or leave that file out.",
+            )
+        pinned = {item.name: item for item in self.packages}
+        wrong = [
+            f"{item.name} {item.version} {item.build} is locked, {pin.version} {pin.build} pinned"
+            if (item.version, item.build) != (pin.version, pin.build)
+            else f"{item.file} is locked with another SHA-256 than is pinned"
+            for item in found
+            if (pin := pinned.get(item.name)) is not None and pin.sha256 != item.sha256
+        ]
+        if wrong:
+            raise InputError(
+                "lock-mismatch",
+                f"The lock is at odds with {self.name}: {'; '.join(wrong[:10])}.",
+                "Lock again with --update-lock, or leave one of them out.",
+            )
 
 
 def read_conda_lock(text: str) -> Mapping[str, tuple[CondaPackage, ...]]:

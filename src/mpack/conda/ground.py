@@ -15,26 +15,28 @@ from mpack.spec import ImageSpec
 
 if TYPE_CHECKING:
     from mpack.bases import Bases
+    from mpack.conda.condalock import CondaPins
+    from mpack.request import ResolveOptions
 
 
 def pick_with_conda(
     spec: ImageSpec,
-    platform: str,
+    options: ResolveOptions,
     python: str | None,
-    consent: str | None,
     bases: Bases,
+    pins: CondaPins | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[BaseImage, CondaEnvironment, Mapping[str, str]]:
     """The base, the locked packages, and the Python packages that a venv on them sees (name -> version).
 
-    `python` is the minor version wanted, `consent` the user's own word for it. The Python of conda, where it is among
+    `python` is the minor version wanted, `pins` what the packages must be. The Python of conda, where it is among
     the packages, is the venv's; so the base may have another. Not where a server in the base has Python in itself
     (Triton): there conda's packages come on the base's Python, which must be of the same minor version. Raises what
     `Bases.pick` and `solve_conda` raise.
     """
     wish = spec.conda
     assert wish is not None
-    own = spec.base.kind == "python"
+    own, platform = spec.base.kind == "python", options.platform
     unfit = None
     try:
         base = bases.pick(python, platform, spec.base)
@@ -49,9 +51,10 @@ def pick_with_conda(
             wish,
             platform=platform,
             python=minor,
-            consent=consent is not None,
+            consent=options.python is not None,
             glibc=glibc,
             channels=Channels.from_host(),
+            pins=pins.packages if pins else (),
             say=say,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.parser import HeaderParser
 
 from mpack.conda.asking import RattlerError, ask, fault
@@ -38,11 +38,13 @@ def solve_conda(
     consent: bool,
     glibc: str | None,
     channels: Channels,
+    pins: Sequence[CondaPackage] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> Solved:
     """The newest packages of the wish's channels that fit together, for a base with `glibc` ("2.36").
 
-    `python` is the minor version that theirs must be; with `consent` whatever the wish says of it. Raises InputError
+    `python` is the minor version that theirs must be; with `consent` whatever the wish says of it. Those of `pins` are
+    taken in that version and build. Raises InputError
     requirements-clash, requirements-invalid or conda-package-refused, EnvironmentFault index-unreachable.
     """
     virtual = [("__unix", "0", "0"), ("__linux", _LINUX, "0"), ("__archspec", "1", _ARCHSPEC[platform])]
@@ -56,7 +58,10 @@ def solve_conda(
         "do": "solve",
         "channels": [{"name": name, "url": url} for name, url in addresses.items()],
         "specs": [[channel or None, text] for channel, text in specs],
-        "constraints": [f"python {python}.*"] if python else [],
+        "constraints": [
+            *([f"python {python}.*"] if python else []),
+            *(f"{item.name} =={item.version} {item.build}" for item in pins),
+        ],
         "virtual": virtual,
         "subdirs": [SUBDIRS[platform], "noarch"],
         "priority": channels.priority,
@@ -68,7 +73,7 @@ def solve_conda(
         answer = ask(job, channels)
     except RattlerError as error:
         if error.kind == "clash":
-            raise _clash(error, python) from None
+            raise _clash(error, python, pinned=bool(pins)) from None
         raise fault(error, "Solving the conda environment") from None
     found = [CondaPackage.from_json(item) for item in answer["packages"]]
     return read_conda(tuple(sorted(found, key=lambda item: item.name)), channels)
@@ -117,10 +122,16 @@ def _distribution(metadata: str) -> tuple[str, str] | None:
     return (str(canonicalize_name(str(name))), str(version)) if name and version else None
 
 
-def _clash(error: RattlerError, python: str | None) -> InputError:
+def _clash(error: RattlerError, python: str | None, *, pinned: bool) -> InputError:
     lines = [line.rstrip() for line in str(error).strip().splitlines()]
     reason = "\n".join(lines).removeprefix("Cannot solve the request because of: ")
     wanted = f" with Python {python}" if python else ""
+    if pinned:
+        return InputError(
+            "lock-mismatch",
+            f"The conda-lock.yml does not fit the model's environment{wanted}: {reason}",
+            "Lock again with conda-lock, or leave it out.",
+        )
     return InputError(
         "requirements-clash",
         f"No set of conda packages satisfies the model's environment{wanted}: {reason}",
