@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -54,12 +55,15 @@ def test_settings(tmp_path: Path) -> None:
     assert channels.wanted(()) == ("mine", "conda-forge")
     assert channels.wanted(("x", "defaults")) == ("x", "https://repo.example.org/main", "pkgs/r")
     assert channels.priority == "disabled" and channels.ca_bundle == "/etc/ssl/mine.pem"
-    assert f'https = "http://user:{PASSWORD}@proxy:3128"' in channels.settings()
+    assert channels.environment() == {
+        "HTTPS_PROXY": f"http://user:{PASSWORD}@proxy:3128",
+        "SSL_CERT_FILE": "/etc/ssl/mine.pem",
+    }
     other = tmp_path / "other"
     other.write_text("channels: [third]\nssl_verify: false\n")
     later = host(tmp_path, CONDARC=str(other), CONDA_CHANNEL_ALIAS="https://alias.example.org")
     assert later.wanted(()) == ("third",) and later.url("a") == "https://alias.example.org/a"
-    assert "tls-no-verify = true" in later.settings() and later.ca_bundle is None
+    assert not later.verify and later.ca_bundle is None
     assert host(tmp_path, "").url("bioconda") == "https://conda.anaconda.org/bioconda"
 
 
@@ -71,6 +75,27 @@ def test_secrets(tmp_path: Path) -> None:
     assert not any(secret in text for text in shown for secret in (PASSWORD, TOKEN))
     assert channels.public("conda-forge") == "conda-forge"
     assert channels.public(channels.url("conda-forge")) == "https://mirror.example.org/conda/conda-forge"
+
+
+def test_access(tmp_path: Path) -> None:
+    """py-rattler, which keeps addresses, gets them bare, the token as a mirror and the password as a header."""
+    access = host(tmp_path).access(["mine", "conda-forge", "here"])
+    assert access == {
+        "channels": {
+            "mine": "https://conda.example.org/mine",
+            "conda-forge": "https://mirror.example.org/conda/conda-forge",
+            "here": "file:///srv/channels/here",
+        },
+        "mirrors": {"https://conda.example.org/mine": [f"https://conda.example.org/t/{TOKEN}/mine"]},
+        "logins": [
+            [
+                "mirror.example.org",
+                "/conda/conda-forge",
+                f"Basic {b64encode(f'me:{PASSWORD}'.encode()).decode()}",
+            ]
+        ],
+        "verify": True,
+    }
 
 
 def test_directory_needs_a_name(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +213,49 @@ def test_no_rattler(channel: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MpackError, match="py-rattler") as caught:
         solved(channel(PYTHON), "python")
     assert caught.value.code == "tool-missing" and "mpack[conda]" in caught.value.hint
+
+
+PASSWORD, TOKEN = "hunter2-password", "tk-0123456789"
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[str]:
+    """A channel's parent behind a password and a token in its path: its address with both."""
+    credentials = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("Authorization") != f"Basic {credentials}":
+                self.send_error(401)
+            elif not self.path.startswith(f"/t/{TOKEN}/"):
+                self.send_error(403)
+            else:
+                self.path = self.path.removeprefix(f"/t/{TOKEN}")
+                super().do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    handler = partial(Handler, directory=str(tmp_path / "channels"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://me:{PASSWORD}@127.0.0.1:{server.server_port}/t/{TOKEN}"
+        server.shutdown()
+        thread.join()
+
+
+def test_credentials(channel: Make, guarded: str, tmp_path: Path) -> None:
+    """A channel behind a password and a token serves, and nothing that is kept or told has either of them."""
+    channel(PYTHON, Package("good", files={"a": b"x"}))
+    channels = Channels(custom={"t": guarded})
+    found = solved(channels, "good")
+    assert [item.channel for item in found.environment.packages] == ["t"]
+    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert kept
+    secrets = [item.encode() for item in (PASSWORD, TOKEN, base64.b64encode(f"me:{PASSWORD}".encode()).decode())]
+    assert [path for path in kept if any(secret in path.read_bytes() for secret in secrets)] == []
+    for wrong in (guarded.replace(PASSWORD, "another-password"), guarded.replace(TOKEN, "another-token")):
+        with pytest.raises(MpackError) as caught:
+            solved(Channels(custom={"t": wrong}), "good")
+        assert caught.value.code == "index-unreachable" and "another-" not in str(caught.value), caught.value

@@ -40,7 +40,7 @@ def require_rattler() -> None:
 def ask(job: dict[str, Any], channels: Channels) -> dict[str, Any]:
     """What came of a job. Raises RattlerError, EnvironmentFault tool-missing or InternalError."""
     require_rattler()
-    own = {"SSL_CERT_FILE": channels.ca_bundle} if channels.ca_bundle else {}
+    own = channels.environment()
     # Its caches belong to the user's mpack, whatever the user's own rattler has.
     own["RATTLER_CACHE_DIR"] = str(cache_dir() / "rattler")
     child = subprocess.Popen(

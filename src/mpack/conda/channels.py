@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mpack.errors import EnvironmentFault, InputError
 from mpack.records import dataclass
@@ -87,12 +89,29 @@ class Channels:
             )
         return shown
 
-    def settings(self) -> str:
-        """Network settings as py-rattler reads them (TOML)."""
-        lines = [] if self.verify else ["tls-no-verify = true"]
-        lines += ['tls-root-certs = "system"'] if self.ca_bundle else []
-        chosen = [f'{scheme} = "{self.proxies[scheme]}"' for scheme in ("http", "https") if scheme in self.proxies]
-        return "\n".join([*lines, *(["[proxy-config]", *chosen] if chosen else [])]) + "\n"
+    def environment(self) -> dict[str, str]:
+        """What py-rattler's process is told by variables."""
+        found = {
+            f"{scheme.upper()}_PROXY": self.proxies[scheme] for scheme in ("http", "https") if scheme in self.proxies
+        }
+        return found | ({"SSL_CERT_FILE": self.ca_bundle} if self.ca_bundle else {})
+
+    def access(self, channels: Iterable[str]) -> dict[str, Any]:
+        """How channels are reached, as `worker.py` wants it: name -> address without secrets; where that is reached
+        with a token; headers by host and path. py-rattler keeps the addresses that it is given, so they hold none."""
+        addresses, mirrors, logins = {}, {}, []
+        for name in channels:
+            address = self.url(name)
+            parts = urlsplit(address)
+            reached = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+            public = reached._replace(path=re.sub(r"^(.*?)/t/[^/]+", r"\1", parts.path))
+            addresses[self.public(name)] = urlunsplit(public)
+            if reached != public:
+                mirrors[urlunsplit(public)] = [urlunsplit(reached)]
+            if parts.username:
+                login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+                logins.append([parts.hostname, reached.path, f"Basic {b64encode(login).decode()}"])
+        return {"channels": addresses, "mirrors": mirrors, "logins": logins, "verify": self.verify}
 
     def redact(self, text: str) -> str:
         """The text without credentials of any channel or proxy."""

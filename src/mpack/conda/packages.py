@@ -45,9 +45,10 @@ class PackageCache:
         with disk_faults("Fetching conda packages", self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.directory, prefix=".tmp-") as scratch:
+                access = channels.access(dict.fromkeys(package.channel for package in missing))
                 jobs = [
                     {
-                        "url": f"{channels.url(package.channel)}/{package.subdir}/{package.file}",
+                        "url": f"{access['channels'][package.channel]}/{package.subdir}/{package.file}",
                         "path": str(Path(scratch) / package.sha256),
                         "file": package.file,
                         "sha256": package.sha256,
@@ -56,7 +57,7 @@ class PackageCache:
                     for package in missing
                 ]
                 try:
-                    ask({"do": "fetch", "packages": jobs, "config": channels.settings()}, channels)
+                    ask({"do": "fetch", "packages": jobs, "access": access}, channels)
                 except RattlerError as error:
                     raise fault(error, f"Fetching {len(missing)} conda packages") from None
                 for package in missing:

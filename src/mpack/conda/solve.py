@@ -51,12 +51,11 @@ def solve_conda(
     virtual += [("__glibc", glibc, "0")] if glibc else []
     specs = [_split(item) for item in wish.specs]
     asked = [*channels.wanted(wish.channels), *(channel for channel, _ in specs if channel)]
-    addresses = {channels.public(name): channels.url(name) for name in dict.fromkeys(asked)}
+    access = channels.access(dict.fromkeys(asked))
     if consent and python:
         specs = [("", f"python {python}.*") if _is_python(text) else (channel, text) for channel, text in specs]
     job = {
         "do": "solve",
-        "channels": [{"name": name, "url": url} for name, url in addresses.items()],
         "specs": [[channel or None, text] for channel, text in specs],
         "constraints": [
             *([f"python {python}.*"] if python else []),
@@ -66,9 +65,9 @@ def solve_conda(
         "subdirs": [SUBDIRS[platform], "noarch"],
         "priority": channels.priority,
         "repodata": str(repodata_dir()),
-        "config": channels.settings(),
+        "access": access,
     }
-    say(f"solving {len(specs)} conda packages from {', '.join(addresses)}")
+    say(f"solving {len(specs)} conda packages from {', '.join(access['channels'])}")
     try:
         answer = ask(job, channels)
     except RattlerError as error:

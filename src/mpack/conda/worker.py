@@ -3,10 +3,11 @@
 Only the standard library and py-rattler: it is run as a script. A process of its own, because it can be ended at any
 moment, and because py-rattler's threads may outlive the interpreter and crash it at its end. Jobs by "do":
 
-solve     {"channels": [{"name", "url"}], "specs": [[channel or null, specification]], "constraints": [text],
-          "virtual": [[name, version]], "subdirs": ["linux-64", "noarch"], "priority": "strict|disabled", "repodata":
-          directory, "config": TOML} -> {"packages": [{"name", "version", …, "url", "channel"}]}
-fetch     {"packages": [{"url", "path", "sha256", "size"}], "config"} -> {}: each file whole and right, or none
+solve     {"specs": [[channel or null, specification]], "constraints": [text], "virtual": [[name, version, build]],
+          "subdirs": ["linux-64", "noarch"], "priority": "strict|disabled", "repodata": directory, "access":
+          {"channels": {name: address}, "mirrors": {address: [address with a token]}, "logins": [[host, path, header]],
+          "verify": bool}} -> {"packages": [fields of `mpack.plan.CondaPackage`]}
+fetch     {"packages": [{"url", "path", "file", "sha256", "size"}], "access"} -> {}: each file whole and right, or none
 read      {"packages": [{"path", "name", "version", "build"}], "bytes", "entries"} -> {"packages": [facts]}
 install   as read, and {"target", "prefix", "scratch", "subdir"}: all packages linked into `target` for `prefix`
 
@@ -53,8 +54,28 @@ class Failed(Exception):
 
 def _client(job: Job) -> Any:
     from rattler import Client, Config
+    from rattler.networking.middleware import (
+        AddHeadersMiddleware,
+        AuthenticationMiddleware,
+        MirrorMiddleware,
+        RetryMiddleware,
+    )
 
-    return Client.from_config(Config.from_toml(job["config"]))
+    access = job["access"]
+    if not access["verify"]:
+        if access["mirrors"] or access["logins"]:
+            raise Failed("unreachable", "a channel with a token or password is not asked with ssl_verify: false")
+        return Client.from_config(Config.from_toml("tls-no-verify = true"))
+
+    def headers(host: str, path: str) -> dict[str, str] | None:
+        for place, prefix, header in access["logins"]:
+            if host == place and (path + "/").startswith(prefix.rstrip("/") + "/"):
+                return {"Authorization": header}
+        return None
+
+    mirrors = [MirrorMiddleware(access["mirrors"])] if access["mirrors"] else []
+    logins = [AddHeadersMiddleware(headers)] if access["logins"] else []
+    return Client([RetryMiddleware(3), *mirrors, *logins, AuthenticationMiddleware()])
 
 
 async def solve(job: Job) -> Job:
@@ -65,7 +86,7 @@ async def solve(job: Job) -> Job:
     from rattler.exceptions import GatewayError, SolverError
     from rattler.package.build_string import BuildString
 
-    urls = {channel["name"]: channel["url"] for channel in job["channels"]}
+    urls: dict[str, str] = job["access"]["channels"]
     specs = []
     for channel, text in job["specs"]:
         try:

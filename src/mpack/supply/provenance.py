@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mpack import __version__
 from mpack.artifact.limits import Limits
@@ -250,7 +251,7 @@ def _materials(plan: ImagePlan) -> Iterator[dict[str, Any]]:
             digest = {"digest": {"sha256": found.removeprefix("sha256:")}} if found else {}
             yield {"name": f"{package.name}=={package.version}", **_uri(package), **digest}
     for item in plan.environment.conda.packages if plan.environment.conda else ():
-        uri = f"pkg:conda/{item.name}@{item.version}?build={item.build}&channel={item.channel}&subdir={item.subdir}"
+        uri = f"pkg:conda/{item.name}@{item.version}?build={item.build}&channel={quote(item.channel)}&subdir={item.subdir}"
         yield {"name": item.file, "uri": uri, "digest": {"sha256": item.sha256}}
     for tree in plan.trees:
         if tree.kind == "model":
