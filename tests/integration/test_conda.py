@@ -355,7 +355,7 @@ def test_documents(built: dict[str, Any], mpack: Any) -> None:
     for item in locked:
         known = found[f"pkg:conda/{item['name']}@{item['version']}?build=0&channel=tally&subdir={item['subdir']}"]
         assert known["hashes"] == [{"alg": "SHA-256", "content": item["sha256"]}]
-    assert {item["name"]: item["version"] for item in document["components"]}["python"] == "3.11.2"
+    assert {item["name"]: item.get("version") for item in document["components"]}["python"] == "3.11.2"
 
 
 def test_conda_lock(built: dict[str, Any], mpack: Any, conda: Conda, tmp_path: Path) -> None:
@@ -369,13 +369,18 @@ def test_conda_lock(built: dict[str, Any], mpack: Any, conda: Conda, tmp_path: P
     plan = ImagePlan.from_json(json.loads(mpack("plan", artifact, "--lock", written, **conda.env).stdout))
     assert plan.environment.conda is not None and list(plan.environment.conda.packages) == locked
     text = written.read_text()
-    for changed, word in (
-        (text.replace("2.0", "3.0"), "libtally >=9"),
-        (text.replace(locked[0].sha256, "0" * 64), "SHA"),
-    ):
+    newer = text.replace("tallybook-2.0", "tallybook-3.0").replace("version: '2.0'", "version: '3.0'")
+    for changed, word in ((newer, "libtally >=9"), (text.replace(locked[0].sha256, "f" * 64), "SHA-256")):
         written.write_text(changed)
         told = mpack("plan", artifact, "--lock", written, code=1, **conda.env).stderr
         assert "conda-lock.yml" in told and word in told, told
+
+
+def test_without_python(mpack: Any, conda: Conda, odahu: Artifact) -> None:
+    """Without a Python among the packages the base's stays, and they are libraries beside it."""
+    plan = ImagePlan.from_json(json.loads(mpack("plan", odahu("tally::libtally"), **conda.env).stdout))
+    assert plan.environment.conda is not None and plan.below == plan.base
+    assert [item.name for item in plan.environment.conda.packages] == ["libtally"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

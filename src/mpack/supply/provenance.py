@@ -251,7 +251,8 @@ def _materials(plan: ImagePlan) -> Iterator[dict[str, Any]]:
             digest = {"digest": {"sha256": found.removeprefix("sha256:")}} if found else {}
             yield {"name": f"{package.name}=={package.version}", **_uri(package), **digest}
     for item in plan.environment.conda.packages if plan.environment.conda else ():
-        uri = f"pkg:conda/{item.name}@{item.version}?build={item.build}&channel={quote(item.channel)}&subdir={item.subdir}"
+        about = f"build={item.build}&channel={quote(item.channel)}&subdir={item.subdir}"
+        uri = f"pkg:conda/{item.name}@{item.version}?{about}"
         yield {"name": item.file, "uri": uri, "digest": {"sha256": item.sha256}}
     for tree in plan.trees:
         if tree.kind == "model":
