@@ -395,3 +395,8 @@ def test_faults(mpack: Any, conda: Conda, odahu: Artifact, fault: str, tmp_path:
     told = json.loads(mpack("build", artifact, "--json", code=None, CONDARC=str(condarc)).stdout)["error"]
     assert told["code"] == code and all(word in told["message"] for word in words), told
     assert list(artifact.parent.glob("*.lock")) == []
+
+
+def test_rebuild(built: dict[str, Any], mpack: Any, conda: Conda) -> None:
+    """A rebuild makes every layer anew, conda's too, and the same image."""
+    assert mpack.json("rebuild", REST, **conda.env)["same"] is True

@@ -5,8 +5,14 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -213,6 +219,45 @@ def test_no_rattler(channel: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MpackError, match="py-rattler") as caught:
         solved(channel(PYTHON), "python")
     assert caught.value.code == "tool-missing" and "mpack[conda]" in caught.value.hint
+
+
+@pytest.mark.parametrize("stage", ["solve", "fetch"])
+def test_silent_server(channel: Make, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """A channel that takes connections and says nothing is given up, and told by name."""
+    channels = channel(Package("good", files={"a": b"x"}))
+    (package,) = solved(channels, "good").environment.packages
+    monkeypatch.setattr("mpack.conda.packages.PATIENCE", 0.3)
+    monkeypatch.setattr("mpack.conda.solve.PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        silent = Channels(custom={"t": f"http://127.0.0.1:{server.getsockname()[1]}"})
+        with pytest.raises(MpackError, match=r"no answer from t|good-1\.0-0\.conda: nothing came") as caught:
+            if stage == "solve":
+                solved(silent, "good")
+            else:
+                PackageCache.default().bring([replace(package, sha256="0" * 64)], silent)
+    assert caught.value.code == "index-unreachable"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ended(tmp_path: Path, number: signal.Signals) -> None:
+    """However mpack ends, py-rattler's process ends with it: its connection is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        wish = f"Channels(custom={{'t': 'http://127.0.0.1:{server.getsockname()[1]}'}})"
+        code = (
+            "from mpack.conda.solve import *; from mpack.conda.channels import Channels\n"
+            "solve_conda(CondaWish(('x',), ('t',)), platform='linux/amd64', python=None, consent=False, glibc=None,"
+            f" channels={wish})"
+        )
+        environment = {**os.environ, "MPACK_HOME": str(tmp_path)}
+        with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL) as process:
+            connection, _ = server.accept()
+            process.send_signal(number)
+            assert process.wait(60) != 0
+        with connection:
+            connection.settimeout(60)
+            while connection.recv(1 << 16):
+                pass
 
 
 PASSWORD, TOKEN = "hunter2-password", "tk-0123456789"

@@ -16,6 +16,8 @@ from mpack.contents import sha256_file
 from mpack.errors import EnvironmentFault, InputError, InternalError, MpackError
 from mpack.paths import cache_dir
 
+#: Seconds without a byte of a package after which its channel is given up; for an answer to a solver ten times that.
+PATIENCE = 60
 WORKER = Path(__file__).with_name("worker.py")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mpack.artifact.limits import Limits
-from mpack.conda.asking import RattlerError, ask, fault
+from mpack.conda.asking import PATIENCE, RattlerError, ask, fault
 from mpack.conda.channels import Channels
 from mpack.contents import sha256_file
 from mpack.oci.files import disk_faults
@@ -57,7 +57,7 @@ class PackageCache:
                     for package in missing
                 ]
                 try:
-                    ask({"do": "fetch", "packages": jobs, "access": access}, channels)
+                    ask({"do": "fetch", "packages": jobs, "access": access, "patience": PATIENCE}, channels)
                 except RattlerError as error:
                     raise fault(error, f"Fetching {len(missing)} conda packages") from None
                 for package in missing:

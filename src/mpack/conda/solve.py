@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from email.parser import HeaderParser
 
-from mpack.conda.asking import RattlerError, ask, fault
+from mpack.conda.asking import PATIENCE, RattlerError, ask, fault
 from mpack.conda.channels import Channels
 from mpack.conda.packages import PackageCache, jobs_of, repodata_dir
 from mpack.errors import InputError
@@ -66,6 +66,7 @@ def solve_conda(
         "priority": channels.priority,
         "repodata": str(repodata_dir()),
         "access": access,
+        "patience": PATIENCE,
     }
     say(f"solving {len(specs)} conda packages from {', '.join(access['channels'])}")
     try:

@@ -6,8 +6,8 @@ moment, and because py-rattler's threads may outlive the interpreter and crash i
 solve     {"specs": [[channel or null, specification]], "constraints": [text], "virtual": [[name, version, build]],
           "subdirs": ["linux-64", "noarch"], "priority": "strict|disabled", "repodata": directory, "access":
           {"channels": {name: address}, "mirrors": {address: [address with a token]}, "logins": [[host, path, header]],
-          "verify": bool}} -> {"packages": [fields of `mpack.plan.CondaPackage`]}
-fetch     {"packages": [{"url", "path", "file", "sha256", "size"}], "access"} -> {}: each file whole and right, or none
+          "verify": bool}, "patience": seconds} -> {"packages": [fields of `mpack.plan.CondaPackage`]}
+fetch     {"packages": [{"url", "path", "file", "sha256", "size"}], "access", "patience"} -> {}: all, whole and right
 read      {"packages": [{"path", "name", "version", "build"}], "bytes", "entries"} -> {"packages": [facts]}
 install   as read, and {"target", "prefix", "scratch", "subdir"}: all packages linked into `target` for `prefix`
 
@@ -99,7 +99,7 @@ async def solve(job: Job) -> Job:
         for name, version, build in job["virtual"]
     ]
     try:
-        records = await rattler_solve(
+        solving = rattler_solve(
             [Channel(url) for url in urls.values()],
             specs,
             gateway=Gateway(cache_dir=job["repodata"], client=_client(job)),
@@ -108,6 +108,9 @@ async def solve(job: Job) -> Job:
             constraints=constraints,
             channel_priority=ChannelPriority.Disabled if job["priority"] == "disabled" else ChannelPriority.Strict,
         )
+        records = await asyncio.wait_for(solving, 10 * job["patience"])
+    except asyncio.TimeoutError as error:
+        raise Failed("unreachable", f"no answer from {', '.join(urls)} in {10 * job['patience']} s") from error
     except SolverError as error:
         raise Failed("clash", str(error)) from error
     except GatewayError as error:
@@ -140,10 +143,12 @@ class _Sink:
     def __init__(self, path: str, limit: int) -> None:
         self._file = open(path, "wb")  # noqa: SIM115 - closed by `close`
         self._left = limit
+        self.written = 0
         self.digest = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
         self._left -= len(data)
+        self.written += len(data)
         if self._left < 0:
             raise Failed("unlike", "it is larger than was locked")
         self.digest.update(data)
@@ -162,15 +167,30 @@ async def fetch(job: Job) -> Job:
 
     async def one(package: Job) -> None:
         async with turns:
-            await _fetch_one(client, package)
+            await _fetch_one(client, package, job["patience"])
 
     await asyncio.gather(*map(one, job["packages"]))
     return {}
 
 
-async def _fetch_one(client: Any, package: Job) -> None:
+async def _download(client: Any, url: str, sink: _Sink, patience: float) -> None:
+    """Raises Failed where nothing comes for `patience` seconds; py-rattler's own limit is on all of a download."""
     from rattler.package_streaming import download_to_writer
 
+    async def download() -> None:
+        await download_to_writer(client, url, sink)
+
+    task, before = asyncio.ensure_future(download()), -1
+    while not task.done():
+        if sink.written == before:
+            task.cancel()
+            raise Failed("unreachable", f"nothing came for {patience} s")
+        before = sink.written
+        await asyncio.wait([task], timeout=patience)
+    task.result()
+
+
+async def _fetch_one(client: Any, package: Job, patience: float) -> None:
     sink = _Sink(package["path"], package["size"] or 1 << 40)
     try:
         if package["url"].startswith("file:"):
@@ -178,9 +198,9 @@ async def _fetch_one(client: Any, package: Job) -> None:
                 while block := stream.read(1 << 20):
                     sink.write(block)
         else:
-            await download_to_writer(client, package["url"], sink)
-    except Failed:
-        raise
+            await _download(client, package["url"], sink, patience)
+    except Failed as error:
+        raise Failed(error.args[0], f"{package['file']}: {error.args[1]}") from error
     except FileNotFoundError as error:
         raise Failed("unreachable", f"{package['file']}: {error.strerror}") from error
     except OSError as error:
