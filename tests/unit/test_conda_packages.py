@@ -99,12 +99,22 @@ def test_hostile(channel: Make, tmp_path: Path, fault: str) -> None:
     assert not (tmp_path / "out").exists() and not Path("/tmp/out").exists()
 
 
-def test_link_of_another_package(channel: Make) -> None:
+@pytest.mark.parametrize(
+    ("link", "files"),
+    [
+        ({"d/e": Link("..")}, {"d/e/up": Link("../../x"), "d/e/up/y": b"z"}),
+        ({"share/x": Link("../lib")}, {"share/x/y/z": b"z"}),
+        ({"lib/python3.11/site-packages/m": Link("n")}, {"site-packages/m/__init__.py": b""}),
+    ],
+    ids=["out", "inside", "noarch"],
+)
+def test_links_together(channel: Make, link: dict[str, Any], files: dict[str, Any]) -> None:
     """Two links that stay inside may lead out together: no package writes through another one's."""
-    first = Package("first", files={"share/x": Link("../lib")})
-    second = Package("second", files={"share/x/y": b"z"})
-    with pytest.raises(InputError, match="share/x/y would be written through a link"):
-        solved(channel(first, second), "first", "second")
+    kind = {"noarch": "python", "depends": ("python",)} if "site-packages/m/__init__.py" in files else {}
+    channels = channel(PYTHON, Package("first", files=link), Package("second", files=files, **kind))
+    with pytest.raises(InputError, match="would be written through a link") as caught:
+        solved(channels, "first", "second")
+    assert caught.value.code == "conda-package-refused"
 
 
 def test_truncated_and_changed(channel: Make, tmp_path: Path) -> None:

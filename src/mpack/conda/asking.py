@@ -95,5 +95,5 @@ def fault(error: RattlerError, what: str) -> MpackError:
 
 @cache
 def program() -> str:
-    """The hash of what lays packages out: `worker.py` and `prefix.py`."""
-    return "".join(sha256_file(WORKER.with_name(name)) for name in ("prefix.py", "worker.py"))
+    """The hash of what lays packages out."""
+    return "".join(sha256_file(WORKER.with_name(name)) for name in ("inside.py", "prefix.py", "worker.py"))

@@ -1,7 +1,7 @@
 """What mpack asks py-rattler, in a process of its own: a job as JSON on stdin, what came of it as JSON on stdout.
 
-Only the standard library and py-rattler: it is run as a script. A process of its own, because it can be ended at any
-moment, and because py-rattler's threads may outlive the interpreter and crash it at its end. Jobs by "do":
+Only the standard library and py-rattler: it is run as a script, beside `inside.py`. A process of its own, because it
+can be ended at any moment, and because py-rattler's threads may outlive the interpreter and crash it at its end. Jobs:
 
 solve     {"specs": [[channel or null, specification]], "constraints": [text], "virtual": [[name, version, build]],
           "subdirs": ["linux-64", "noarch"], "priority": "strict|disabled", "repodata": directory, "access":
@@ -25,11 +25,17 @@ import ctypes
 import hashlib
 import json
 import os
-import posixpath
 import re
 import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
+
+if __name__ == "__main__":
+    from inside import Refused, check_target, plain, through_link  # type: ignore[import-not-found]
+
+    del sys.path[0]  # mpack's own modules are none of py-rattler's
+else:
+    from mpack.conda.inside import Refused, check_target, plain, through_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,10 +48,6 @@ _ENTRY_POINT = re.compile(r"\s*[\w.+-]+\s*=\s*[\w.]+\s*:\s*[\w.]+\s*")
 _SCRIPT = re.compile(r"(?:bin/\.[^/]+-(?:post-link|pre-unlink|pre-link)\.sh|etc/conda/(?:de)?activate\.d/[^/]+)$")
 #: Bytes of a file of info/ that is read whole.
 _INFO = 64 << 20
-
-
-class Refused(Exception):
-    """A package that mpack does not install: what is wrong with it."""
 
 
 class Failed(Exception):
@@ -221,8 +223,6 @@ class _Reader:
     def __init__(self, limit: int, entries: int) -> None:
         self._bytes = limit
         self._entries = entries
-        self.links: set[str] = set()
-        self.paths: set[str] = set()
 
     async def read(self, package: Job) -> Job:
         """What a package brings. Raises Refused."""
@@ -260,7 +260,7 @@ class _Reader:
         texts: dict[str, bytes] = {}
         for section in ("info", "pkg"):
             async for entry in archive.stream(section):
-                name = _plain(entry.name)
+                name = plain(entry.name)
                 seen.add(name)
                 self._entries -= 1
                 self._bytes -= entry.size
@@ -268,29 +268,13 @@ class _Reader:
                     raise Refused("the packages hold more bytes or files than a model's files may")
                 if entry.is_link:
                     links |= {name} if entry.is_symlink else set()
-                    _check_target(name, entry.link_target or "", symlink=entry.is_symlink)
+                    check_target(name, entry.link_target or "", symlink=entry.is_symlink)
                 elif entry.is_file and (name in _READ or _DIST.fullmatch(name)) and entry.size <= _INFO:
                     texts[name] = await entry.read()
         return seen, links, texts
 
 
 _READ = ("info/index.json", "info/paths.json", "info/link.json")
-
-
-def _plain(path: str) -> str:
-    """The path, if it leads nowhere else. Raises Refused."""
-    name = path.removeprefix("./").rstrip("/")
-    odd = not name.isprintable() or "\\" in name or len(name) > 4096 or name.count("/") > 256
-    if odd or name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")):
-        raise Refused(f"it has the path {path!r}")
-    return name
-
-
-def _check_target(name: str, target: str, *, symlink: bool) -> None:
-    """Raises Refused for a link that leads out of its package."""
-    end = posixpath.normpath(posixpath.join(posixpath.dirname(name) if symlink else "", target))
-    if not target or target.startswith("/") or end == ".." or end.startswith("../") or not target.isprintable():
-        raise Refused(f"its link {name} leads to {target!r}")
 
 
 def _object(texts: dict[str, bytes], path: str, default: Any = None) -> Any:
@@ -308,7 +292,7 @@ def _check_paths(paths: Any) -> None:
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
         raise Refused("its info/paths.json is none")
     for item in listed:
-        _plain(str(item.get("_path")))
+        plain(str(item.get("_path")))
 
 
 def _check_link(link: Any) -> None:
@@ -328,7 +312,8 @@ async def read(job: Job) -> Job:
             facts.append(await reader.read(package))
         except Refused as error:
             raise Failed("refused", f"{os.path.basename(package['path'])}: {error}") from error
-    _require_apart(facts, _site(job["packages"], facts))
+    if (path := through_link(facts, _site(job["packages"], facts))) is not None:
+        raise Failed("refused", f"what is in {path} would be written through a link")
     return {"packages": facts, "site": _site(job["packages"], facts)}
 
 
@@ -339,23 +324,6 @@ def _site(packages: Iterable[Job], facts: Iterable[Job]) -> str:
             minor = ".".join(package["version"].split(".")[:2])
             return fact["site"] or f"lib/python{minor}/site-packages"
     return ""
-
-
-def _require_apart(facts: Iterable[Job], site: str) -> None:
-    """Raises Failed where a path of one package leads through a link of one: what is written there may be anywhere."""
-
-    def placed(fact: Job, path: str) -> str:
-        if not fact["noarch"]:
-            return path
-        top, _, rest = path.partition("/")
-        return f"{site}/{rest}" if top == "site-packages" else f"bin/{rest}" if top == "python-scripts" else path
-
-    links = {placed(fact, path) for fact in facts for path in fact["links"]}
-    for fact in facts:
-        for path in fact["paths"]:
-            parts = placed(fact, path).split("/")
-            if any("/".join(parts[:count]) in links for count in range(1, len(parts))):
-                raise Failed("refused", f"{path} would be written through a link of a package")
 
 
 async def install(job: Job) -> Job:
@@ -401,5 +369,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # mpack's own modules are none of py-rattler's
     main()
