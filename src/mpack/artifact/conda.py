@@ -22,8 +22,6 @@ from mpack.spec import CondaWish, Requirement
 _SPEC = r"(?:(?P<channel>[\w./:@%+-]+?)(?:/(?:linux-\w+|noarch))?::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<rest>.*)$"
 _BRACKET = r"\[\s*version\s*=\s*['\"]?([^'\"\]]+)['\"]?\s*\]$"
 _CLAUSE = r"(?P<operator>===?|~=|!=|<=|>=|<|>|=)?\s*(?P<version>[\w.!+-]+(\.\*|\*)?)$"
-
-
 #: Channels that have what a Python index has: naming one asks for no other package.
 _USUAL = ("conda-forge", "defaults", "main", "pkgs/main", "anaconda")
 _CHANNEL = r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)*"
@@ -112,28 +110,22 @@ def _translated(entries: list[Any], source: str, tree: Tree | None, root: str) -
     """All packages under their names on an index, which they have."""
     python: str | None = None
     requirements: list[Requirement] = []
-    findings: list[Finding] = []
     dropped: list[str] = []
     for entry in entries:
         if isinstance(entry, dict):
-            for lines in entry.values():
-                parsed, notes = parse_requirements("\n".join(lines), f"{source} pip section", tree, root)
-                requirements += parsed
-                findings += notes
             continue
         name, version, _ = _split(entry, source)
         if name == "python":
             python = _python(version, entry, source)
-            continue
-        other = _translate(name)
-        if other is None:
+        elif (other := _translate(name)) is None:
             dropped.append(name)
-            continue
-        requirements.append(Requirement(other + _specifier(version, entry, source), "model", source))
+        else:
+            requirements.append(Requirement(other + _specifier(version, entry, source), "model", source))
+    listed, findings = _pip_section(entries, source, tree, root)
     if dropped:
         message = f"conda packages that are no Python packages are left out: {', '.join(sorted(dropped))}"
         findings.append(Finding("note", message, source))
-    return CondaEnv(python, _unique(requirements), tuple(findings))
+    return CondaEnv(python, _unique([*requirements, *listed]), tuple(findings))
 
 
 def _unique(requirements: list[Requirement]) -> tuple[Requirement, ...]:
