@@ -310,6 +310,11 @@ def test_credentials(channel: Make, guarded: str, tmp_path: Path) -> None:
     assert kept
     secrets = [item.encode() for item in (PASSWORD, TOKEN, base64.b64encode(f"me:{PASSWORD}".encode()).decode())]
     assert [path for path in kept if any(secret in path.read_bytes() for secret in secrets)] == []
+    (package,) = found.environment.packages
+    PackageCache.default().path(package).unlink()
+    with pytest.raises(InputError, match="larger than was locked") as larger:
+        PackageCache.default().bring([replace(package, size=package.size - 1)], channels)
+    assert larger.value.code == "lock-mismatch"
     for wrong in (guarded.replace(PASSWORD, "another-password"), guarded.replace(TOKEN, "another-token")):
         with pytest.raises(MpackError) as caught:
             solved(Channels(custom={"t": wrong}), "good")

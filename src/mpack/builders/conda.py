@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from mpack.dockerfile.render import CONDA_LAYER
+from mpack.oci.files import disk_faults
 from mpack.oci.image import canonical_json
 from mpack.oci.layer import ENCODER, Layer
 from mpack.oci.store import Store
@@ -18,7 +19,7 @@ _KIND = "dependencies"
 def put_conda_layer(store: Store, plan: ImagePlan, context: Path) -> None:
     """Puts the layer, if the plan has one, where a plan's Dockerfile unpacks it. Raises as `conda_layer`."""
     if plan.environment.conda is not None:
-        with store.lease():
+        with store.lease(), disk_faults("Writing the build context", context):
             layer, _ = conda_layer(store, plan)
             shutil.copyfile(store.path(layer.digest), context / CONDA_LAYER)
             (context / CONDA_LAYER).chmod(0o644)

@@ -151,7 +151,7 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
             values["trust_pickle"],
             values["keep_mlflow"],
             values["gpu"],
-            values["conda"],
+            values.get("conda", False),
         ),
         tolerance=values.get("tolerance"),
         optimize=values.get("optimize"),

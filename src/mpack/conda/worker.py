@@ -140,21 +140,27 @@ def _told(record: Any, urls: dict[str, str]) -> Job:
 
 
 class _Sink:
-    """Takes a download: counts and hashes what it writes."""
+    """Takes a download, counts and hashes it. `fault`: why it took no more, which py-rattler does not pass on."""
 
     def __init__(self, path: str, limit: int) -> None:
         self._file = open(path, "wb")  # noqa: SIM115 - closed by `close`
         self._left = limit
         self.written = 0
+        self.fault: Failed | None = None
         self.digest = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
         self._left -= len(data)
         self.written += len(data)
         if self._left < 0:
-            raise Failed("unlike", "it is larger than was locked")
+            self.fault = Failed("unlike", "it is larger than was locked")
+            raise self.fault
         self.digest.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.fault = Failed("disk", str(error))
+            raise self.fault from error
 
     def flush(self) -> None:
         self._file.flush()
@@ -193,7 +199,10 @@ async def _download(client: Any, url: str, sink: _Sink, patience: float) -> None
 
 
 async def _fetch_one(client: Any, package: Job, patience: float) -> None:
-    sink = _Sink(package["path"], package["size"] or 1 << 40)
+    try:
+        sink = _Sink(package["path"], package["size"] or 1 << 40)
+    except OSError as error:
+        raise Failed("disk", str(error)) from error
     try:
         if package["url"].startswith("file:"):
             with open(unquote(urlsplit(package["url"]).path), "rb") as stream:
@@ -201,16 +210,9 @@ async def _fetch_one(client: Any, package: Job, patience: float) -> None:
                     sink.write(block)
         else:
             await _download(client, package["url"], sink, patience)
-    except Failed as error:
-        raise Failed(error.args[0], f"{package['file']}: {error.args[1]}") from error
-    except FileNotFoundError as error:
-        raise Failed("unreachable", f"{package['file']}: {error.strerror}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise Failed("disk", str(error)) from error
-        raise Failed("unreachable", f"{package['file']}: {error}") from error
     except Exception as error:
-        raise Failed("unreachable", f"{package['file']}: {error}") from error
+        kind, why = (sink.fault or error).args if sink.fault or isinstance(error, Failed) else ("unreachable", error)
+        raise Failed(kind, f"{package['file']}: {why}") from error
     finally:
         sink.close()
     if sink.digest.hexdigest() != package["sha256"]:
