@@ -52,9 +52,9 @@ CODES: dict[str, str] = {
     "provenance-invalid": "The record of how the image was built is damaged, or is not mpack's.",
     "rebuild-impossible": "The image cannot be built again here: another mpack, or other wishes beside the artifact.",
     "sbom-unknown": "The image's files tell of no package, and mpack did not build it.",
-    "plan-not-embeddable": "The Dockerfile template adds steps that only an engine or buildah can run.",
     "manifest-invalid": "Manifests cannot be read, or what they say is wrong or does not fit together.",
     "connection-invalid": "A connection lacks a field, or one of its fields cannot be what it says.",
+    "plan-not-embeddable": "The Dockerfile template adds steps that only an engine or buildah can run.",
     # usage
     "usage": "The command line is wrong.",
     "packager-unknown": "No packager of that name is installed.",
