@@ -68,4 +68,5 @@ class DockerCli:
                 ImageConfig(env=serving_env({}), user="0:0", entrypoint=ENTRYPOINT), artifact, self.name
             ),
             contents=contents,
+            conda=description.conda,
         )

@@ -105,6 +105,7 @@ class DockerRest:
             trees=trees,
             config=with_model_labels(config, artifact, self.name),
             contents=contents,
+            conda=description.conda,
         )
 
 

@@ -166,6 +166,7 @@ class DockerTriton:
             config=with_model_labels(config, artifact, self.name),
             contents=contents,
             variants=variants,
+            conda=description.conda if not made.native or made.runs_python else None,
             warnings=made.warnings,
         )
 

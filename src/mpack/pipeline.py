@@ -261,7 +261,7 @@ def build_verified(
         with sandbox.open(draft) as box, progress.phase("verify", "asking the model its sample"):
             check = run_self_check(box, modules=True)
         require_passed(check.verification, draft, trimmed=trimmed)
-        resolution = with_bytecode(resolution, bytecode_of(check, resolution.plan.base, trim=trimmed))
+        resolution = with_bytecode(resolution, bytecode_of(check, resolution.plan.below, trim=trimmed))
         with progress.phase("build", "adding byte code"):
             image = builder.build(resolution.plan, contents)
     else:

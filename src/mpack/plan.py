@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from mpack.records import dataclass
@@ -14,6 +15,8 @@ from mpack.spec import FileTree, ImageConfig
 
 PLAN_SCHEMA = 1
 VENV = "/opt/mpack/venv"
+#: Where conda packages are installed.
+CONDA = "/opt/mpack/conda"
 RUNTIME = "/opt/mpack/runtime"
 MODEL = "/opt/mpack/model"
 MODEL_JSON = "/opt/mpack/model.json"
@@ -63,7 +66,7 @@ class LockedPackage:
 
     `hashes` are "sha256:…" of every wheel that may be installed. `source` is "index", "artifact" (a wheel the artifact
     brought: its SHA-256 is the one hash, `url` its file name, its bytes are in Contents), "vcs" (`url` pinned to a
-    commit), "url" (a wheel at `url`), or "base" (already in the base image: not installed).
+    commit), "url" (a wheel at `url`), or "base" (already in the base image, or a conda package: not installed).
     """
 
     name: str
@@ -87,14 +90,85 @@ class LockedPackage:
 
 
 @dataclass(frozen=True)
+class CondaPackage:
+    """One conda package: `file` in the folder `subdir` ("linux-64", "noarch") of `channel`.
+
+    A channel is a name that each machine's own configuration finds ("conda-forge"), or a public http(s) URL. `sha256`
+    is lower-case hex, `size` bytes of the file.
+    """
+
+    name: str
+    version: str
+    build: str
+    subdir: str
+    channel: str
+    file: str
+    sha256: str
+    size: int
+    depends: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "depends": list(self.depends)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CondaPackage:
+        return cls(**{**data, "depends": tuple(data["depends"])})
+
+
+@dataclass(frozen=True)
+class CondaEnvironment:
+    """The locked conda packages at /opt/mpack/conda, sorted by name.
+
+    `site` is where their Python packages are, relative to that ("lib/python3.11/site-packages"); "" without a Python.
+    `interpreter`: the venv stands on their Python, not on the base's.
+    """
+
+    packages: tuple[CondaPackage, ...]
+    site: str = ""
+    interpreter: bool = False
+
+    @property
+    def python_version(self) -> str | None:
+        """The full version of their Python, if they have one."""
+        return next((package.version for package in self.packages if package.name == "python"), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "packages": [package.to_json() for package in self.packages],
+            "site": self.site,
+            "interpreter": self.interpreter,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CondaEnvironment:
+        return cls(tuple(map(CondaPackage.from_json, data["packages"])), data["site"], data["interpreter"])
+
+
+def below_venv(base: BaseImage, conda: CondaEnvironment | None) -> BaseImage:
+    """The base as a venv on it sees it: with the Python and the packages of conda, where there are any."""
+    if conda is None or not conda.site:
+        return base
+    site = f"{CONDA}/{conda.site}"
+    if not conda.interpreter:
+        return replace(base, site_dirs=(site, *base.site_dirs))
+    version = conda.python_version or ""
+    minor = ".".join(version.split(".")[:2])
+    return replace(base, python=f"{CONDA}/bin/python{minor}", python_version=version, site_dirs=(site,))
+
+
+@dataclass(frozen=True)
 class Environment:
-    """The locked Python environment at /opt/mpack/venv. `relaxed` lists pins that had to move, "name==old -> new"."""
+    """The locked Python environment at /opt/mpack/venv. `relaxed` lists pins that had to move, "name==old -> new".
+
+    `conda`: what stands beside it at /opt/mpack/conda.
+    """
 
     python: str
     platform: str
     packages: tuple[LockedPackage, ...]
     trim: bool = True
     relaxed: tuple[str, ...] = ()
+    conda: CondaEnvironment | None = None
 
     @property
     def digest(self) -> str:
@@ -113,6 +187,7 @@ class Environment:
             "packages": [package.to_json() for package in self.packages],
             "trim": self.trim,
             "relaxed": list(self.relaxed),
+            **({} if self.conda is None else {"conda": self.conda.to_json()}),
         }
 
     @classmethod
@@ -123,6 +198,7 @@ class Environment:
             tuple(LockedPackage.from_json(item) for item in data["packages"]),
             data["trim"],
             tuple(data["relaxed"]),
+            CondaEnvironment.from_json(data["conda"]) if "conda" in data else None,
         )
 
 
@@ -167,6 +243,16 @@ class ImagePlan:
     bytecode: Bytecode | None
     trees: tuple[FileTree, ...]
     config: ImageConfig
+
+    @property
+    def below(self) -> BaseImage:
+        """The base as the venv sees it."""
+        return below_venv(self.base, self.environment.conda)
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The directories that PATH begins with."""
+        return (f"{VENV}/bin", *([f"{CONDA}/bin"] if self.environment.conda is not None else []))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpack.env.lockfile import LockEntry, LockFile, LockInputs, requirement_lines
+from mpack.env.lockpath import is_conda_lock
 from mpack.errors import EnvironmentFault, InputError
 from mpack.oci.layer import ENCODER
-from mpack.plan import BaseImage, Bytecode, Environment, ImagePlan
+from mpack.plan import CONDA, BaseImage, Bytecode, Environment, ImagePlan, below_venv
 from mpack.records import dataclass
 from mpack.request import ResolveOptions as ResolveOptions
 from mpack.spec import ImageSpec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mpack.bases import Bases
+    from mpack.conda.condalock import CondaPins
     from mpack.env.index import IndexSettings
     from mpack.env.pins import Pins
 
@@ -41,7 +43,8 @@ def lock_inputs(spec: ImageSpec, options: ResolveOptions) -> LockInputs:
         base=spec.base.public(),
         trim=options.trim,
         optimize=options.optimize,
-        requirements=requirement_lines(spec.requirements),
+        requirements=(*requirement_lines(spec.requirements), *(spec.conda.lines if spec.conda else ())),
+        conda=spec.conda is not None,
     )
 
 
@@ -56,12 +59,14 @@ def resolve(
     say: Callable[[str], None] = lambda text: None,
 ) -> Resolution:
     """The plan of a spec: from the lock where it has an entry, else from the base at hand and the index. `pins` is a
-    pylock.toml that both must agree with.
+    pylock.toml or a conda-lock.yml that both must agree with.
 
     Raises InputError lock-mismatch when the entry was made for other requirements or a closed lock has none, and what
     `Bases.pick`, `Bases.locked`, `read_pins` and `lock_environment` raise.
     """
     inputs = lock_inputs(spec, options)
+    conda_pins = _conda_pins(pins, options.platform)
+    pins = None if conda_pins else pins
     entry = lock.find(inputs)
     if entry is not None:
         base = bases.locked(entry.base)
@@ -75,27 +80,36 @@ def resolve(
                 f"Install {entry.encoder}, or accept another digest with --update-lock.",
             )
         check_consent(entry, options)
+        if conda_pins is not None:
+            conda_pins.require(entry.environment)
         if pins is not None:
-            _read_pins(pins, base).require(entry.environment)
+            _read_pins(pins, below_venv(base, entry.environment.conda)).require(entry.environment)
         return Resolution(_plan(spec, options.platform, base, entry.environment, entry.bytecode), entry, entry.draft)
     from mpack.env.lock import lock_environment
 
     if lock.entries and lock.path is not None:
         say(f"{lock.path.name} has no entry for {inputs.key}: resolving one beside the {len(lock.entries)} there")
+    if spec.conda is not None:
+        from mpack.conda.ground import pick_with_conda
 
-    base = bases.pick(inputs.python, options.platform, spec.base)
+        base, conda, provided = pick_with_conda(spec, options, inputs.python, bases, conda_pins, say)
+    else:
+        base, conda = bases.pick(inputs.python, options.platform, spec.base), None
+        provided = bases.packages(base)
     spec = fitting(spec, base, bases)
-    own = minor_of(spec.python)
-    if own is not None and options.python is not None and own != base.minor:
-        say(f"the model was trained on Python {own}; the image has {base.minor}, as --python asks")
-    pinned = _read_pins(pins, base) if pins is not None else None
+    if spec.conda is None and conda is not None:
+        conda, provided = None, bases.packages(base)
+    own, below = minor_of(spec.python), below_venv(base, conda)
+    if own is not None and options.python is not None and own != below.minor:
+        say(f"the model was trained on Python {own}; the image has {below.minor}, as --python asks")
+    pinned = _read_pins(pins, below) if pins is not None else None
     environment = lock_environment(
         spec.requirements,
-        python=base.python_version,
+        python=below.python_version,
         platform=options.platform,
         index=index,
-        provided=bases.packages(base),
-        relax=options.python is not None and own is not None and own != base.minor,
+        provided=provided,
+        relax=options.python is not None and own is not None and own != below.minor,
         allow_vcs=options.allow_vcs,
         contents=spec.contents,
         pins=pinned,
@@ -104,9 +118,20 @@ def resolve(
         pinned.require(environment)
         if beyond := pinned.beyond(environment):
             say(f"not in {pinned.name}, so resolved and locked now: {', '.join(beyond)}")
-    environment = replace(environment, trim=options.trim)
-    new = LockEntry(inputs.key, requirement_lines(spec.requirements), base, environment, None, ENCODER, draft=True)
+    environment = replace(environment, trim=options.trim, conda=conda)
+    if conda_pins is not None:
+        conda_pins.require(environment)
+    lines = lock_inputs(spec, options).requirements
+    new = LockEntry(inputs.key, lines, base, environment, None, ENCODER, draft=True)
     return Resolution(_plan(spec, options.platform, base, environment, None), new, True)
+
+
+def _conda_pins(path: Path | None, platform: str) -> CondaPins | None:
+    if path is None or not is_conda_lock(path):
+        return None
+    from mpack.conda.condalock import CondaPins
+
+    return CondaPins.read(path, platform)
 
 
 def _read_pins(path: Path, base: BaseImage) -> Pins:
@@ -161,6 +186,9 @@ def _plan(
     }
     if environment.relaxed:
         labels["dev.mpack.relaxed"] = ", ".join(environment.relaxed)
+    config = spec.config
+    if environment.conda is not None:
+        config = replace(config, env=tuple(sorted((*config.env, ("CONDA_PREFIX", CONDA)))))
     return ImagePlan(
         packager=spec.packager,
         model_name=spec.model_name,
@@ -170,5 +198,5 @@ def _plan(
         environment=environment,
         bytecode=bytecode,
         trees=spec.trees,
-        config=spec.config.add_labels(labels),
+        config=config.add_labels(labels),
     )

@@ -159,6 +159,22 @@ def public_name(reference: str) -> str:
 
 
 @dataclass(frozen=True)
+class CondaWish:
+    """What is wanted of conda: match specifications as an environment file has them, and the channels that it names."""
+
+    specs: tuple[str, ...]
+    channels: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What a lock is compared by, beside the requirements."""
+        return (*(f"conda {item}" for item in self.specs), f"conda channels: {', '.join(self.channels) or 'any'}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"specs": list(self.specs), "channels": list(self.channels)}
+
+
+@dataclass(frozen=True)
 class BaseWish:
     """Constraints on the base image. `reference` None: mpack picks one; `system_packages` are Debian package names.
 
@@ -209,6 +225,8 @@ class ImageSpec:
     variants: tuple[Variant, ...] = ()
     #: What the packager noticed, for the user to read.
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    #: Packages that no Python index has.
+    conda: CondaWish | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -220,6 +238,7 @@ class ImageSpec:
             "trees": [tree.to_json() for tree in self.trees],
             "config": self.config.to_json(),
             "variants": [{"where_base_has": item.where_base_has, **item.spec.to_json()} for item in self.variants],
+            **({} if self.conda is None else {"conda": self.conda.to_json()}),
         }
 
     def public(self) -> ImageSpec:

@@ -318,7 +318,7 @@ def test_remote_engine(
 
 def test_exported_context(site: Any, odd: ImageSpec, odd_plan: ImagePlan, tmp_path: Path, clean: list[str]) -> None:
     """An exported context builds without a network, by the client alone, to the same files and configuration."""
-    export_context(odd_plan, odd.contents, tmp_path, bases=site.bases, index=site.index)
+    export_context(odd_plan, odd.contents, tmp_path, bases=site.bases, store=site.store, index=site.index)
     built = subprocess.run(
         [site.docker.client, "build", "--network=none", "--quiet", "."],
         cwd=tmp_path,

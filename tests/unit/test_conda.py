@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from mpack.artifact.conda import parse_conda
+from mpack.artifact.conda import parse_conda, translated
 from mpack.errors import InputError
 from mpack.testing.trees import tree_of_files
 
@@ -33,7 +34,6 @@ def lines(*dependencies: str) -> list[str]:
         ("numpy!=1.24", "numpy!=1.24"),
         ("numpy[version='>=1.20']", "numpy>=1.20"),
         ("conda-forge::numpy=1.26", "numpy==1.26.*"),
-        ("https://example.org/conda/linux-64::numpy=1.26", "numpy==1.26.*"),
         ("numpy=*", "numpy"),
         ("pytorch=2.3.0", "torch==2.3.0.*"),
         ("py-xgboost-cpu==2.1.1", "xgboost==2.1.1"),
@@ -81,13 +81,45 @@ def test_python(entry: str, python: str | None) -> None:
     assert parse_conda(f"dependencies: ['{entry}']", "conda.yaml").python == python
 
 
-@pytest.mark.parametrize("name", ["r-base", "gdal", "my-company-tools=1.0"])
-def test_untranslatable(name: str) -> None:
-    """A package that is not known is not guessed: the message names it, the hint says where it belongs."""
-    with pytest.raises(InputError, match=f"conda package '{name}' has no counterpart") as caught:
-        lines(name)
+@pytest.mark.parametrize("name", ["r-base", "gdal", "my-company-tools=1.0", "mine::numpy", "https://x.org/c::numpy"])
+def test_needs_conda(name: str) -> None:
+    """A package that no index is known to have, or of a channel of its own, takes all others with it, in the file's
+    words; where only an index serves, the message names it, and the hint says where it belongs."""
+    text = f"channels: [conda-forge, nodefaults]\ndependencies: ['python=3.11', pip, '{name}', {{pip: [idna==3]}}]"
+    found = parse_conda(text, "conda.yaml")
+    assert found.conda is not None and found.conda.specs == ("python=3.11", name)
+    own = [name.partition("::")[0]] if "::" in name else []
+    assert list(found.conda.channels) == ["conda-forge", *own]
+    assert [item.line for item in found.requirements] == ["idna==3"] and found.python == "3.11"
+    with pytest.raises(InputError, match=re.escape(f"conda package {name!r} has no counterpart")) as caught:
+        translated(found, "conda.yaml")
     assert caught.value.code == "conda-untranslatable"
     assert "pip section" in caught.value.hint
+
+
+def test_always_conda() -> None:
+    """--conda leaves nothing to an index but the pip section."""
+    found = parse_conda("dependencies: [numpy=1.26, openssl, {pip: [idna]}]", "conda.yaml", always=True)
+    assert found.conda is not None and found.conda.specs == ("numpy=1.26", "openssl")
+    assert [item.line for item in found.requirements] == ["idna"] and found.conda.channels == ()
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        "file:///srv/channel",
+        "/srv/channel",
+        "../x",
+        "https://me:secret@x.org/c",
+        "https://x.org/t/secret/c",
+        "s3://b/c",
+    ],
+)
+def test_channels_of_an_artifact(channel: str) -> None:
+    """An artifact names channels by name or public URL: no directory of this machine, no secret, which is not told."""
+    with pytest.raises(InputError, match="the channel") as caught:
+        parse_conda(f"channels: ['{channel}']\ndependencies: [gdal]", "conda.yaml")
+    assert caught.value.code == "requirements-invalid" and "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
-"""conda.yaml: its Python version, its pip section, and its conda packages under their names on a Python index."""
+"""conda.yaml: its Python version, its pip section, and its conda packages under their names on a Python index.
+
+Where one has no such name, or comes from a channel of its own, all of them stay conda packages: one solver must see
+what depends on what.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from mpack.artifact.conda_names import NOT_PYTHON, NOT_PYTHON_PREFIXES, OTHER_NAMES, SAME_NAMES
 from mpack.artifact.model import Finding, Tree
@@ -12,59 +17,123 @@ from mpack.artifact.requirements import WINDOWS_ONLY, parse_requirements
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
 from mpack.records import dataclass
-from mpack.spec import Requirement
+from mpack.spec import CondaWish, Requirement
 
-_SPEC = r"(?:[\w./:-]+::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<rest>.*)$"
+_SPEC = r"(?:(?P<channel>[\w./:@%+-]+?)(?:/(?:linux-\w+|noarch))?::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<rest>.*)$"
 _BRACKET = r"\[\s*version\s*=\s*['\"]?([^'\"\]]+)['\"]?\s*\]$"
 _CLAUSE = r"(?P<operator>===?|~=|!=|<=|>=|<|>|=)?\s*(?P<version>[\w.!+-]+(\.\*|\*)?)$"
+#: Channels that have what a Python index has: naming one asks for no other package.
+_USUAL = ("conda-forge", "defaults", "main", "pkgs/main", "anaconda")
+_CHANNEL = r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)*"
 
 
 @dataclass(frozen=True)
 class CondaEnv:
-    """What an environment file asks for. `python` is the version as written ("3.11.7", "3.11") or None."""
+    """What an environment file asks for. `python` is the version as written ("3.11.7", "3.11") or None.
+
+    `conda`: what must come from conda's channels; `requirements` are then the pip section alone. `why` names the entry
+    that made it so, or is "".
+    """
 
     python: str | None
     requirements: tuple[Requirement, ...]
     findings: tuple[Finding, ...]
+    conda: CondaWish | None = None
+    why: str = ""
 
 
-def parse_conda(text: str, source: str, tree: Tree | None = None, root: str = "") -> CondaEnv:
+def parse_conda(text: str, source: str, tree: Tree | None = None, root: str = "", *, always: bool = False) -> CondaEnv:
     """Reads an environment file. `source` names it; a pip section's `-r` is looked for in `tree` relative to `root`.
 
-    Raises InputError conda-untranslatable for a package that has no known counterpart, requirements-invalid else.
+    `always`: its packages come from conda's channels, even those that an index has. Raises InputError
+    requirements-invalid.
     """
+    channels, entries = _document(text, source)
+    packages = [(entry, *_split(entry, source)) for entry in entries if isinstance(entry, str)]
+    why = _on_no_index(packages)
+    if not always and not why:
+        return _translated(entries, source, tree, root)
     python: str | None = None
-    requirements: list[Requirement] = []
-    findings: list[Finding] = []
-    dropped: list[str] = []
-    for entry in _dependencies(text, source):
-        if isinstance(entry, dict):
-            for lines in entry.values():
-                parsed, notes = parse_requirements("\n".join(lines), f"{source} pip section", tree, root)
-                requirements += parsed
-                findings += notes
-            continue
-        name, version = _split(entry, source)
+    for entry, name, version, _ in packages:
         if name == "python":
             python = _python(version, entry, source)
+    requirements, findings = _pip_section(entries, source, tree, root)
+    reason = f" ({why!r} is on no Python index that mpack knows)" if why else ""
+    findings.append(Finding("note", f"the packages come from conda's channels{reason}", source))
+    # pip would install the pip section, which mpack does.
+    specs = tuple(dict.fromkeys(entry.strip() for entry, name, _, _ in packages if name != "pip"))
+    named = (own for _, _, _, own in packages if own)
+    wish = CondaWish(specs, tuple(dict.fromkeys(_checked_channel(item, source) for item in (*channels, *named))))
+    return CondaEnv(python, _unique(requirements), tuple(findings), wish, why)
+
+
+def needs_conda(text: str, source: str) -> bool:
+    """True for an environment file that names a package which no Python index is known to have."""
+    try:
+        _, entries = _document(text, source)
+        return bool(_on_no_index([(entry, *_split(entry, source)) for entry in entries if isinstance(entry, str)]))
+    except InputError:
+        return False
+
+
+def _on_no_index(packages: list[tuple[str, str, str, str]]) -> str:
+    """The first entry that must come from a channel, or ""."""
+    return next((entry for entry, name, _, channel in packages if channel or not _known(name)), "")
+
+
+def translated(found: CondaEnv, source: str) -> CondaEnv:
+    """The environment, if an index has all of it. Raises InputError conda-untranslatable."""
+    if found.conda is None:
+        return found
+    raise InputError(
+        "conda-untranslatable",
+        f"{source}: the conda package {found.why!r} has no counterpart on a Python index that mpack knows.",
+        "If it is a Python package, move it to the pip section under its name there; if the model does not need it,"
+        " remove it.",
+    )
+
+
+def _pip_section(
+    entries: list[Any], source: str, tree: Tree | None, root: str
+) -> tuple[list[Requirement], list[Finding]]:
+    requirements: list[Requirement] = []
+    findings: list[Finding] = []
+    for entry in entries:
+        for lines in entry.values() if isinstance(entry, dict) else ():
+            parsed, notes = parse_requirements("\n".join(lines), f"{source} pip section", tree, root)
+            requirements += parsed
+            findings += notes
+    return requirements, findings
+
+
+def _translated(entries: list[Any], source: str, tree: Tree | None, root: str) -> CondaEnv:
+    """All packages under their names on an index, which they have."""
+    python: str | None = None
+    requirements: list[Requirement] = []
+    dropped: list[str] = []
+    for entry in entries:
+        if isinstance(entry, dict):
             continue
-        other = _translate(name, entry, source)
-        if other is None:
+        name, version, _ = _split(entry, source)
+        if name == "python":
+            python = _python(version, entry, source)
+        elif (other := _translate(name)) is None:
             dropped.append(name)
-            continue
-        requirements.append(Requirement(other + _specifier(version, entry, source), "model", source))
+        else:
+            requirements.append(Requirement(other + _specifier(version, entry, source), "model", source))
+    listed, findings = _pip_section(entries, source, tree, root)
     if dropped:
         message = f"conda packages that are no Python packages are left out: {', '.join(sorted(dropped))}"
         findings.append(Finding("note", message, source))
-    return CondaEnv(python, _unique(requirements), tuple(findings))
+    return CondaEnv(python, _unique([*requirements, *listed]), tuple(findings))
 
 
 def _unique(requirements: list[Requirement]) -> tuple[Requirement, ...]:
     return tuple({item.line: item for item in requirements}.values())
 
 
-def _dependencies(text: str, source: str) -> list[Any]:
-    """The entries: strings, and {"pip": [strings]}."""
+def _document(text: str, source: str) -> tuple[list[str], list[Any]]:
+    """The channels, and the entries: strings, and {"pip": [strings]}."""
     try:
         document = load_yaml(text)
     except ValueError as error:
@@ -81,33 +150,52 @@ def _dependencies(text: str, source: str) -> list[Any]:
             pip = all(isinstance(line, str) for line in entry["pip"])
         if not isinstance(entry, str) and not pip:
             raise _invalid(source, f"{entry!r} in dependencies is neither a package nor a pip section")
-    return entries
+    channels = document.get("channels") or []
+    if not isinstance(channels, list) or not all(isinstance(item, str) for item in channels):
+        raise _invalid(source, "channels is not a list of names")
+    return [item for item in channels if item != "nodefaults"], entries
 
 
-def _split(entry: str, source: str) -> tuple[str, str]:
+def _checked_channel(channel: str, source: str) -> str:
+    """A channel's name or public URL: what an artifact names is read on this machine and told to others."""
+    if re.fullmatch(_CHANNEL, channel):
+        return channel
+    parts = urlsplit(channel)
+    shown = re.sub(r"//[^/@]*@", "//", re.sub(r"/t/[^/]+", "/t/…", channel))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise _invalid(source, f"the channel {shown!r} is neither a name nor an http(s) URL")
+    if parts.username or parts.password or parts.query or "/t/" in parts.path:
+        raise _invalid(source, f"the channel {shown} holds a password or token, and the artifact is no place for it")
+    return channel.rstrip("/")
+
+
+def _split(entry: str, source: str) -> tuple[str, str, str]:
+    """Name, version as written, and the channel that this entry alone names, if it is no usual one."""
     match = re.match(_SPEC, entry.strip())
     if not match:
         raise _invalid(source, f"{entry!r} is no conda package")
     rest = match["rest"].strip()
     bracket = re.match(_BRACKET, rest) if rest.startswith("[") else None
-    return match["name"].lower(), bracket[1] if bracket else rest
+    channel = match["channel"] or ""
+    return match["name"].lower(), bracket[1] if bracket else rest, "" if channel in _USUAL else channel
 
 
-def _translate(name: str, entry: str, source: str) -> str | None:
+def _known(name: str) -> bool:
+    """True for a name that is known on a Python index, or known to be needed by none."""
+    if name == "python" or name in OTHER_NAMES or name in WINDOWS_ONLY or normal_name(name) in SAME_NAMES:
+        return True
+    return name in NOT_PYTHON or name.startswith(NOT_PYTHON_PREFIXES)
+
+
+def _translate(name: str) -> str | None:
+    """A known name on an index; None for what is there under no name."""
     if name in OTHER_NAMES:
         return OTHER_NAMES[name]
     if name in WINDOWS_ONLY:
         return None
     if normal_name(name) in SAME_NAMES:
         return normal_name(name)
-    if name in NOT_PYTHON or name.startswith(NOT_PYTHON_PREFIXES):
-        return None
-    raise InputError(
-        "conda-untranslatable",
-        f"{source}: the conda package {entry!r} has no counterpart on a Python index that mpack knows.",
-        "If it is a Python package, move it to the pip section under its name there; if the model does not need it,"
-        " remove it.",
-    )
+    return None
 
 
 def _specifier(version: str, entry: str, source: str) -> str:

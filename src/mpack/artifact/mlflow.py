@@ -44,8 +44,8 @@ class MlflowFormat:
         needs = set(reading.needs)
         if reading.flavor in ("sklearn", "lightgbm") and _is_mixed(signature):
             needs.add("pandas")
-        python, requirements, environment_notes = environment(model)
-        requirements = add_missing(requirements, *reading.lines, source=model.path)
+        found = environment(model)
+        requirements = add_missing(found.requirements, *reading.lines, source=model.path)
         thinned, changes = (
             thin(requirements, frozenset(needs), trust) if reading.native else cpu_only(requirements, trust)
         )
@@ -55,7 +55,7 @@ class MlflowFormat:
             flavor=reading.flavor,
             name=name,
             version=version,
-            python=python,
+            python=found.python,
             requirements=thinned,
             loader=reading.loader,
             ships={model.relative(path): path for path in reading.files},
@@ -63,7 +63,8 @@ class MlflowFormat:
             sample=sample,
             needs=frozenset(needs),
             brings_code=reading.brings_code,
-            findings=(*notes, *environment_notes, *reading.findings, *changes),
+            conda=found.conda,
+            findings=(*notes, *found.findings, *reading.findings, *changes),
         )
 
 

@@ -185,8 +185,7 @@ def _pyfunc(model: Model, flavor: str = "python_function") -> Reading:
 
 
 def _has_mlflow(model: Model) -> bool:
-    _, requirements, _ = environment(model)
-    return any(requirement_name(item) in MLFLOW for item in requirements)
+    return any(requirement_name(item) in MLFLOW for item in environment(model).requirements)
 
 
 def _code(model: Model) -> str | None:

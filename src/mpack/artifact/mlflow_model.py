@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
-from mpack.artifact.conda import parse_conda
+from mpack.artifact.conda import CondaEnv, needs_conda, parse_conda
 from mpack.artifact.model import Finding, Loader, Tree, Trust
 from mpack.artifact.requirements import decode, parse_requirements
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
 from mpack.records import dataclass
-from mpack.spec import Requirement
 
 MANIFEST = "MLmodel"
 
@@ -66,8 +65,11 @@ class Reading:
     signature: Any = field(default=None)
 
 
-def environment(model: Model) -> tuple[str | None, tuple[Requirement, ...], tuple[Finding, ...]]:
-    """Python and requirements: requirements.txt, else conda.yaml, else python_env.yaml, as mlflow itself prefers."""
+def environment(model: Model) -> CondaEnv:
+    """Python and requirements: requirements.txt, else conda.yaml, else python_env.yaml, as mlflow itself prefers.
+
+    requirements.txt is the pip section of conda.yaml: where the rest of that is on no index, conda.yaml counts.
+    """
     tree, prefix = model.tree, model.prefix
     function = model.flavors.get("python_function", {})
     env = function.get("env")
@@ -77,19 +79,23 @@ def environment(model: Model) -> tuple[str | None, tuple[Requirement, ...], tupl
     version = function.get("python_version")
     python = str(version) if version is not None and re.match(r"\d+\.\d+", str(version)) else None
     root = prefix.rstrip("/")
-    if prefix + "requirements.txt" in tree:
+    listed = prefix + "requirements.txt" in tree
+    if conda_path in tree:
+        text = decode(tree.read(conda_path), conda_path)
+        if not listed or model.trust.conda or needs_conda(text, conda_path):
+            found = parse_conda(text, conda_path, tree, root, always=model.trust.conda)
+            return replace(found, python=python or found.python)
+    if listed:
         path = prefix + "requirements.txt"
         lines, notes = parse_requirements(decode(tree.read(path), path), path, tree, root)
-        return python or _python_of(model, conda_path, virtualenv_path), tuple(lines), tuple(notes)
-    if conda_path in tree:
-        found = parse_conda(decode(tree.read(conda_path), conda_path), conda_path, tree, root)
-        return python or found.python, found.requirements, found.findings
+        return CondaEnv(python or _python_of(model, conda_path, virtualenv_path), tuple(lines), tuple(notes))
     if virtualenv_path in tree:
         document = yaml_of(tree, virtualenv_path)
         text = "\n".join(str(line) for line in document.get("dependencies") or ())
         lines, notes = parse_requirements(text, virtualenv_path, tree, root)
-        return python or text_of(document.get("python")), tuple(lines), tuple(notes)
-    return python, (), (Finding("note", "the model names no requirements; the flavour's own are used", model.path),)
+        return CondaEnv(python or text_of(document.get("python")), tuple(lines), tuple(notes))
+    note = Finding("note", "the model names no requirements; the flavour's own are used", model.path)
+    return CondaEnv(python, (), (note,))
 
 
 def _python_of(model: Model, conda_path: str, virtualenv_path: str) -> str | None:

@@ -12,7 +12,7 @@ from mpack.records import dataclass
 if TYPE_CHECKING:
     from mpack.contents import Pending, Standing
     from mpack.signature import Signature
-    from mpack.spec import Requirement
+    from mpack.spec import CondaWish, Requirement
     from mpack.stores.model import Origin
 
 
@@ -136,6 +136,8 @@ class Description:
     #: True where the artifact openly brings code (python_function with code, an ODAHU entry point).
     brings_code: bool = False
     findings: tuple[Finding, ...] = ()
+    #: Packages that no Python index has.
+    conda: CondaWish | None = None
 
 
 class Format(Protocol):
@@ -152,13 +154,15 @@ class Format(Protocol):
 
 @dataclass(frozen=True)
 class Trust:
-    """The user's consent to what a pickle may name (whole top-level modules, or everything), and two wishes:
-    `keep_mlflow` leaves mlflow among the requirements, `gpu` leaves packages there that only a GPU needs."""
+    """The user's consent to what a pickle may name (whole top-level modules, or everything), and three wishes:
+    `keep_mlflow` leaves mlflow among the requirements, `gpu` leaves packages there that only a GPU needs, `conda`
+    takes all packages of a conda environment from conda's channels, whether a Python index has them or not."""
 
     modules: frozenset[str] = frozenset()
     pickle: bool = False
     keep_mlflow: bool = False
     gpu: bool = False
+    conda: bool = False
 
 
 #: Kinds of models that no Python library in the image loads, but a Triton server's own backends do.

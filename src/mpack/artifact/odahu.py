@@ -48,7 +48,8 @@ class OdahuFormat:
         conda = prefix + conda_path.removeprefix("./")
         if conda not in tree:
             raise _invalid(path, f"binaries.conda_path names {conda_path}, which is not in the artifact")
-        environment = parse_conda(decode(tree.read(conda), conda), conda, tree, conda.rpartition("/")[0])
+        folder = conda.rpartition("/")[0]
+        environment = parse_conda(decode(tree.read(conda), conda), conda, tree, folder, always=trust.conda)
         requirements, notes = cpu_only(environment.requirements, trust)
         files = [name for name in tree if name.startswith(prefix)]
         sample = _sample(tree, prefix, workdir)
@@ -64,6 +65,7 @@ class OdahuFormat:
             sample=sample,
             needs=frozenset({"pandas"}) if sample else frozenset(),
             brings_code=True,
+            conda=environment.conda,
             findings=(
                 Finding("warning", f"the model brings its own code (entry point {entrypoint})", path),
                 *environment.findings,

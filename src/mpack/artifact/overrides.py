@@ -157,6 +157,7 @@ class Overrides(Table):
             trust.pickle or self.trust.pickle,
             trust.keep_mlflow,
             trust.gpu,
+            trust.conda,
         )
 
     def limits_over(self, limits: Limits) -> Limits:

@@ -26,7 +26,7 @@ from mpack.artifact.triton_layout import CONFIG, Files, below, is_number, kinds_
 from mpack.artifact.yamlfile import load_yaml
 from mpack.errors import InputError
 from mpack.records import dataclass
-from mpack.spec import Requirement
+from mpack.spec import CondaWish, Requirement
 
 if TYPE_CHECKING:
     from mpack.artifact.triton_model import Model
@@ -48,7 +48,7 @@ class TritonFormat:
 
     def read(self, tree: Tree, candidate: Candidate, trust: Trust) -> Description:
         reading = _read(tree, candidate.root)
-        environment = _environment(tree, reading.folders)
+        environment = _environment(tree, reading.folders, conda=trust.conda)
         requirements, notes = cpu_only(environment.requirements, trust)
         ships = {f"{model.name}/{path}": source for model in reading.models for path, source in model.files.items()}
         code = [source for path, source in ships.items() if _is_code(path)]
@@ -70,6 +70,7 @@ class TritonFormat:
             ships=ships,
             signature=alone.signature if alone else None,
             brings_code=bool(code),
+            conda=environment.conda,
             findings=(*findings, *reading.findings, *environment.findings, *notes),
         )
 
@@ -175,23 +176,31 @@ def _text(value: dict[Any, Any], key: str, default: str, path: str) -> str:
         raise _invalid(path, f"{key} is too large a number") from None
 
 
-def _environment(tree: Tree, folders: tuple[str, ...]) -> CondaEnv:
+def _environment(tree: Tree, folders: tuple[str, ...], *, conda: bool) -> CondaEnv:
     """All models of an image share one environment: every conda.yaml beside or in them, together."""
     python: str | None = None
     requirements: dict[str, Requirement] = {}
     findings: list[Finding] = []
-    for folder in folders:
-        path = next((path for name in CONDA if (path := _join(folder, name)) in tree), None)
-        if path is None:
-            continue
-        found = parse_conda(decode(tree.read(path), path), path, tree, folder)
+    read = [(path, folder) for folder in folders for path in [_environment_file(tree, folder)] if path]
+    found_all = [parse_conda(decode(tree.read(path), path), path, tree, folder, always=conda) for path, folder in read]
+    if any(found.conda for found in found_all) and not all(found.conda for found in found_all):
+        return _environment(tree, folders, conda=True)
+    for (path, _), found in zip(read, found_all, strict=True):
         if python and found.python and _minor(found.python) != _minor(python):
             message = f"it asks for Python {found.python}; all models of an image share one, {python}"
             findings.append(Finding("warning", message, path))
         python = python or found.python
         requirements |= {item.line: item for item in found.requirements}
         findings += found.findings
-    return CondaEnv(python, tuple(requirements.values()), tuple(findings))
+    wishes = [found.conda for found in found_all if found.conda]
+    specs = tuple(dict.fromkeys(item for wish in wishes for item in wish.specs))
+    channels = tuple(dict.fromkeys(item for wish in wishes for item in wish.channels))
+    wish = CondaWish(specs, channels) if wishes else None
+    return CondaEnv(python, tuple(requirements.values()), tuple(findings), wish)
+
+
+def _environment_file(tree: Tree, folder: str) -> str | None:
+    return next((path for name in CONDA if (path := _join(folder, name)) in tree), None)
 
 
 def _minor(version: str) -> str:

@@ -46,7 +46,7 @@ class Dependencies:
 
 def read_dependencies(path: Path) -> Dependencies:
     """Reads a conda.yaml or requirements.txt. Raises InputError requirements-invalid or conda-untranslatable."""
-    from mpack.artifact.conda import parse_conda
+    from mpack.artifact.conda import parse_conda, translated
     from mpack.artifact.requirements import parse_requirements
 
     try:
@@ -55,7 +55,7 @@ def read_dependencies(path: Path) -> Dependencies:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise InputError("requirements-invalid", f"{path} cannot be read: {reason}.") from error
     if path.suffix.lower() in _CONDA_SUFFIXES:
-        conda = parse_conda(text, path.name)
+        conda = translated(parse_conda(text, path.name), path.name)
         return Dependencies(conda.python, tuple(conda.requirements), tuple(item.message for item in conda.findings))
     requirements, findings = parse_requirements(text, path.name, None, "")
     return Dependencies(None, tuple(requirements), tuple(item.message for item in findings))

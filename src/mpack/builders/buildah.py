@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mpack.builders import BuiltImage, BuiltLayer
 from mpack.builders.buildahstore import alone, storage_dir
+from mpack.builders.conda import put_conda_layer
 from mpack.builders.docker import to_stderr
 from mpack.builders.kinds import layer_kinds
 from mpack.contents import Contents
@@ -113,6 +114,7 @@ class BuildahBuilder:
         context = work / "context"
         context.mkdir()
         write_context(plan, contents, context, index=self._index, template=self._template, stage=Stage(base=name))
+        put_conda_layer(self._store, plan, context)
         online = beyond_plan(plan, self._template) is not None
         return storage.build(
             "context",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpack.builders import BuiltImage, BuiltLayer
+from mpack.builders.conda import put_conda_layer
 from mpack.builders.kinds import layer_kinds
 from mpack.contents import Contents
 from mpack.dockerfile import SHARED_TEMPLATE, Stage, beyond_plan
@@ -87,6 +88,7 @@ class DockerBuilder:
                     template=self._template,
                     stage=Stage(base=base, secrets=tuple(secrets), cache=not offline),
                 )
+                put_conda_layer(self._store, plan, Path(scratch))
                 image_id = self._docker.build(
                     Path(scratch),
                     platform=plan.platform,

@@ -79,14 +79,23 @@ class EmbeddedBuilder:
         with self._store.lease():
             base = self._bases.image(plan.base)
             notes: list[str] = []
+            conda = self._conda(plan)
             made = self._layers(plan, contents, notes)
             if plan.bytecode is not None and plan.bytecode.sources:
-                made = self._with_bytecode(plan, plan.bytecode, base, made, contents)
+                made = self._with_bytecode(plan, plan.bytecode, base, conda, made, contents)
+            made = [*conda, *made]
             image = self._image(plan, base, made)
             self._store.add_image(image)
         return replace(_built(image, base, made), notes=tuple(notes))
 
     # --- layers
+
+    def _conda(self, plan: ImagePlan) -> list[_Made]:
+        if plan.environment.conda is None:
+            return []
+        from mpack.builders.conda import conda_layer
+
+        return [_Made(*conda_layer(self._store, plan))]
 
     def _layers(self, plan: ImagePlan, contents: Contents, notes: list[str]) -> list[_Made]:
         """All layers but byte code, in image order."""
@@ -129,29 +138,43 @@ class EmbeddedBuilder:
         return self._store.write_layer(entries, kind=kind, existing=existing)
 
     def _with_bytecode(
-        self, plan: ImagePlan, bytecode: Bytecode, base: OciImage, made: list[_Made], contents: Contents
+        self,
+        plan: ImagePlan,
+        bytecode: Bytecode,
+        base: OciImage,
+        conda: list[_Made],
+        made: list[_Made],
+        contents: Contents,
     ) -> list[_Made]:
         """The layers with byte code after the runtime; compiled if no build did so before."""
         lower = [item for item in made if LAYER_KINDS.index(item.layer.kind) < LAYER_KINDS.index("bytecode")]
         key = {
-            "base": [layer.diff_id for layer in base.layers],
+            "base": [layer.diff_id for layer in base.layers] + [item.layer.diff_id for item in conda],
             "layers": [item.layer.diff_id for item in lower],
             "bytecode": bytecode.to_json(),
         }
-        compiled = self._made("bytecode", key, lambda: self._compiled(plan, bytecode, base, made, contents))
+        compiled = self._made("bytecode", key, lambda: self._compiled(plan, bytecode, base, conda, made, contents))
         return [*lower, compiled, *made[len(lower) :]]
 
     def _compiled(
-        self, plan: ImagePlan, bytecode: Bytecode, base: OciImage, made: list[_Made], contents: Contents
+        self,
+        plan: ImagePlan,
+        bytecode: Bytecode,
+        base: OciImage,
+        conda: list[_Made],
+        made: list[_Made],
+        contents: Contents,
     ) -> Layer:
         from mpack.builders.sources import Sources
 
-        sources = Sources(self._store, self._wheels, plan, base, bytecode.sources, contents)
+        # conda's packages bring the interpreter, or sources: here they are part of the base.
+        ground = append_layers(self._store, base, [item.layer for item in conda]) if conda else base
+        sources = Sources(self._store, self._wheels, plan, ground, bytecode.sources, contents)
         runtime = next(tree for tree in plan.trees if tree.kind == "runtime")
         place = [self._trees(plan, [runtime], contents, with_venv=True)]
-        image = _built(self._image(plan, base, place), base, place)
+        image = _built(self._image(plan, ground, place), ground, place)
         files = self._compiler.compile(image, bytecode, sources.hashes, sources.read)
-        self._forget_draft(self._image(plan, base, made))
+        self._forget_draft(self._image(plan, base, [*conda, *made]))
         # Where a directory of the path is a link, a layer with that directory in it would replace the link.
         placed = {sources.place(path): data for path, data in files.items()}
         return self._write("bytecode", bytes_entries(placed), sources.directories)
@@ -159,7 +182,7 @@ class EmbeddedBuilder:
     # --- images
 
     def _image(self, plan: ImagePlan, base: OciImage, made: Sequence[_Made]) -> OciImage:
-        runtime = runtime_config(base.runtime, plan.config)
+        runtime = runtime_config(base.runtime, plan.config, plan.programs)
         return append_layers(self._store, base, [item.layer for item in made], runtime=runtime)
 
     def _forget_draft(self, draft: OciImage) -> None:

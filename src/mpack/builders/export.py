@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpack.builders.conda import put_conda_layer
 from mpack.contents import Contents
 from mpack.dockerfile import SHARED_TEMPLATE, Stage
 from mpack.dockerfile.context import write_context
@@ -23,6 +24,7 @@ from mpack.plan import ImagePlan
 if TYPE_CHECKING:
     from mpack.bases import Bases
     from mpack.env.index import IndexSettings
+    from mpack.oci.store import Store
 
 ROOTFS = "base.tar"
 _NOTE = """\
@@ -43,13 +45,15 @@ def export_context(
     directory: Path,
     *,
     bases: Bases,
+    store: Store,
     index: IndexSettings,
     template: Path = SHARED_TEMPLATE,
 ) -> None:
-    """Fills an empty directory. Raises what `Bases.image` and `write_context` raise."""
+    """Fills an empty directory. Raises what `Bases.image`, `write_context` and `conda_layer` raise."""
     image = bases.image(plan.base)
     stage = Stage(rootfs=ROOTFS, base_settings=tuple(base_settings(image.runtime)))
     write_context(plan, contents, directory, index=index, template=template, stage=stage)
+    put_conda_layer(store, plan, directory)
     with disk_faults("Writing the build context", directory):
         write_rootfs(image, directory / ROOTFS)
         name = "model:latest"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpack.plan import VENV
@@ -12,10 +12,13 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SECOND = 1_000_000_000
 
 
-def runtime_config(base: Mapping[str, Any], config: ImageConfig) -> dict[str, Any]:
-    """The new object. Environment, labels, ports and volumes of `base` (the base's) stay; PATH begins with the venv."""
+def runtime_config(
+    base: Mapping[str, Any], config: ImageConfig, programs: Sequence[str] = (f"{VENV}/bin",)
+) -> dict[str, Any]:
+    """The new object. Environment, labels, ports and volumes of `base` (the base's) stay; PATH begins with the
+    directories of `programs`."""
     environment = dict(item.partition("=")[::2] for item in base.get("Env") or ())
-    environment["PATH"] = f"{VENV}/bin:{environment.get('PATH') or _DEFAULT_PATH}"
+    environment["PATH"] = f"{':'.join(programs)}:{environment.get('PATH') or _DEFAULT_PATH}"
     environment.update(config.env)
     made: dict[str, Any] = {
         "User": config.user,

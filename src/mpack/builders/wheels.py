@@ -145,7 +145,7 @@ class WheelLayers:
             with (
                 self._store.scratch() as scratch,
                 wheel_files(
-                    environment, plan.base, scratch, index=self._index, contents=contents, apart=apart
+                    environment, plan.below, scratch, index=self._index, contents=contents, apart=apart
                 ) as files,
             ):
                 return self._make(
@@ -199,12 +199,12 @@ def venv_entries(plan: ImagePlan) -> list[Entry]:
     """What makes /opt/mpack/venv a venv, besides its packages."""
     from mpack.env.install import venv_files
 
-    return _entries(venv_files(plan.environment, plan.base))
+    return _entries(venv_files(plan.environment, plan.below))
 
 
 def venv_key(plan: ImagePlan) -> dict[str, Any]:
     """What the files of a venv depend on: packages, Python, trimming, and the program that lays them out."""
-    base, environment = plan.base, plan.environment
+    base, environment = plan.below, plan.environment
     return {
         "wheels": [wheel_key(plan, package) for package in environment.to_install],
         "python": [base.python, base.python_version, list(base.site_dirs)],
@@ -217,7 +217,7 @@ def wheel_key(plan: ImagePlan, package: LockedPackage, form: _Form = _PLAIN) -> 
     return {
         "package": package.to_json(),
         "platform": plan.environment.platform,
-        "python": plan.base.minor,
+        "python": plan.below.minor,
         "trim": plan.environment.trim,
         "form": [list(form.lost), form.joined],
         "large": LARGE,

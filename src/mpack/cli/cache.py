@@ -24,6 +24,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from mpack.builders import buildahstore
+    from mpack.conda.packages import PackageCache
     from mpack.oci.store import Store
     from mpack.optimize.kept import Conversions
     from mpack.paths import cache_dir
@@ -55,6 +56,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
                     *CodeCache.default().entries(),
                     *Trees.default().entries(),
                     *Conversions.default().entries(),
+                    *PackageCache.default().entries(),
                     *buildahstore.entries(),
                 ],
             ),
@@ -74,7 +76,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     words = {
         "store": "images and cached layers",
         "layers": "of these, layers kept for the next build",
-        "cache": "byte code, unpacked layers, buildah's storage, and what layers tell for an SBOM",
+        "cache": "byte code, unpacked layers, conda packages, buildah's storage, and what layers tell for an SBOM",
         "artifacts": "artifacts fetched from stores, and parts of some",
         "uv": "wheels, shared with uv (`uv cache prune`)",
     }
@@ -96,6 +98,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
     from mpack.artifact.limits import parse_size
     from mpack.artifact.yamlfile import yaml_dir
     from mpack.builders import buildahstore
+    from mpack.conda.packages import PackageCache
     from mpack.oci.store import Store
     from mpack.optimize.kept import Conversions
     from mpack.paths import cache_dir
@@ -115,6 +118,7 @@ def prune(older_than: float | None, keep_size: str | None) -> None:
         before = _usage(cache_dir())
         converted = Conversions.default()
         entries = [*store.cache.entries(store.in_images()), *code.entries(), *trees.entries(), *converted.entries()]
+        entries += PackageCache.default().entries()
         entries += buildahstore.entries()
         artifacts = ArtifactCache.default()
         with artifacts.alone() as unused:

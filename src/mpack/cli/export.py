@@ -52,6 +52,7 @@ def command(directory: Path, **values: Any) -> None:
                         found.spec.contents,
                         context,
                         bases=workshop.bases,
+                        store=workshop.store,
                         index=workshop.index,
                         template=template,
                     )

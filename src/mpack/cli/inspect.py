@@ -96,6 +96,7 @@ def describe(artifact: Artifact) -> dict[str, Any]:
         "version": artifact.version,
         "python": description.python,
         "requirements": [item.to_json() for item in description.requirements],
+        "conda": description.conda.to_json() if description.conda else None,
         "system_packages": list(artifact.system_packages),
         "base": artifact.base,
         "loader": {
@@ -137,6 +138,7 @@ def text(shown: dict[str, Any]) -> list[str]:
         ("format", shown["format"] + (f" ({shown['flavor']})" if shown["flavor"] != shown["format"] else "")),
         ("python", shown["python"] or "not recorded"),
         ("requires", ", ".join(item["line"] for item in shown["requirements"]) or "nothing recorded"),
+        ("conda", ", ".join(shown["conda"]["specs"]) if shown["conda"] else ""),
         ("system", ", ".join(shown["system_packages"])),
         ("base", shown["base"] or ""),
         ("own code", "yes: it runs in the image" if shown["brings_code"] else "no"),

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["mpack", "pylock", "requirements"]),
+    type=click.Choice(["mpack", "pylock", "requirements", "conda-lock"]),
     default="mpack",
     show_default=True,
-    help="mpack's lock file, pylock.toml (PEP 751), or requirements.txt with hashes.",
+    help="mpack's lock file, pylock.toml (PEP 751), requirements.txt with hashes, or conda-lock.yml.",
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit code 0 if the lock fits, 1 and the reason if not.")
 def command(output: str | None, form: str, check: bool, **values: Any) -> None:
@@ -73,7 +73,7 @@ def _require_sense(request: BuildRequest, output: str | None, form: str, check: 
     if check and (request.update_lock or form != "mpack"):
         other = "--update-lock" if request.update_lock else f"--format {form}"
         raise UsageError("usage", f"--check does not go with {other}: it writes nothing.", "Leave one of them out.")
-    if form != "mpack" and len(request.each()) > 1:
+    if form in ("pylock", "requirements") and len(request.each()) > 1:
         raise UsageError("usage", f"--format {form} is for one platform.", "Name one with --platform.")
     name = Path(output or "-").name
     if form == "pylock" and name != "-" and not is_pylock(Path(name)):
@@ -100,10 +100,13 @@ def _write(request: BuildRequest, target: Path, lock: LockFile, made: Locked, pr
 
 
 def _write_other(made: Locked, form: str, sink: Path | None, progress: Progress) -> None:
+    if form == "conda-lock":
+        from mpack.conda.condalock import conda_lock_text
+
+        _write_text(conda_lock_text(made.entries), sink)
+        return
     from mpack.env import lockformats
     from mpack.env.locations import locate_wheels
-    from mpack.errors import disk_fault
-    from mpack.oci.files import write_whole
 
     environment = made.entries[0].environment
     packages = [item for item in environment.packages if form == "pylock" or item.source == "base"]
@@ -113,6 +116,13 @@ def _write_other(made: Locked, form: str, sink: Path | None, progress: Progress)
     text = {"pylock": lockformats.pylock, "requirements": lockformats.requirements}[form](environment, wheels)
     for note in lockformats.notes(environment):
         progress.warn(note)
+    _write_text(text, sink)
+
+
+def _write_text(text: str, sink: Path | None) -> None:
+    from mpack.errors import disk_fault
+    from mpack.oci.files import write_whole
+
     if sink is None:
         click.echo(text, nl=False)
         return

@@ -72,6 +72,7 @@ _PLAN = [
     click.option("--no-trim", is_flag=True, help="Keep tests, headers and stubs of the dependencies."),
     click.option("--keep-mlflow", is_flag=True, help="Install mlflow even where the runtime does without."),
     click.option("--gpu", is_flag=True, help="Keep packages that only a GPU needs (xgboost's NCCL)."),
+    click.option("--conda", is_flag=True, help="Take a conda.yaml's packages from conda's channels only."),
     click.option("--allow-vcs", is_flag=True, help="Accept git requirements; their wheels are built on this machine."),
 ]
 
@@ -115,13 +116,13 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
     from mpack.address import split_digest
     from mpack.artifact.limits import Limits, parse_size
     from mpack.artifact.model import Trust
-    from mpack.env.lockpath import is_pylock
+    from mpack.env.lockpath import is_conda_lock, is_pylock
     from mpack.request import BuildRequest, ResolveOptions
     from mpack.sandbox import in_order, this_platform
 
     if values.get("optimize_strict") and not values.get("optimize"):
         raise UsageError("usage", "--optimize-strict goes with --optimize.", "Add --optimize onnx.")
-    pinned = values["lock"] is not None and is_pylock(values["lock"])
+    pinned = values["lock"] is not None and (is_pylock(values["lock"]) or is_conda_lock(values["lock"]))
     platforms = in_order(values["platforms"] or [this_platform()])
     if len(platforms) > 1 and not several:
         raise UsageError("usage", f"This takes one platform, not {' and '.join(platforms)}.", "Name one of them.")
@@ -148,7 +149,13 @@ def build_request(*, several: bool = False, **values: Any) -> BuildRequest:
         verify=not values.get("no_verify", False),
         template=values.get("dockerfile_template"),
         limits=Limits(total=parse_size(values["max_size"]), entries=values["max_entries"], ratio=values["max_ratio"]),
-        trust=Trust(frozenset(values["trust_module"]), values["trust_pickle"], values["keep_mlflow"], values["gpu"]),
+        trust=Trust(
+            frozenset(values["trust_module"]),
+            values["trust_pickle"],
+            values["keep_mlflow"],
+            values["gpu"],
+            values.get("conda", False),
+        ),
         tolerance=values.get("tolerance"),
         optimize=values.get("optimize"),
         optimize_strict=values.get("optimize_strict", False),

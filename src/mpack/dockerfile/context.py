@@ -115,7 +115,7 @@ def _write_build(plan: ImagePlan, contents: Contents, folder: Path, index: Index
     files = fetch(plan.environment, wheels, index=index, contents=contents)
     job = assemble_job(
         plan.environment,
-        plan.base,
+        plan.below,
         VENV,
         uv=f"{WORK}/uv",
         interpreter=plan.base.python,

@@ -19,6 +19,8 @@ SHARED_TEMPLATE = Path(__file__).with_name("base.j2")
 #: Where the build stage works; nothing of it is in the final image.
 WORK = "/mpack-build"
 UV_CACHE = "/mpack-build-cache"
+#: The context's file that is unpacked at the root: the layer of conda packages, as the embedded builder has it.
+CONDA_LAYER = "conda.tar.gz"
 #: Kinds of trees that stand before the byte code, because it is compiled from them.
 EARLY = LAYER_KINDS[: LAYER_KINDS.index("bytecode")]
 #: PATH of a base that sets none.
@@ -176,6 +178,8 @@ def _variables(plan: ImagePlan, stage: Stage) -> dict[str, Any]:
         "base_settings": stage.base_settings,
         "python": plan.base.python,
         "venv": VENV,
+        "programs": ":".join(plan.programs),
+        "conda": CONDA_LAYER if plan.environment.conda is not None else None,
         "default_path": _DEFAULT_PATH,
         "work": WORK,
         "mounts": stage.mounts,

@@ -10,7 +10,7 @@ import posixpath
 import re
 from urllib.parse import urlsplit
 
-from mpack.plan import PLATFORMS, BaseImage, Bytecode, Environment, LockedPackage
+from mpack.plan import PLATFORMS, BaseImage, Bytecode, CondaEnvironment, CondaPackage, Environment, LockedPackage
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9.!+_-]*")
@@ -19,6 +19,10 @@ _PYTHON = re.compile(r"\d+\.\d+(\.\d+)?[A-Za-z0-9.+]*")
 _PLATFORM = re.compile(r"[a-z0-9]+(/[a-z0-9]+){1,2}")
 _REFERENCE = re.compile(r"[^\s$\x00-\x1f\x7f-][^\s$\x00-\x1f\x7f]*")
 _SOURCES = ("index", "artifact", "vcs", "url", "base")
+_CONDA_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+_CONDA_VERSION = re.compile(r"[A-Za-z0-9_.!+]+")
+_CHANNEL = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)*")
+_SITE = re.compile(r"(lib/python3\.\d+t?/site-packages)?")
 
 
 def check_entry(base: BaseImage, environment: Environment, bytecode: Bytecode | None) -> None:
@@ -36,6 +40,8 @@ def check_entry(base: BaseImage, environment: Environment, bytecode: Bytecode | 
         _check_path(path)
     for package in environment.packages:
         _check_package(package)
+    if environment.conda is not None:
+        _check_conda(environment.conda, environment.platform)
     if bytecode is not None:
         _match(_PYTHON, bytecode.python_version, "a version of Python")
         for path in bytecode.sources:
@@ -74,6 +80,43 @@ def _check_package(package: LockedPackage) -> None:
         raise ValueError(f"{package.name} is to come from {package.url!r}, which is no wheel")
     if package.source == "vcs" and not re.fullmatch(r"git\+[^\s\x00-\x1f\x7f]+", package.url or ""):
         raise ValueError(f"{package.name} is to come from {package.url!r}, which is no git URL")
+
+
+def _check_conda(conda: CondaEnvironment, platform: str) -> None:
+    _match(_SITE, conda.site, "a place of Python packages")
+    if not isinstance(conda.interpreter, bool) or (conda.interpreter and not conda.site):
+        raise TypeError("what tells of conda's Python is of another type")
+    if bool(conda.site) != (conda.python_version is not None):
+        raise ValueError("conda's site-packages and its Python go together")
+    subdirs = {"linux/amd64": "linux-64", "linux/arm64": "linux-aarch64"}
+    for package in conda.packages:
+        check_conda_package(package, ("noarch", subdirs[platform]))
+    if len({package.name for package in conda.packages}) < len(conda.packages):
+        raise ValueError("a conda package stands there twice")
+
+
+def check_conda_package(package: CondaPackage, subdirs: tuple[str, ...]) -> None:
+    """Raises ValueError or TypeError for a conda package that mpack would not have locked."""
+    _match(_CONDA_NAME, package.name, "a conda package's name")
+    _match(_CONDA_VERSION, package.version, f"a version of {package.name}")
+    _match(_CONDA_VERSION, package.build, f"a build of {package.name}")
+    if package.name == "python":
+        _match(_PYTHON, package.version, "a version of Python")
+    if package.subdir not in subdirs:
+        raise ValueError(f"{package.subdir!r} is no folder of packages for this platform")
+    stem = f"{package.name}-{package.version}-{package.build}"
+    if package.file not in (f"{stem}.conda", f"{stem}.tar.bz2"):
+        raise ValueError(f"{package.file!r} is not the file of {stem}")
+    _match(_HASH, f"sha256:{package.sha256}", f"a hash of {package.name}")
+    if type(package.size) is not int or package.size < 0:
+        raise TypeError(f"the size of {package.name} is none")
+    if not all(isinstance(item, str) for item in package.depends):
+        raise TypeError(f"what {package.name} depends on is no text")
+    if not _CHANNEL.fullmatch(package.channel):
+        parts = urlsplit(package.channel)
+        odd = re.search(r"[\s\x00-\x1f\x7f]|/t/", package.channel) or holds_credentials(package.channel)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or odd:
+            raise ValueError(f"the channel of {package.name} is neither a name nor a public URL")
 
 
 def _check_path(path: str) -> None:

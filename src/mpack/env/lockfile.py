@@ -38,6 +38,7 @@ class LockInputs:
     requirements: tuple[str, ...]
     #: What the model was converted to.
     optimize: str | None = None
+    conda: bool = False
 
     @property
     def key(self) -> str:
@@ -63,6 +64,8 @@ class LockInputs:
             parts.append("no-trim")
         if self.optimize:
             parts.append(f"optimize={self.optimize}")
+        if self.conda:
+            parts.append("conda")
         return " ".join(parts)
 
 

@@ -17,6 +17,11 @@ def is_pylock(path: Path) -> bool:
     return re.fullmatch(r"pylock(\.[^.]+)?\.toml", path.name) is not None
 
 
+def is_conda_lock(path: Path) -> bool:
+    """True for a file that is a conda-lock.yml by its name, as conda-lock wants it."""
+    return re.fullmatch(r"([^/]+\.)?conda-lock\.ya?ml", path.name) is not None
+
+
 def lock_path(location: str) -> Path:
     """Where an artifact's lock is: beside it, or under the state directory for URLs and read-only places."""
     from mpack.paths import state_dir

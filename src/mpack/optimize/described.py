@@ -38,6 +38,12 @@ def optimized(
     kept = None if anew else Conversions.default()
     place = Workplace(workshop.store, workshop.docker, workshop.bases, workshop.index, kept, found.scratch)
     base = found.arguments.dockerfileBaseImage
+    if found.spec.conda is not None:
+        raise UsageError(
+            "packager-unfit",
+            "A model is converted in an environment of a Python index alone, and this one needs conda's packages.",
+            "Leave out --optimize.",
+        )
     made = optimize(found.artifact, place, request.options, lock, progress, base=base, tolerance=request.tolerance)
     outcome = made.outcome
     if outcome.status == "kept":

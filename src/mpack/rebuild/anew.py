@@ -116,7 +116,7 @@ def request_of(known: Kept, location: str, lock: Path, consent: Consent, templat
         lock=lock,
         template=template,
         limits=limits,
-        trust=Trust(modules, pickle, given.keep_mlflow, given.gpu),
+        trust=Trust(modules, pickle, given.keep_mlflow, given.gpu, given.conda),
         tolerance=given.tolerance,
         optimize=given.optimize,
     )

@@ -50,6 +50,7 @@ def provenance_of(request: BuildRequest, found: Described, resolution: Resolutio
         trust_pickle=trust.pickle,
         keep_mlflow=trust.keep_mlflow,
         gpu=trust.gpu,
+        conda=trust.conda,
         limits=asdict(request.limits),
         template=template_of(request.template),
         optimize=options.optimize,

@@ -42,6 +42,10 @@ def run_locally(
         raise UsageError(
             "usage", "--local runs no Triton server, which is a program of its image.", "Run it without --local."
         )
+    if plan.environment.conda is not None:
+        raise UsageError(
+            "usage", "--local installs no conda packages, which want a place of their own.", "Run it without --local."
+        )
     interpreter, version = find_python(plan.environment.python)
     with scratch(Trees.default().directory) as work:
         base = BaseImage("local", "", plan.platform, interpreter, version)

@@ -26,11 +26,12 @@ from mpack.supply.jsonfiles import read_json, write_json
 from mpack.supply.licenses import debian_licenses, python_licenses
 
 #: Part of every key: raise it when this module reads otherwise.
-_READER = 1
+_READER = 2
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 _STATUS = "/var/lib/dpkg/status"
 _STATUS_D = "/var/lib/dpkg/status.d/"
 _METADATA = re.compile(r"\.(?:dist-info/METADATA|egg-info/PKG-INFO|egg-info)$")
+_CONDA_META = re.compile(r"/conda-meta/[^/]+\.json$")
 _COPYRIGHT = re.compile(r"/usr/share/doc/[^/]+/copyright")
 _REPOSITORY = "/opt/mpack/repository"
 _BLOCK = 1 << 20
@@ -38,7 +39,10 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Package:
-    """One package: `kind` is "pypi" or "deb"; `place` is where its metadata stands in the image."""
+    """One package: `kind` is "pypi", "conda" or "deb"; `place` is where its metadata stands in the image.
+
+    `qualifiers` are what a conda package's URL has besides name and version: build, channel, subdir.
+    """
 
     kind: str
     name: str
@@ -46,6 +50,7 @@ class Package:
     architecture: str = ""
     licenses: tuple[str, ...] = ()
     place: str = ""
+    qualifiers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,19 @@ class Facts:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Facts:
-        packages = tuple(Package(**{**item, "licenses": tuple(item["licenses"])}) for item in data["packages"])
-        return cls(packages, data["system"], data["system_version"])
+        return cls(tuple(map(_known, data["packages"])), data["system"], data["system_version"])
+
+
+def _known(item: dict[str, Any]) -> Package:
+    qualifiers = tuple((str(key), str(value)) for key, value in item["qualifiers"])
+    return Package(**{**item, "licenses": tuple(item["licenses"]), "qualifiers": qualifiers})
 
 
 def _order(package: Package) -> tuple[object, ...]:
-    return package.kind, package.name, package.place, package.version, package.architecture, package.licenses
+    return (
+        *(package.kind, package.name, package.place, package.version, package.architecture, package.licenses),
+        package.qualifiers,
+    )
 
 
 def read_facts(image: OciImage, cache: Path | None = None, *, by_kind: bool = False) -> Facts:
@@ -130,7 +142,7 @@ def _read(image: OciImage) -> Facts:
     files = read_files(image, _wanted)
     release = next((text for path in _OS_RELEASE if (text := files.read(path)) is not None), b"")
     fields = dict(re.findall(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', release.decode("utf-8", "replace"), re.MULTILINE))
-    packages = {*_python(files), *_debian(files)}
+    packages = {*_python(files), *_debian(files), *_conda(files)}
     return Facts() | Facts(tuple(packages), fields.get("ID", ""), fields.get("VERSION_ID", ""))
 
 
@@ -140,6 +152,7 @@ def _wanted(path: str) -> bool:
         or path.startswith(_STATUS_D)
         or _COPYRIGHT.fullmatch(path) is not None
         or _METADATA.search(path) is not None
+        or _CONDA_META.search(path) is not None
     )
 
 
@@ -151,6 +164,32 @@ def _python(files: Files) -> Iterator[Package]:
         name, version = str(headers.get("Name") or "").strip(), str(headers.get("Version") or "").strip()
         if name and version:
             yield Package("pypi", canonicalize_name(name), version, "", python_licenses(headers), path)
+
+
+def _conda(files: Files) -> Iterator[Package]:
+    for path, node in files.items():
+        if node.content is None or not _CONDA_META.search(path):
+            continue
+        try:
+            told = json.loads(node.content)
+            name, version = str(told["name"]), str(told["version"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        channel = re.sub(r"//[^/@]*@|/t/[^/]+", "", str(told.get("channel") or ""))
+        qualifiers = {
+            "build": str(told.get("build") or ""),
+            "channel": channel,
+            "subdir": str(told.get("subdir") or ""),
+        }
+        license_name = str(told.get("license") or "")
+        yield Package(
+            "conda",
+            name,
+            version,
+            licenses=(license_name,) if license_name else (),
+            place=path,
+            qualifiers=tuple((key, value) for key, value in qualifiers.items() if value),
+        )
 
 
 def _debian(files: Files) -> Iterator[Package]:

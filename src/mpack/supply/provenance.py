@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mpack import __version__
 from mpack.artifact.limits import Limits
@@ -64,6 +65,7 @@ class Parameters:
     limits: Mapping[str, int]
     template: Mapping[str, str] | None
     optimize: str | None = None
+    conda: bool = False
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,10 @@ def _materials(plan: ImagePlan) -> Iterator[dict[str, Any]]:
         for found in package.hashes or ("",):
             digest = {"digest": {"sha256": found.removeprefix("sha256:")}} if found else {}
             yield {"name": f"{package.name}=={package.version}", **_uri(package), **digest}
+    for item in plan.environment.conda.packages if plan.environment.conda else ():
+        about = f"build={item.build}&channel={quote(item.channel)}&subdir={item.subdir}"
+        uri = f"pkg:conda/{item.name}@{item.version}?{about}"
+        yield {"name": item.file, "uri": uri, "digest": {"sha256": item.sha256}}
     for tree in plan.trees:
         if tree.kind == "model":
             for file in tree.files:
@@ -276,7 +282,7 @@ def _check(given: Parameters) -> None:
     wanted: dict[str, tuple[type, ...]] = {
         **dict.fromkeys(("artifact", "artifact_digest", "packager", "builder", "platform"), (str,)),
         **dict.fromkeys(("base", "python"), text),
-        **dict.fromkeys(("trim", "allow_vcs", "trust_pickle", "keep_mlflow", "gpu"), (bool,)),
+        **dict.fromkeys(("trim", "allow_vcs", "trust_pickle", "keep_mlflow", "gpu", "conda"), (bool,)),
         "tolerance": (int, float, type(None)),
         "template": (dict, type(None)),
         **dict.fromkeys(("arguments", "limits"), (dict,)),

@@ -20,7 +20,7 @@ from mpack import __version__
 from mpack.oci.blobs import is_digest
 from mpack.oci.image import OciImage, canonical_json
 from mpack.oci.referrer import Attachment
-from mpack.plan import LockedPackage
+from mpack.plan import LockedPackage, below_venv
 from mpack.supply.facts import Facts, Package
 from mpack.supply.jsonfiles import read_json, write_json
 from mpack.supply.provenance import Provenance, image_name
@@ -39,7 +39,7 @@ _BASE_DIGEST = "org.opencontainers.image.base.digest"
 #: The reference of the document's subject in it.
 _IMAGE = "image"
 #: Part of the key of what is kept: raise it when this module writes otherwise.
-_WRITER = 1
+_WRITER = 2
 
 
 def make_sbom(
@@ -84,9 +84,11 @@ def _without_digests(parts: Iterable[dict[str, Any]]) -> None:
 
 def _environment(image: OciImage, facts: Facts, provenance: Provenance | None, cache: Path | None) -> dict[str, Any]:
     """The document without image and model: packages, base, interpreter, runtime."""
-    known = [(item.name, item.version, item.hashes, item.source) for item in _locked(provenance)]
+    known: list[Any] = [(item.name, item.version, item.hashes, item.source) for item in _locked(provenance)]
+    environment = provenance.lock.environment.conda if provenance else None
+    known += [environment.to_json()] if environment else []
     own = [image.labels.get(name) for name in (_BASE_NAME, _BASE_DIGEST, _PACKAGER)]
-    about = provenance and [provenance.lock.base.python_version, dict(provenance.versions)]
+    about = provenance and [_python_version(provenance), dict(provenance.versions)]
     key = canonical_json([_WRITER, version("cyclonedx-python-lib"), __version__, asdict(facts), known, own, about])
     path = cache and cache / f"{hashlib.sha256(key).hexdigest()}.json"
     if path is not None and (found := read_json(path)) is not None:
@@ -157,12 +159,18 @@ def _locked(provenance: Provenance | None) -> tuple[LockedPackage, ...]:
     return provenance.lock.environment.packages if provenance else ()
 
 
+def _python_version(provenance: Provenance) -> str:
+    return below_venv(provenance.lock.base, provenance.lock.environment.conda).python_version
+
+
 def _packages(facts: Facts, provenance: Provenance | None) -> Iterator[Component]:
     """The packages that the image's files tell of, with the hashes of those that the lock has."""
     from cyclonedx.model import HashAlgorithm, HashType, Property
     from cyclonedx.model.component import Component, ComponentType
 
     locked = {(item.name, item.version): item for item in _locked(provenance)}
+    environment = provenance.lock.environment.conda if provenance else None
+    conda = {(item.name, item.version): item.sha256 for item in (environment.packages if environment else ())}
     seen: Counter[str] = Counter()
     for package in facts.packages:
         purl = _purl(package, facts)
@@ -172,6 +180,8 @@ def _packages(facts: Facts, provenance: Provenance | None) -> Iterator[Component
         lock = locked.get((package.name, package.version)) if package.kind == "pypi" else None
         # Of several hashes only one is that of the wheel that was installed.
         hashes = lock.hashes if lock is not None and lock.source != "base" and len(lock.hashes) == 1 else ()
+        if package.kind == "conda" and (package.name, package.version) in conda:
+            hashes = (conda[package.name, package.version],)
         yield Component(
             type=ComponentType.LIBRARY,
             name=package.name,
@@ -196,6 +206,8 @@ def _purl(package: Package, facts: Facts) -> Any:
         return None
     if package.kind == "pypi":
         return PackageURL("pypi", name=package.name, version=package.version)
+    if package.kind == "conda":
+        return PackageURL("conda", name=package.name, version=package.version, qualifiers=dict(package.qualifiers))
     return PackageURL("deb", system, package.name, package.version, qualifiers)
 
 
@@ -226,7 +238,7 @@ def _own(image: OciImage, provenance: Provenance | None) -> Iterator[Component]:
         hashes = known if is_digest(digest) else []
         yield Component(type=ComponentType.CONTAINER, name=base, bom_ref="base", hashes=hashes)
     if provenance is not None:
-        python = provenance.lock.base.python_version
+        python = _python_version(provenance)
         yield Component(type=ComponentType.PLATFORM, name="python", version=python, bom_ref="python")
     if _PACKAGER in image.labels:
         own = provenance.versions.get("mpack-runtime") if provenance else None
