@@ -126,6 +126,11 @@ def test_what_is_not_plain_or_not_all_there_has_a_thread(swift: Callable[..., An
         assert body_of(server.raw(raw)) == THREAD
     assert body_of(server.raw(whole[:-5], whole[-5:], pause=0.1)) == THREAD
     assert body_of(server.raw(wide)) == MAIN
+    for rows, where in ((3000, b"main"), (30_000, b"thread")):  # 60 kB, 600 kB
+        body = json.dumps({"data": [[1.0, "a", 1]] * rows}).encode()
+        head = whole.partition(b"\r\n\r\n")[0].rpartition(b" ")[0]
+        answer = body_of(server.raw(head + b" %d\r\n\r\n" % len(body) + body, timeout=30))
+        assert len(json.loads(answer)["prediction"]) == rows and where in answer
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
 
         def say(data: bytes, answers: int) -> list[bytes]:
@@ -210,7 +215,7 @@ def test_the_pace() -> None:
 
     assert calls_until_quick(QUICK / 2) == CALLS
     for times in (2, 4, 8):
-        pace.answered(0.04)
+        pace.answered(0.2)
         assert not pace.quick and calls_until_quick(QUICK / 2) == times * CALLS
     for _ in range(FORGIVEN):
         pace.answered(SLOW / 2)
@@ -221,7 +226,7 @@ def test_the_pace() -> None:
             pace.answered(SLOW * 1.5)
     assert not pace.quick
     assert calls_until_quick(QUICK / 2) == CALLS
-    pace.answered(0.04)
+    pace.answered(0.2)
     assert calls_until_quick(QUICK) == 0
 
 

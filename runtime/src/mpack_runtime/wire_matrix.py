@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import chain
+from functools import reduce
+from operator import iconcat
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def table(names: Any, rows: list[Any], signature: Signature) -> Frame | None:
     order = [] if names is None or names == [] else _order(names, signature)
     if order is None:
         return None
-    values = list(chain.from_iterable(rows))
+    values: list[Any] = reduce(iconcat, rows, [])
     if kind == "double":
         packed = numbers(values)
         if packed is not None:

@@ -24,19 +24,20 @@ from mpack_runtime.rest.deputy import Deputy
 from mpack_runtime.rest.refusals import plain_prediction
 from mpack_runtime.rest.routes import ROADS, group
 
-#: Bytes of the largest request that is answered here.
-LARGEST = 16 << 10
+#: Bytes of the largest request that is answered here, and of those that most are below.
+LARGEST, USUAL = 128 << 10, 16 << 10
 #: Heads that are remembered, and the bytes of the longest of them.
 HEADS, LONGEST = 128, 4096
 #: Seconds that a quick model takes; handing a request to a thread takes as long.
 QUICK = 3e-4
-#: Seconds of the last sixteen or so answers on average, above which they are better given by threads.
-SLOW = 0.002
+#: Seconds of the last sixteen or so answers on average, above which threads give them: as many as Python lets a thread
+#: run before another one's turn, so that nobody would wait less.
+SLOW = 0.005
 #: Calls of the model by threads that tell whether it is quick: at first, and at most after mistakes.
 CALLS, MOST = 16, 1 << 16
 #: Answers that make mistakes forgotten.
 FORGIVEN = 1024
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*(?=\r\n)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*(?=\r\n)", re.IGNORECASE)
 #: Headers that are other ones in each request: such a head is not met again.
 _ONCE = re.compile(rb"\r\n(x-request-id|request-id|traceparent|x-b3-traceid|ce-id|x-amzn-trace-id):", re.IGNORECASE)
 
@@ -99,7 +100,7 @@ class Quick:
         if conn.parser is not None and conn.parser.unreader.buf.getvalue():
             return None  # the request begins in what gunicorn has read ahead
         try:
-            data = conn.sock.recv(LARGEST, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            data = _look(conn.sock)
             environ = self._environ(conn, data)
         except Exception:  # whatever is wrong with it, gunicorn tells the client
             return None
@@ -194,6 +195,12 @@ class Quick:
             raise ValueError("A header of the answer has a line break.")
         begins = f"HTTP/1.1 {status}\r\nServer: {SERVER}\r\nDate: {self._date}\r\nConnection: keep-alive\r\n"
         return f"{begins}{lines}\r\n".encode("latin-1")
+
+
+def _look(sock: socket.socket) -> bytes:
+    """What is there, LARGEST bytes at most, which stay there."""
+    data = sock.recv(USUAL, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    return data if len(data) < USUAL else sock.recv(LARGEST, socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
 def _send(sock: socket.socket, answer: bytes) -> bytes | bool:
