@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -72,6 +73,11 @@ def answered(
 def line(**fields: Any) -> bytes:
     """One line; b"" for what is no JSON."""
     try:
-        return orjson.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **fields}, default=str) + b"\n"
+        return orjson.dumps({"time": _moment(int(time.time())), **fields}, default=str) + b"\n"
     except TypeError:
         return b""
+
+
+@lru_cache(1)
+def _moment(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))

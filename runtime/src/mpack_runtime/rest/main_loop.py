@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from gunicorn.workers import gthread
@@ -10,9 +9,6 @@ from gunicorn.workers import gthread
 from mpack_runtime.rest.deputy import Deputy
 from mpack_runtime.rest.lanes import at_once
 from mpack_runtime.rest.quick import Quick
-
-#: Makes what answers, None where nothing is to be answered here: of the worker, and of what is called around the model.
-Make = Callable[["MainLoop", Deputy], "Quick | None"]
 
 
 class MainLoop(gthread.ThreadWorker):  # type: ignore[misc]
@@ -45,7 +41,9 @@ class MainLoop(gthread.ThreadWorker):  # type: ignore[misc]
                 self._quick.turn()
 
     def enqueue_req(self, conn: Any) -> None:
-        answered = self._answer(conn) if len(self.keepalived_conns) < self.max_keepalived else None
+        # Asked in this order: other releases of gunicorn have no such list.
+        room = self._quick is not None and len(self.keepalived_conns) < self.max_keepalived
+        answered = self._answer(conn) if room else None
         if answered is None:
             super().enqueue_req(conn)
         else:

@@ -33,6 +33,9 @@ QUICK = 3e-4
 #: Seconds of the last sixteen or so answers on average, above which threads give them: as many as Python lets a thread
 #: run before another one's turn, so that nobody would wait less.
 SLOW = 0.005
+#: Seconds that one answer counts at most: a container that has used up its processor time stands still for longer, and
+#: while one answer hangs the deputy is there.
+STILL = 0.06
 #: Calls of the model by threads that tell whether it is quick: at first, and at most after mistakes.
 CALLS, MOST = 16, 1 << 16
 #: Answers that make mistakes forgotten.
@@ -65,7 +68,7 @@ class Pace:
     def answered(self, seconds: float) -> None:
         """The main thread answered a request."""
         self._good += 1
-        self._average += (seconds - self._average) / 16
+        self._average += (min(seconds, STILL) - self._average) / 16
         if self._average > SLOW:
             self._calls = CALLS if self._good > FORGIVEN else min(2 * self._calls, MOST)
             self.quick, self._left = False, self._calls
