@@ -7,7 +7,8 @@ from typing import Any
 from flask import Flask, Response
 from gunicorn.arbiter import Arbiter
 from mpack_runtime.config import LoaderConfig, ModelConfig, Settings
-from mpack_runtime.rest.gunicorn_worker import JsonAccessLog, adapt
+from mpack_runtime.rest.access_log import JsonAccessLog
+from mpack_runtime.rest.gunicorn_worker import adapt
 from mpack_runtime.rest.server import Server
 
 MODEL = ModelConfig("empty", "1", LoaderConfig("none", ""), root=None)  # type: ignore[arg-type]

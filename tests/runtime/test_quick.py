@@ -24,9 +24,10 @@ NAMES = ["a", "b", "c"]
 wholes = st.integers(-(2**31) - 1, 2**31) | st.sampled_from([2**53 + 1, -(2**63), 2**63 - 1, 2**63, 2**64 - 1, 0])
 floats = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([3.5e38, -3.5e38, 3.4028235e38, -0.0, 1.0])
 #: Most draws are of one kind, as requests are; the others must come out alike too.
-tables = st.sampled_from(
-    [wholes, floats, wholes | floats, floats | st.none(), wholes | st.booleans(), floats | st.sampled_from(["1", "x"])]
-).flatmap(lambda cells: st.lists(st.lists(cells, min_size=3, max_size=3), min_size=1, max_size=4))
+cells = [wholes, floats, wholes | floats, floats | st.none(), wholes | st.booleans(), floats | st.booleans()]
+tables = st.sampled_from([*cells, floats | st.sampled_from(["1", "x"])]).flatmap(
+    lambda cell: st.lists(st.lists(cell, min_size=3, max_size=3), min_size=1, max_size=4)
+)
 ragged = st.lists(st.lists(wholes | floats, min_size=2, max_size=4) | st.just(1), max_size=3)
 headers = st.sampled_from(
     [None, [], NAMES, ["b", "a", "c"], ["a", "b", "x"], ["a", "a", "c"], [0, 1, 2], "abc", "", {}, False]
@@ -37,6 +38,14 @@ signatures = st.builds(
     st.sampled_from([NAMES, [None] * 3, ["a", "a", "c"], ["0", "1", "2"]]),
     st.booleans(),
 )
+
+
+@pytest.fixture(params=[1, 256], autouse=True, scope="module")
+def many(request: pytest.FixtureRequest) -> Any:
+    """Both ways to see that values are numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire_matrix, "_MANY", request.param)
+        yield
 
 
 def outcome(body: bytes, signature: Signature) -> Any:

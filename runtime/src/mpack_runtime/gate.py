@@ -65,6 +65,22 @@ class Gate:
         self._running = 0
         self._waiting: deque[Ask] = deque()
         self._gathering: _Gathering | None = None
+        self._claimed = 0  # the thread that has claimed a place
+
+    def claim(self) -> bool:
+        """True: the calling thread's next `enter` will not wait. What it does not enter it must `unclaim`."""
+        with self._lock:
+            free = self._running < self.width and not self._waiting and self._gathering is None and not self._claimed
+            if free:
+                self._running += 1
+                self._claimed = threading.get_ident()
+        return free
+
+    def unclaim(self) -> None:
+        """Gives a claimed place back unless it was entered."""
+        if self._claimed == threading.get_ident():
+            self._claimed = 0
+            self.leave()
 
     def ask(self, inputs: Inputs, call: Callable[[Inputs], Any]) -> Any:
         """The answer of `call`, when it is its turn, joined with nothing. Raises what it raises, or Overloaded."""
@@ -76,6 +92,9 @@ class Gate:
 
     def enter(self, ask: Ask) -> bool:
         """True: it is the caller's turn, and it must `leave`. False: another's call has answered. Raises Overloaded."""
+        if self._claimed == threading.get_ident():
+            self._claimed = 0
+            return True
         with self._lock:
             if self._running < self.width and not self._waiting and self._gathering is None:
                 self._running += 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 
 #: A name or an id that may be passed on as it came.
 PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
@@ -11,7 +11,7 @@ PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 
 def request_id(given: str) -> str:
     """The client's own id of a request, or a new one where it gives none that may be passed on."""
-    return given if PLAIN.fullmatch(given) else uuid.uuid4().hex
+    return given if PLAIN.fullmatch(given) else os.urandom(16).hex()
 
 
 def printable(text: str) -> str:

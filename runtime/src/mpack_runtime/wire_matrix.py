@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import chain
+from functools import reduce
+from operator import iconcat
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ NoneType = type(None)
 _MAYBE = {int, float, NoneType}
 #: Column types of whole numbers -> their dtype and struct's letter, which refuses what is out of range.
 _WHOLE = {"integer": (np.int32, "i"), "long": (np.int64, "q")}
+#: Values whose types are rather not looked at one by one.
+_MANY = 256
 #: Whole numbers from here on may not fit int64, which decides over a column's type.
 _LARGE = 2.0**63
 
@@ -31,22 +34,42 @@ def floats(values: Sequence[Any], kinds: set[type]) -> Array:
     return _packed(values, np.float64, "d")
 
 
+def numbers(values: Sequence[Any]) -> Array | None:
+    """JSON values that are all numbers as float64; None: some are not, or not sure; nor are few looked at, of which it
+    is quicker to see each one's type."""
+    if len(values) < _MANY:
+        return None
+    try:
+        array = _packed(values, np.float64, "d")
+    except (struct.error, OverflowError):
+        return None
+    # Of JSON's values only numbers and booleans are packed, and these are 0 or 1: where none is, no type need be looked
+    # at, which takes three times as long as the packing.
+    doubtful = np.flatnonzero((array == 0.0) | (array == 1.0)).tolist()
+    if not doubtful:
+        return array
+    looked_at = values if 2 * len(doubtful) > len(values) else map(values.__getitem__, doubtful)
+    return None if bool in set(map(type, looked_at)) else array
+
+
 def table(names: Any, rows: list[Any], signature: Signature) -> Frame | None:
-    """The frame of such rows; None: they may be anything else, or wrong."""
+    """The frame of such rows of JSON's values; None: they may be anything else, or wrong."""
     kind, wanted, width = signature.column_type, signature.input_names, len(signature.inputs)
     if kind is None or set(map(type, rows)) != {list} or set(map(len, rows)) != {width}:
         return None
     order = [] if names is None or names == [] else _order(names, signature)
     if order is None:
         return None
-    values = list(chain.from_iterable(rows))
+    values: list[Any] = reduce(iconcat, rows, [])
+    if kind == "double":
+        packed = numbers(values)
+        if packed is not None:
+            return Frame.of_matrix(wanted or None, _in_order(packed.reshape(len(rows), width), order))
     kinds = set(map(type, values))
     flat = _numbers(values, kinds, kind)
     if flat is None:
         return None
-    matrix = flat.reshape(len(rows), width)
-    if order:
-        matrix = np.take(matrix, order, axis=1)
+    matrix = _in_order(flat.reshape(len(rows), width), order)
     if kind != "any" or len(kinds) == 1:
         return Frame.of_matrix(wanted or None, matrix)
     if np.abs(matrix).max() >= _LARGE:
@@ -63,6 +86,10 @@ def _order(names: Any, signature: Signature) -> list[int] | None:
         return None
     position = dict(zip(names, range(len(names))))
     return [position[name] for name in wanted] if position.keys() == set(wanted) else None
+
+
+def _in_order(matrix: Array, order: list[int]) -> Array:
+    return np.take(matrix, order, axis=1) if order else matrix
 
 
 def _numbers(values: list[Any], kinds: set[type], kind: str) -> Array | None:

@@ -15,8 +15,8 @@ from mpack_runtime.config import GrpcSettings, LoaderConfig, ModelConfig, Settin
 from mpack_runtime.frame import Inputs, Tensors
 from mpack_runtime.grpc.port import reserve
 from mpack_runtime.grpc.server import GrpcServer
+from mpack_runtime.rest.access_log import JsonAccessLog
 from mpack_runtime.rest.deadline import Deadlines
-from mpack_runtime.rest.gunicorn_worker import JsonAccessLog
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.operations import Operations
 from mpack_runtime.service import Service

@@ -24,8 +24,8 @@ from mpack_runtime.errors import BadRequest, RuntimeFault
 from mpack_runtime.gate import FULL, refusal
 from mpack_runtime.grpc.protocol import Answer
 from mpack_runtime.headers import printable, request_id
+from mpack_runtime.rest.access_log import JsonAccessLog
 from mpack_runtime.rest.deadline import WORKING, Deadlines
-from mpack_runtime.rest.gunicorn_worker import JsonAccessLog
 from mpack_runtime.rest.metrics import Metrics
 from mpack_runtime.rest.roads import BUG
 from mpack_runtime.rest.routes import ROADS, group

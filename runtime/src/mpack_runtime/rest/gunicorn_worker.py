@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import time
-from datetime import timedelta
 from typing import Any
 
-import orjson
 from gunicorn import util
-from gunicorn.glogging import Logger
 from gunicorn.workers import base, gthread
 
+from mpack_runtime.rest.access_log import JsonAccessLog
 from mpack_runtime.rest.deadline import json_response
 from mpack_runtime.rest.lingering import Lingering
+from mpack_runtime.rest.main_loop import MainLoop
 
 #: Seconds until a connection is taken again, after one that there was no file for.
 _PAUSE = 0.05
@@ -61,7 +60,7 @@ def adapt() -> None:
     gthread.STOP_KEEPALIVE_LINGER = 0.5
 
 
-class Worker(gthread.ThreadWorker):  # type: ignore[misc]
+class Worker(MainLoop):
     """A threaded worker whose requests have deadlines, and whose predictions wait behind nothing but predictions."""
 
     def get_thread_pool(self) -> Any:
@@ -111,40 +110,3 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             return super().handle(conn)
         finally:
             deadlines.end()
-
-
-class JsonAccessLog(Logger):  # type: ignore[misc]
-    """One JSON object a request on the true stdout; see `keep_stdout`."""
-
-    stdout = 1
-
-    @classmethod
-    def keep_stdout(cls) -> None:
-        """Keeps stdout for the access log: what a model prints goes to stderr from now on."""
-        cls.stdout = os.dup(1)
-        os.dup2(2, 1)
-
-    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
-        answered = dict(resp.headers)
-        trace_id = environ.get("mpack.trace_id")
-        self.write(
-            method=environ.get("REQUEST_METHOD"),
-            path=environ.get("RAW_URI"),
-            status=int(str(resp.status).split(None, 1)[0]),
-            bytes=getattr(resp, "sent", None),
-            ms=round(request_time.total_seconds() * 1000, 3),
-            remote=environ.get("REMOTE_ADDR"),
-            agent=environ.get("HTTP_USER_AGENT"),
-            request_id=answered.get("Request-Id"),
-            **({} if trace_id is None else {"trace_id": trace_id}),
-        )
-
-    @classmethod
-    def write(cls, **fields: Any) -> None:
-        """One line."""
-        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **fields}
-        try:
-            # One write a line, so that lines of several threads and workers never mix.
-            os.write(cls.stdout, orjson.dumps(line, default=str) + b"\n")
-        except (OSError, TypeError):
-            pass

@@ -54,24 +54,30 @@ class Lanes(Executor):
         self._whole = ThreadPoolExecutor(OTHERS, "whole")
         self._lock = threading.Lock()
         self._under_way = 0
+        #: Predictions that the main thread has answered since it last looked at all connections.
+        self.answered = 0
 
     def submit(self, handle: Callable[[Any], Any], conn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:  # type: ignore[override]
         begins = _look(conn)
         if begins is None and _DEFER is not None:
-            return _at_once(_DEFER)
+            return at_once(_DEFER)
         if begins is not None and not asks_model(begins):
             return (self._whole if is_whole(begins) else self._others).submit(handle, conn)
         with self._lock:
-            refused = self._under_way >= self._capacity
+            refused = self._under_way + self.answered >= self._capacity
             self._under_way += not refused
         if refused:
             if _DEFER is not None and self._refusals is not None and self._refusals.refuse(conn):
-                return _at_once(True)
+                return at_once(True)
             return self._others.submit(self._refuse, handle, conn)
         self._metrics.waiting(1)
         done = self._predictions.submit(self._predict, handle, conn, time.monotonic())
         done.add_done_callback(self._done)
         return done
+
+    def aside(self, call: Callable[..., bool], *arguments: Any) -> Future[bool]:
+        """Calls in a thread of those that ask no model."""
+        return self._others.submit(call, *arguments)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         for lane in (self._predictions, self._others, self._whole):
@@ -94,7 +100,8 @@ class Lanes(Executor):
             self._under_way -= 1
 
 
-def _at_once(result: Any) -> Future[Any]:
+def at_once(result: Any) -> Future[Any]:
+    """A result that is there already."""
     done: Future[Any] = Future()
     done.set_result(result)
     return done

@@ -18,12 +18,14 @@ from mpack_runtime import loaders, selfcheck
 from mpack_runtime.config import ModelConfig, Settings
 from mpack_runtime.errors import RuntimeFault
 from mpack_runtime.gate import Gate
+from mpack_runtime.rest.access_log import JsonAccessLog
 from mpack_runtime.rest.admission import Admission, RequestWatch
 from mpack_runtime.rest.app import RestApp, connect
 from mpack_runtime.rest.deadline import Deadlines
-from mpack_runtime.rest.gunicorn_worker import JsonAccessLog, Worker, adapt
+from mpack_runtime.rest.gunicorn_worker import Worker, adapt
 from mpack_runtime.rest.lanes import Arrival, Lanes
 from mpack_runtime.rest.metrics import Metrics
+from mpack_runtime.rest.quick import Pace, Quick
 from mpack_runtime.rest.refusals import Log, Refusals
 from mpack_runtime.service import Service
 from mpack_runtime.turns import take_turns
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from mpack_runtime.grpc.server import GrpcServer
     from mpack_runtime.rest.crew import Crew
+    from mpack_runtime.rest.deputy import Deputy
     from mpack_runtime.rest.operations import Operations
 
 __all__ = ["Server", "connect", "serve"]
@@ -42,6 +45,8 @@ _REASON_BYTES = 4096
 _AHEAD, _AHEAD_ALONE = 16, 2
 #: Connections of a worker at most, of which half may be kept alive without a request; files that it needs else.
 _CONNECTIONS, _FILES = 4096, 128
+#: Objects made, less those freed, after which Python looks for garbage among them.
+_YOUNG = 20_000
 #: Seconds that a worker may take at its end to write what it keeps of requests; docker stop gives ten for everything.
 _FLUSH = 5.0
 
@@ -73,6 +78,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._slot = 0
         self._operations: Operations | None = None
         self._grpc: GrpcServer | None = None
+        self._gate: Gate | None = None
+        self._pace = Pace()
         self._traced = False
         if any(name.startswith("OTEL_") for name in os.environ):
             from mpack_runtime import tracing
@@ -116,6 +123,18 @@ class Server(BaseApplication):  # type: ignore[misc]
         refusals = None if self.settings.auth else Refusals(self.metrics, log)
         return Lanes(self.settings.threads + ahead, self.capacity, self.arrival, self.metrics, refusals)
 
+    def quick(self, worker: Any, deputy: Deputy) -> Quick | None:
+        """In a worker that has loaded the model: what answers in its main thread. None: nothing may be answered there,
+        for requests wait for others, or operators put around them what may wait for something else."""
+        load = self.settings.load
+        if self._gate is None or self._operations is not None or load.batching == "on" or load.max_batch_delay:
+            return None
+        return Quick(worker, deputy, self._gate, self._pace, self.deadlines)
+
+    def _observe(self, seconds: float, rows: int) -> None:
+        self._pace.called(seconds)
+        self.metrics.predicted(seconds, rows)
+
     def load(self) -> Any:
         """In a worker: the WSGI application around a model that answers its sample; a failure ends the container."""
         # A worker that still loads has nothing to finish: SIGTERM ends it at once.
@@ -125,8 +144,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             service = self.service or Service.load(self.config)
             app = RestApp(service, self.settings, self.metrics, self.deadlines)
             app.answer = selfcheck.ask_sample(service, connect(service))
-            service.observe, service.blame = self.metrics.predicted, self.metrics.failed
-            gate = take_turns(service, self.settings, RequestWatch(self.metrics, self.deadlines, self.arrival))
+            service.observe, service.blame = self._observe, self.metrics.failed
+            self._gate = gate = take_turns(
+                service, self.settings, RequestWatch(self.metrics, self.deadlines, self.arrival)
+            )
             wsgi = self._around(app.flask(), service, gate)
             self._listen(service)
         except RuntimeFault as error:
@@ -251,7 +272,9 @@ def _hold_port(settings: Settings) -> socket.socket | None:
 def _freeze() -> None:
     """Collects from now on, never among what is there already: that stays, and workers share its memory untouched.
 
-    It is not collected first: of 250,000 objects a thousand would go, for a tenth of a second.
+    It is not collected first: of 250,000 objects a thousand would go, for a tenth of a second. A request of a thousand
+    rows makes as many lists, none of which is garbage that needs a collector.
     """
     gc.freeze()
+    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
     gc.enable()

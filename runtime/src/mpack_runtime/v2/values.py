@@ -17,7 +17,7 @@ from mpack_runtime.errors import BadRequest
 from mpack_runtime.frame import Array
 from mpack_runtime.v2.tensors import DTYPES, objects
 from mpack_runtime.wire_columns import EXACT, describe, quote, sentence
-from mpack_runtime.wire_matrix import NoneType, floats
+from mpack_runtime.wire_matrix import NoneType, floats, numbers
 from mpack_runtime.wire_tensors import flatten
 
 _FORMS: dict[str, tuple[set[type], str]] = {
@@ -62,8 +62,11 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> Ar
             f"The data of {what} has the shape {list(nested)}, where its shape is said to be {_short(shape)}."
         )
     check_count(len(flat), shape, what)
-    kinds = set(map(type, flat))
     dtype = DTYPES[datatype]
+    packed = numbers(flat) if dtype.kind == "f" else None
+    if packed is not None:
+        return _floats(flat, packed, dtype, shape, what, datatype)
+    kinds = set(map(type, flat))
     allowed, wanted = _FORMS.get(dtype.kind, _WHOLE)
     if not kinds - {NoneType} <= allowed:
         index = next(index for index, item in enumerate(flat) if item is not None and type(item) not in allowed)
@@ -71,14 +74,14 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> Ar
     if dtype.kind == "O":
         return objects([None if item is None else item.encode() for item in flat]).reshape(shape)
     if dtype.kind == "f":
-        return _floats(flat, kinds, dtype, shape, what, datatype)
+        return _floats(flat, floats(flat, kinds), dtype, shape, what, datatype)
     if dtype.kind != "b":
         flat = _whole(flat, float in kinds, dtype, shape, what, datatype)
     return (objects(flat) if NoneType in kinds else np.array(flat, dtype)).reshape(shape)
 
 
-def _floats(flat: list[Any], kinds: set[type], dtype: Any, shape: tuple[int, ...], what: str, datatype: str) -> Array:
-    array = floats(flat, kinds)
+def _floats(flat: list[Any], array: Array, dtype: Any, shape: tuple[int, ...], what: str, datatype: str) -> Array:
+    """`array`: the values as float64."""
     found = array
     if array.dtype != dtype:
         with np.errstate(over="ignore"):

@@ -1,0 +1,64 @@
+"""Stands in for a worker's main thread where a prediction that it answers itself takes long: connections are looked
+after meanwhile, so that health answers and what comes goes to the lanes, as if a thread had been asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+#: Seconds after which the main thread is stood in for; of a turn of the loop then.
+PATIENCE, TURN = 0.05, 0.05
+
+
+class Deputy:
+    """Its thread starts with the first use, and sleeps while nothing is answered."""
+
+    def __init__(self, begin: Callable[[], None], turn: Callable[[float], None]) -> None:
+        """`begin` is called once where it stands in, then `turn` again and again, of so many seconds at most."""
+        self._begin, self._turn = begin, turn
+        self._loop = threading.Lock()  # whoever has it looks after connections
+        self._loop.acquire()
+        self._since = 0.0
+        self._acts = False
+        self._used = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def away(self) -> None:
+        """The main thread is with the model from now on."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="deputy", daemon=True)
+            self._thread.start()
+        self._since = time.monotonic()
+        if not self._used.is_set():
+            self._used.set()
+        self._loop.release()
+
+    def back(self) -> None:
+        """The main thread looks after connections again."""
+        self._loop.acquire()
+        self._since = 0.0
+        self._acts = False
+
+    def _run(self) -> None:
+        while True:
+            self._used.wait()
+            self._used.clear()
+            time.sleep(PATIENCE)
+            since = self._since
+            while since and self._late(since):
+                pass
+
+    def _late(self, since: float) -> bool:
+        """True: the main thread has been away since then, and is to be looked after further."""
+        left = since + PATIENCE - time.monotonic()
+        if left > 0:
+            time.sleep(left)
+        with self._loop:
+            if self._since != since:
+                return False
+            if not self._acts:
+                self._acts = True
+                self._begin()
+            self._turn(TURN)
+        return True
