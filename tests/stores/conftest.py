@@ -34,20 +34,8 @@ def clients(kept: Path) -> Iterator[Path]:
     """The libraries of the extras, which this process and its children find behind their own."""
     place = kept / "store-clients"
     uv, lock = Path(sys.executable).with_name("uv"), ROOT / "requirements" / "stores.txt"
-    command = [
-        uv,
-        "pip",
-        "install",
-        "-q",
-        "--python",
-        sys.executable,
-        "--require-hashes",
-        "--target",
-        place,
-        "-r",
-        lock,
-    ]
-    subprocess.run(command, check=True)
+    options = ["--python", sys.executable, "--require-hashes", "--target", place, "-r", lock]
+    subprocess.run([uv, "pip", "install", "-q", *options], check=True, env=USERS)
     sys.path.append(str(place))
     yield place
     sys.path.remove(str(place))
@@ -196,7 +184,9 @@ def azurite(kept: Path, servers: Path, tmp_path_factory: pytest.TempPathFactory)
     if not program.exists():
         place = str(kept / "azurite")
         options = ["--no-audit", "--no-fund", "--silent", "--ignore-scripts", "--prefix", place]
-        subprocess.run([str(servers / "npm"), "install", *options, "azurite@3.35.0"], check=True, timeout=300, env=USERS)
+        subprocess.run(
+            [str(servers / "npm"), "install", *options, "azurite@3.35.0"], check=True, timeout=300, env=USERS
+        )
     port = free_port()
     options = ["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--inMemoryPersistence"]
     command = [str(servers / "node"), str(program), *options, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
