@@ -49,6 +49,11 @@ def load_packager(name: str) -> Packager:
     return packager
 
 
+def packager_names() -> tuple[str, ...]:
+    """The names of the packagers that are installed; none is imported."""
+    return tuple(_by_name(PACKAGERS))
+
+
 def _load_all(group: str, without: Set[str] = frozenset()) -> tuple[dict[str, Any], list[MpackError]]:
     plugins: dict[str, Any] = {}
     faults: list[MpackError] = []

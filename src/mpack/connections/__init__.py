@@ -3,3 +3,4 @@
 from mpack.connections.model import TYPES as TYPES
 from mpack.connections.model import Connection as Connection
 from mpack.connections.secret import Secret as Secret
+from mpack.connections.secret import parse_secret as parse_secret

@@ -13,11 +13,25 @@ from mpack.records import dataclass
 
 @dataclass(frozen=True)
 class Where:
-    """Where a document stands: its file, which document of it (from 1), the line that it begins on (None: JSON)."""
+    """Where a document stands: its file, which document of it (from 1), the line that it begins on (None: not known),
+    and the lines of its fields by path ("spec.targets[0].name")."""
 
     file: Path
     document: int = 1
     line: int | None = None
+    lines: Mapping[str, int | None] = field(default_factory=dict, compare=False, repr=False)
+
+    def line_of(self, path: str) -> int | None:
+        """The line of a field, or of the nearest around it that is there."""
+        while path:
+            line = self.lines.get(path)
+            if line is not None:
+                return line
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.line
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line is not None else str(self.file)
 
 
 @dataclass(frozen=True)
@@ -67,22 +81,46 @@ class TargetSchema:
 
 @dataclass(frozen=True)
 class PackagingIntegration:
-    """A set of arguments and defaults over a packager that is installed. `arguments`: a JSON Schema (type object)."""
+    """A set of arguments and defaults over a packager that is installed. `arguments`: a JSON Schema (type object), None
+    where the packager's own arguments are meant. `where` None: it comes with mpack."""
 
     id: str
     packager: str
     default_image: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] | None
     targets: tuple[TargetSchema, ...]
-    document: Mapping[str, Any] = field(compare=False, repr=False)
-    where: Where
+    not_used: tuple[str, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    where: Where | None = None
 
 
 @dataclass(frozen=True)
 class Manifests:
-    """All that was read, by id; the later document of an id wins. `passed_over`: (kind, id, where) of other kinds."""
+    """All that was read, by id; the later document of an id wins. `passed_over`: (kind, id, where) of other kinds.
+    `warnings`: what to tell, a sentence each."""
 
     packagings: Mapping[str, ModelPackaging]
     integrations: Mapping[str, PackagingIntegration]
     connections: Mapping[str, Connection]
     passed_over: tuple[tuple[str, str, Where], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckedPackaging:
+    """A packaging whose integration, arguments, targets and connections were found and agree.
+
+    `arguments`: values as JSON has them, by the names of the packager `packager`; the integration's defaults are in
+    there. `push`, `pull`: the connections of docker-push and docker-pull; `output`: where the artifact is. None: none.
+    """
+
+    packaging: ModelPackaging
+    integration: PackagingIntegration
+    packager: str
+    artifact_name: str
+    arguments: Mapping[str, Any]
+    push: Connection | None
+    pull: Connection | None
+    output: Connection | None
+    resources: Resources
+    warnings: tuple[str, ...] = ()
