@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
+#: The user's own, by which pip, uv and npm are set up; tests see another.
+USERS = dict(os.environ)
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
@@ -33,20 +34,8 @@ def clients(kept: Path) -> Iterator[Path]:
     """The libraries of the extras, which this process and its children find behind their own."""
     place = kept / "store-clients"
     uv, lock = Path(sys.executable).with_name("uv"), ROOT / "requirements" / "stores.txt"
-    command = [
-        uv,
-        "pip",
-        "install",
-        "-q",
-        "--python",
-        sys.executable,
-        "--require-hashes",
-        "--target",
-        place,
-        "-r",
-        lock,
-    ]
-    subprocess.run(command, check=True)
+    options = ["--python", sys.executable, "--require-hashes", "--target", place, "-r", lock]
+    subprocess.run([uv, "pip", "install", "-q", *options], check=True, env=USERS)
     sys.path.append(str(place))
     yield place
     sys.path.remove(str(place))
@@ -58,9 +47,11 @@ def servers(kept: Path) -> Path:
     venv, uv = kept / "store-servers", str(Path(sys.executable).with_name("uv"))
     lock = str(ROOT / "requirements" / "store-servers.txt")
     if not venv.exists():
-        subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(venv)], check=True)
+        subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(venv)], check=True, env=USERS)
     python = str(venv / "bin" / "python")
-    subprocess.run([uv, "pip", "install", "-q", "--python", python, "--require-hashes", "-r", lock], check=True)
+    subprocess.run(
+        [uv, "pip", "install", "-q", "--python", python, "--require-hashes", "-r", lock], check=True, env=USERS
+    )
     return venv / "bin"
 
 
@@ -74,7 +65,7 @@ def free_port() -> int:
 @contextmanager
 def running(command: list[str], url: str, directory: Path, **environment: str) -> Iterator[str]:
     """A server until it is left; it answers `url` when this begins."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
+    kept = {key: value for key, value in USERS.items() if not key.startswith(("PYTHONPATH", "MLFLOW_", "AWS_"))}
     with (directory / "server.log").open("w") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, cwd=directory, env={**kept, **environment}, start_new_session=True
@@ -187,18 +178,18 @@ def google(servers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="session")
-def azurite(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def azurite(kept: Path, servers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A connection string for Azurite, which npm installs."""
     program = kept / "azurite" / "node_modules" / ".bin" / "azurite-blob"
     if not program.exists():
         place = str(kept / "azurite")
         options = ["--no-audit", "--no-fund", "--silent", "--ignore-scripts", "--prefix", place]
-        subprocess.run(["npm", "install", *options, "azurite@3"], check=True, timeout=300)
+        subprocess.run(
+            [str(servers / "npm"), "install", *options, "azurite@3.35.0"], check=True, timeout=300, env=USERS
+        )
     port = free_port()
     options = ["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--inMemoryPersistence"]
-    node = shutil.which("node")
-    assert node is not None
-    command = [node, str(program), *options, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    command = [str(servers / "node"), str(program), *options, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
     with running(command, f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("azurite")) as url:
         account = f"AccountName=devstoreaccount1;AccountKey={AZURE_KEY}"
         yield f"DefaultEndpointsProtocol=http;{account};BlobEndpoint={url}/devstoreaccount1;"

@@ -10,6 +10,7 @@ import re
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,9 @@ def test_connection(s3: Any, moto: str, tmp_path: Path, monkeypatch: pytest.Monk
         location = location_in(connection, name, Bounds(1 << 40, 100))
         assert location == "s3://models/prod/wine.zip"
     assert "odahuflow.project.yaml" in opened(location, tmp_path, access=Access(connection))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    role = replace(connection, role="arn:aws:iam::123456789012:role/reader")
+    assert list(opened(location, tmp_path, access=Access(role))) == list(opened(str(ODAHU), tmp_path))
     for name in ("none", "../wine.zip"):
         with pytest.raises(MpackError, match=r"is not there|leads out of"):
             location_in(connection, name, Bounds(1 << 40, 100))

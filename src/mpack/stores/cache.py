@@ -151,6 +151,8 @@ class ArtifactCache:
         found = []
         for folder in ("blobs", "partial"):
             for path in (self.directory / folder).glob("*"):
+                if path.suffix == ".lock":
+                    continue
                 with suppress(OSError):
                     state = path.stat()
                     when, more = (
