@@ -21,6 +21,7 @@ from mpack.progress import Progress
 from mpack.stores import abfs, http
 from mpack.stores.cache import ArtifactCache, Blob
 from mpack.stores.fetch import Fetch
+from mpack.stores.listing import found
 from mpack.stores.model import Body, Bounds, Remote, RemoteFile
 from mpack.stores.places import locate
 
@@ -170,18 +171,16 @@ def test_two_of_one_process_id(tmp_path: Path) -> None:
     each gets its own."""
     cache, together = ArtifactCache(tmp_path / "artifacts"), threading.Barrier(2)
     states = [letter * 5000 for letter in (b"a", b"b")]
-    found: list[bytes] = []
+    ours: list[bytes] = []
     threads = [
-        threading.Thread(
-            target=lambda data=data: found.append(fetch(cache, Plain(data, together))[0].path.read_bytes())
-        )
+        threading.Thread(target=lambda data=data: ours.append(fetch(cache, Plain(data, together))[0].path.read_bytes()))
         for data in states
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == states
+    assert sorted(ours) == states
     assert not list((tmp_path / "artifacts/partial").iterdir())
 
 
@@ -189,6 +188,20 @@ def test_sizes_that_nobody_tells(tmp_path: Path) -> None:
     """The limit is for all files together, also where a store does not say how large they are."""
     with pytest.raises(InputError, match="larger than 10000 bytes"):
         fetch(ArtifactCache(tmp_path / "artifacts"), Plain(b"x" * 4000), Bounds(10_000, 100), count=3)
+
+
+def test_listing_without_files() -> None:
+    """Markers of directories are no files, and a listing of nothing else ends at the limit all the same."""
+    listed: list[int] = []
+
+    def below(prefix: str) -> Iterator[RemoteFile]:
+        for number in range(1000):
+            listed.append(number)
+            yield RemoteFile(f"{prefix}{number}/", "", 0, "1")
+
+    with pytest.raises(InputError, match="more than 100 files"):
+        found("s3://b/m", "m", BOUNDS, one=lambda: None, below=below, store=Plain(b""), identity="")
+    assert len(listed) == 101
 
 
 def test_others_do_not_read(tmp_path: Path) -> None:
