@@ -63,6 +63,24 @@ def test_artifact_of_local_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert local_artifact(str(trained / "wine"), here) == str(trained / "wine")
 
 
+def test_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user id without an entry in passwd has no home: neither ODAHU's artifacts nor Docker's login are there."""
+    from mpack.registry.credentials import find_credentials
+
+    def nowhere(path: Path) -> Path:
+        if path.parts[0].startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    monkeypatch.setattr(Path, "home", lambda: nowhere(Path("~")))
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="There is no artifact wine: neither"):
+        local_artifact("wine", None)
+    assert find_credentials("registry.example") is None
+
+
 def test_masked() -> None:
     """What was revealed, fields of secrets' names and users of URLs are hidden; all else stays."""
     hide("tr0ub4dor&3")

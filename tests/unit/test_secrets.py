@@ -75,6 +75,7 @@ def test_forms(text: str, expected: str, tmp_path: Path, monkeypatch: pytest.Mon
         ("${HOME", "begins with $, and is not ${NAME}"),
         ("${A}${B}", "begins with $, and is not ${NAME}"),
         ("file:", "names no file"),
+        ("file:~nobody-of-that-name/x", "names a file in a home directory that is not known"),
         ("keyring:ci", "does not name a service and a user"),
         ("keyring:/me", "does not name a service and a user"),
     ],
