@@ -193,12 +193,12 @@ def v2_grpc(call: Callable[[bytes], Reply], model: str, tensors: Columns, *, raw
 FILES = {"json": "j.json", "csv": "c.csv", "jsonl": "l.jsonl", "parquet": "p.parquet"}
 
 
-def write_files(root: Path, table: Columns, request: Any = None, *, named: bool) -> None:
-    """The table in the command line's four formats, or another request in JSON's.
+def write_files(root: Path, table: Columns, *, named: bool, request: Any = None, lines: Any = None) -> None:
+    """The table in the command line's four formats; `request` is another one in JSON's, `lines` others in JSON Lines'.
 
     Not `named`: neither CSV nor JSON Lines have the columns' names."""
     rows = spoken(table)
-    lines: list[Any] = [dict(zip(table, row, strict=True)) for row in rows] if named else rows
+    lines = lines or ([dict(zip(table, row, strict=True)) for row in rows] if named else rows)
     (root / FILES["json"]).write_text(json.dumps(request or {"columns": list(table), "data": rows}))
     (root / FILES["csv"]).write_text(csv_of(table, header=named))
     (root / FILES["jsonl"]).write_text("".join(json.dumps(line) + "\n" for line in lines))
