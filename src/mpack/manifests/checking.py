@@ -50,7 +50,8 @@ def check_packaging(
     manifest's. Without `targets`, none is looked at; `disabled_targets` are left out, also required ones. Without
     `output`, the connection of the artifact's store is not looked for.
 
-    Raises ManifestError with every fault; UsageError packaging-unknown or, for a disabled target that is none, usage; plugin-broken or plugin-duplicate.
+    Raises ManifestError with every fault; UsageError packaging-unknown or, for a disabled target that is none, usage;
+    plugin-broken or plugin-duplicate.
     """
     packaging = _packaging(manifests, name)
     checking = Checking(packaging)
