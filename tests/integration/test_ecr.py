@@ -160,7 +160,7 @@ def test_without_botocore(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     login = login_of(connection())
     with pytest.raises(EnvironmentFault, match="botocore is not installed") as caught:
         login.credentials(parse_reference(f"{HOST}/team/wine:1"))
-    assert (caught.value.code, caught.value.hint) == ("tool-missing", "Install mpack[ecr].")
+    assert (caught.value.code, caught.value.hint) == ("tool-missing", "Install it: pip install 'mpack[ecr]'.")
 
 
 class Counting(EcrLogin):

@@ -113,7 +113,7 @@ class EcrLogin:
                 "tool-missing",
                 f"The connection {self._connection.id} is of the type ecr, and the Python package botocore is not "
                 "installed.",
-                "Install mpack[ecr].",
+                "Install it: pip install 'mpack[ecr]'.",
             ) from error
         try:
             return getattr(self._client(service), operation)(**asked)

@@ -68,7 +68,7 @@ def from_keyring(service: str, user: str, field: str) -> str:
         raise EnvironmentFault(
             "tool-missing",
             f"{field} is in a keyring, and the Python package keyring is not installed.",
-            "Install mpack[keyring], or write ${VARIABLE} or file:PATH.",
+            "Install it: pip install 'mpack[keyring]'. Or write ${VARIABLE} or file:PATH.",
         ) from error
     where = f"the keyring's entry {service}/{user}"
     try:
