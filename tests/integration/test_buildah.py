@@ -100,6 +100,10 @@ def test_steps_without_an_engine(
     assert again["digest"] == result["digest"] and all(layer["cached"] for layer in again["layers"])
     made = json.loads(mpack("rebuild", "mine:1", "--dockerfile-template", own, "--json", **where).stdout)
     assert made["same"] and made["digest"] == result["digest"]
+    template(tmp_path, f"{STEP}; raise SystemExit(os.environ['http_proxy'])")
+    failed = mpack(*command, "--json", code=3, **where)
+    assert "http://***@" in failed.stdout and PASSWORD not in failed.stdout + failed.stderr
+    template(tmp_path, STEP)
     refused = mpack(*command, "--builder", "embedded", code=1, **where)
     assert "buildah" in refused.stderr
     other = next(name for name in ("linux/amd64", "linux/arm64") if name != this_platform())
