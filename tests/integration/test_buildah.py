@@ -24,7 +24,11 @@ pytestmark = pytest.mark.integration
 NOWHERE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "DOCKER_CONTEXT": ""}
 PASSWORD = "tr0ub4dor-and-3"
 PROXY = {"HTTP_PROXY": f"http://me:{PASSWORD}@127.0.0.1:9", "NO_PROXY": "localhost"}
-STEP = "import os; open('/opt/mpack/mine', 'w').write('x'); print('proxy', os.environ['http_proxy'])"
+STEP = (
+    "import os; open('/opt/mpack/mine', 'w').write('x'); print('proxy', os.environ['http_proxy']); "
+    # 18: CAP_SYS_CHROOT
+    "assert [x for x in open('/proc/self/status') if x.startswith('CapBnd') and not int(x.split()[1], 16) >> 18 & 1]"
+)
 
 
 def template(directory: Path, program: str, *words: str) -> Path:
@@ -70,8 +74,8 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
 def test_steps_without_an_engine(
     mpack: Any, base_home: Callable[..., Path], model: Path, echo: dict[str, str], tmp_path: Path
 ) -> None:
-    """The step's file is in a verified image, which a second build finds made and a rebuild makes again; the proxy's
-    password reached the step and nothing else; the storage is a cache that can be pruned."""
+    """The step, which cannot leave its root, has its file in a verified image, which a second build finds made and a
+    rebuild makes again; the proxy's password reached the step and nothing else; the storage can be pruned."""
     home = base_home("home-buildah")
     own = template(tmp_path, STEP)
     where = {"MPACK_HOME": str(home), **NOWHERE, **PROXY, **echo}
@@ -96,6 +100,10 @@ def test_steps_without_an_engine(
     assert again["digest"] == result["digest"] and all(layer["cached"] for layer in again["layers"])
     made = json.loads(mpack("rebuild", "mine:1", "--dockerfile-template", own, "--json", **where).stdout)
     assert made["same"] and made["digest"] == result["digest"]
+    template(tmp_path, f"{STEP}; raise SystemExit(os.environ['http_proxy'])")
+    failed = mpack(*command, "--json", code=3, **where)
+    assert "http://***@" in failed.stdout and PASSWORD not in failed.stdout + failed.stderr
+    template(tmp_path, STEP)
     refused = mpack(*command, "--builder", "embedded", code=1, **where)
     assert "buildah" in refused.stderr
     other = next(name for name in ("linux/amd64", "linux/arm64") if name != this_platform())

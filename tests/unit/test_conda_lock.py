@@ -138,6 +138,14 @@ def test_bad_conda_lock(old: str, new: str) -> None:
     assert caught.value.code == "lock-invalid" and "pw" not in caught.value.message
 
 
+def test_conda_lock_of_aliases() -> None:
+    """A few lines that say each other again and again are not written out."""
+    levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    package = "package: [{manager: conda, platform: linux-64, name: *a11, version: '1', url: u, hash: {sha256: x}}]\n"
+    with pytest.raises(InputError, match="its aliases make more than"):
+        read_conda_lock(f"version: 1\na0: &a0 x\n{levels}{package}")
+
+
 def test_pins(tmp_path: Path) -> None:
     """Pins that a lock is at odds with are named; a file without the platform, or for no conda packages, says so."""
     path = tmp_path / "conda-lock.yml"

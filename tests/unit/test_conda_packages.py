@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -87,6 +89,62 @@ HOSTILE = {
     ),
     "bomb": (Package("bad", files={"zeros": bytes(110_000_000)}, suffix=".tar.bz2"), "more bytes or files"),
 }
+
+
+#: Links that stay inside by their text, and lead to the root of this machine.
+_UP = "l/" * 20 + "../" * 20
+
+
+@pytest.mark.parametrize("way", ["link", "large", "hidden", "through", "target"])
+def test_other_files(channel: Make, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package's list is looked at wherever py-rattler finds it: it changes no file of this machine, nor brings one
+    into the image."""
+    (victim := tmp_path / "victim").write_text("an alias\n")
+
+    def listed(path: str) -> bytes:
+        item = {"_path": path, "path_type": "hardlink", "prefix_placeholder": "alias", "file_mode": "text"}
+        return json.dumps({"paths_version": 1, "paths": [item]}).encode()
+
+    outside = listed("../" * 20 + str(victim)[1:])
+    links = {"l": Link("."), "up": Link(_UP + str(victim)[1:] if way == "target" else _UP)}
+    package = {
+        "link": Package("bad", info={"info/list": outside, "info/paths.json": Link("list")}),
+        "large": Package("bad", info={"info/paths.json": outside + b" " * (65 << 20)}),
+        "hidden": Package("bad", files={"a": b"x"}),
+        "through": Package("bad", files=links, info={"info/paths.json": listed(f"up{victim}")}),
+        "target": Package("bad", files=links, info={"info/paths.json": listed("up")}),
+    }[way]
+    if way == "hidden":
+        data = package.archive()
+        with zipfile.ZipFile(stream := io.BytesIO(data), "a") as archive:
+            more = Package("x", info={"info/paths.json": outside}).archive()
+            with zipfile.ZipFile(io.BytesIO(more)) as other:
+                archive.writestr(zipfile.ZipInfo("zzz.tar.zst"), other.read("info-x-1.0-0.tar.zst"))
+        monkeypatch.setattr(Package, "archive", lambda self: stream.getvalue())
+    channels = channel(package)
+    with pytest.raises(InputError) as caught:
+        laid_out(solved(channels, "bad").environment, channels, tmp_path / "scratch")
+    assert caught.value.code == "conda-package-refused"
+    assert victim.read_text() == "an alias\n"
+
+
+def test_hostile_repodata(channel: Make, tmp_path: Path) -> None:
+    """What a channel and a package call its build names no directory."""
+    index = json.dumps({"name": "bad", "version": "1.0", "build": "../../../0"}).encode()
+    channels = channel(Package("bad", files={"a": b"x"}, info={"info/index.json": index}))
+    repodata = tmp_path / "channels" / "t" / "linux-64" / "repodata.json"
+    repodata.write_text(repodata.read_text().replace('"build": "0"', '"build": "../../../0"'))
+    with pytest.raises(InputError, match="its own build is") as caught:
+        solved(channels, "bad")
+    assert caught.value.code == "conda-package-refused"
+
+
+def test_hostile_metadata(channel: Make) -> None:
+    """What a package calls the Python package in it is a name, or not told to the resolver."""
+    metadata = b'Name: x"\n [[packages]]\nVersion: 1.0\n'
+    files = {"site-packages/x-1.dist-info/METADATA": metadata}
+    package = Package("bad", noarch="python", depends=("python",), files=files)
+    assert solved(channel(PYTHON, package), "bad").provided == {}
 
 
 @pytest.mark.parametrize("fault", HOSTILE)

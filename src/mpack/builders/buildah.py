@@ -121,7 +121,8 @@ class BuildahBuilder:
             online=online,
             anew=self._anew,
             proxies=_both_cases(self._index.proxies) if online else {},
-            on_line=lambda line: self._report(_short(self._index.redact(line))),
+            on_line=lambda line: self._report(_short(line)),
+            redact=self._index.redact,
         )
 
     def _layers(

@@ -16,6 +16,7 @@ from mpack.conda.channels import NAME
 from mpack.conda.solve import SUBDIRS
 from mpack.env.lockcheck import check_conda_package
 from mpack.env.lockfile import LockEntry
+from mpack.env.lockmisfit import plain
 from mpack.errors import InputError
 from mpack.plan import CondaPackage, Environment, canonical_digest
 from mpack.records import dataclass
@@ -128,10 +129,10 @@ def read_conda_lock(text: str) -> Mapping[str, tuple[CondaPackage, ...]]:
 
     Raises InputError lock-invalid.
     """
-    import yaml
+    from mpack.artifact.fullyaml import parse_yaml
 
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
         if value["version"] != 1:
             raise ValueError(f"its version is {value['version']!r}, mpack reads 1")
         found: dict[str, list[CondaPackage]] = {}
@@ -139,8 +140,8 @@ def read_conda_lock(text: str) -> Mapping[str, tuple[CondaPackage, ...]]:
         for item in value["package"]:
             if item["manager"] == _MANAGED and item["platform"] in names:
                 found.setdefault(names[item["platform"]], []).append(_read(item))
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = f"the field {error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"the field {error} is missing" if isinstance(error, KeyError) else plain(str(error))
         raise InputError(
             "lock-invalid", f"The file is no conda-lock.yml that mpack can use: {why}.", "Lock again with conda-lock."
         ) from error
@@ -148,6 +149,8 @@ def read_conda_lock(text: str) -> Mapping[str, tuple[CondaPackage, ...]]:
 
 
 def _read(item: Mapping[str, Any]) -> CondaPackage:
+    if not all(isinstance(item[key], str) for key in ("url", "name", "version")):
+        raise TypeError("a package's name, version or url is no text")
     place, _, file = str(item["url"]).partition("#")[0].rpartition("/")
     channel, _, subdir = place.rpartition("/")
     file, name = unquote(file), str(item["name"])

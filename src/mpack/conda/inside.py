@@ -1,11 +1,19 @@
 """Whether what a conda package names stays inside the environment: its paths, its links, and links of several together.
 
+An archive can say a thing twice, or where not all who read it look; so what counts is what it is unpacked to.
+
 Standard library only: `worker.py`, which is run as a script, has this beside it.
 """
 
+# os.path, not pathlib: paths of packages are text of others.
+# ruff: noqa: PTH115, PTH123
+
 from __future__ import annotations
 
+import json
+import os
 import posixpath
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,10 +35,43 @@ def plain(path: str) -> str:
 
 
 def check_target(name: str, target: str, *, symlink: bool) -> None:
-    """Raises Refused for a link that leads out of its package."""
+    """Raises Refused for a link that leads out of its package, or would where one of the names in it is a link."""
     end = posixpath.normpath(posixpath.join(posixpath.dirname(name) if symlink else "", target))
-    if not target or target.startswith("/") or end == ".." or end.startswith("../") or not target.isprintable():
+    up = [part == ".." for part in target.split("/") if part not in ("", ".")]
+    out = target.startswith("/") or end == ".." or end.startswith("../") or up != sorted(up, reverse=True)
+    if not target or out or not target.isprintable():
         raise Refused(f"its link {name} leads to {target!r}")
+
+
+def unpacked(folder: str) -> tuple[set[str], set[str]]:
+    """(paths, links) of a package that was unpacked; of the paths also those that it only lists. Raises Refused."""
+    paths, links = set(), set()
+    for top, folders, files in os.walk(folder):
+        for found in (*folders, *files):
+            name = plain(posixpath.relpath(f"{top}/{found}", folder))
+            mode = os.lstat(f"{top}/{found}").st_mode
+            if stat.S_ISLNK(mode):
+                if name == "info" or posixpath.dirname(name) == "info":
+                    raise Refused(f"its {name} is a link")
+                check_target(name, os.readlink(f"{top}/{found}"), symlink=True)
+                links.add(name)
+            elif not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise Refused(f"{name} is neither a file nor a link")
+            if not stat.S_ISDIR(mode) and not name.startswith("info/"):
+                paths.add(name)
+    return paths | set(_listed(folder)), links
+
+
+def _listed(folder: str) -> Iterator[str]:
+    """What is linked into an environment: by info/paths.json, or by info/files in a package without one."""
+    try:
+        with open(f"{folder}/info/paths.json", "rb") as stream:
+            for item in json.load(stream)["paths"]:
+                yield plain(str(item["_path"]))
+    except FileNotFoundError:
+        with open(f"{folder}/info/files", encoding="utf-8") as stream:
+            for line in stream:
+                yield plain(line.rstrip("\r\n"))
 
 
 def through_link(facts: Iterable[Mapping[str, Any]], site: str) -> str | None:

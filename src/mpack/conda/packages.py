@@ -52,7 +52,7 @@ class PackageCache:
                         "path": str(Path(scratch) / package.sha256),
                         "file": package.file,
                         "sha256": package.sha256,
-                        "size": package.size,
+                        "size": package.size or Limits().total,
                     }
                     for package in missing
                 ]

@@ -115,11 +115,13 @@ def _is_python(spec: str) -> bool:
 
 
 def _distribution(metadata: str) -> tuple[str, str] | None:
-    from packaging.utils import canonicalize_name
+    from packaging.utils import canonicalize_name, is_normalized_name
 
     headers = HeaderParser().parsestr(metadata, headersonly=True)
     name, version = headers.get("Name"), headers.get("Version")
-    return (str(canonicalize_name(str(name))), str(version)) if name and version else None
+    if not is_normalized_name(name := canonicalize_name(str(name))) or not version:
+        return None
+    return str(name), str(version)
 
 
 def _clash(error: RattlerError, python: str | None, *, pinned: bool) -> InputError:

@@ -27,15 +27,16 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 if __name__ == "__main__":
-    from inside import Refused, check_target, plain, through_link  # type: ignore[import-not-found]
+    from inside import Refused, check_target, plain, through_link, unpacked  # type: ignore[import-not-found]
 
     del sys.path[0]  # mpack's own modules are none of py-rattler's
 else:
-    from mpack.conda.inside import Refused, check_target, plain, through_link
+    from mpack.conda.inside import Refused, check_target, plain, through_link, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -200,7 +201,7 @@ async def _download(client: Any, url: str, sink: _Sink, patience: float) -> None
 
 async def _fetch_one(client: Any, package: Job, patience: float) -> None:
     try:
-        sink = _Sink(package["path"], package["size"] or 1 << 40)
+        sink = _Sink(package["path"], package["size"])
     except OSError as error:
         raise Failed("disk", str(error)) from error
     try:
@@ -239,8 +240,8 @@ class _Reader:
             raise Refused(f"it cannot be read: {error}") from error
         index = _object(texts, "info/index.json")
         for key in ("name", "version", "build"):
-            if str(index.get(key)) != package[key]:
-                raise Refused(f"its own {key} is {index.get(key)!r}, not {package[key]!r}")
+            if str(index.get(key)) != package[key] or "/" in package[key]:
+                raise Refused(f"its own {key} is {index.get(key)!r}, its channel's {package[key]!r}")
         link = _object(texts, "info/link.json", {})
         _check_paths(_object(texts, "info/paths.json", {}))
         _check_link(link)
@@ -271,7 +272,9 @@ class _Reader:
                 if entry.is_link:
                     links |= {name} if entry.is_symlink else set()
                     check_target(name, entry.link_target or "", symlink=entry.is_symlink)
-                elif entry.is_file and (name in _READ or _DIST.fullmatch(name)) and entry.size <= _INFO:
+                elif entry.is_file and (name in _READ or _DIST.fullmatch(name)):
+                    if entry.size > _INFO:
+                        raise Refused(f"its {name} has {entry.size} bytes")
                     texts[name] = await entry.read()
         return seen, links, texts
 
@@ -314,9 +317,31 @@ async def read(job: Job) -> Job:
             facts.append(await reader.read(package))
         except Refused as error:
             raise Failed("refused", f"{os.path.basename(package['path'])}: {error}") from error
-    if (path := through_link(facts, _site(job["packages"], facts))) is not None:
+    site = _site(job["packages"], facts)
+    _require_apart(facts, site)
+    return {"packages": facts, "site": site}
+
+
+def _require_apart(facts: list[Job], site: str) -> None:
+    if (path := through_link(facts, site)) is not None:
         raise Failed("refused", f"what is in {path} would be written through a link")
-    return {"packages": facts, "site": _site(job["packages"], facts)}
+
+
+def _unpack(package: Job, fact: Job, scratch: str) -> None:
+    """Unpacks a package as py-rattler will, where it looks for it, and looks at what came of it."""
+    from rattler.package_streaming import extract
+
+    folder = Path(scratch, "{name}-{version}-{build}".format(**package))
+    try:
+        extract(Path(package["path"]), folder)
+        paths, links = unpacked(str(folder))
+    except Exception as error:
+        raise _not_done(f"{os.path.basename(package['path'])}: {error}") from error
+    fact |= {"paths": sorted(paths), "links": sorted(links)}
+
+
+def _not_done(text: str) -> Failed:
+    return Failed("disk" if "os error 28" in text or "No space left" in text else "refused", text)
 
 
 def _site(packages: Iterable[Job], facts: Iterable[Job]) -> str:
@@ -334,6 +359,9 @@ async def install(job: Job) -> Job:
     from rattler import install as rattler_install
 
     found = await read(job)
+    for number, package in enumerate(job["packages"]):
+        _unpack(package, found["packages"][number], job["scratch"])
+    _require_apart(found["packages"], found["site"])
     records = [await RepoDataRecord.from_package_archive(package["path"]) for package in job["packages"]]
     try:
         await rattler_install(
@@ -347,8 +375,7 @@ async def install(job: Job) -> Job:
             alternative_target_prefix=job["prefix"],
         )
     except Exception as error:
-        text = str(error)
-        raise Failed("disk" if "os error 28" in text or "No space left" in text else "refused", text) from error
+        raise _not_done(str(error)) from error
     return found
 
 

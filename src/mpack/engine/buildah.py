@@ -137,15 +137,21 @@ class Storage:
         anew: bool,
         proxies: Mapping[str, str],
         on_line: Callable[[str], None],
+        redact: Callable[[str], str],
     ) -> str:
         """Builds a context, a directory of `work`, with docker's configuration and all times 0; the image's id.
 
-        `online`: its steps have this machine's network and `proxies`; `anew`: no step is taken from an earlier build.
+        `online`: its steps have this machine's network and `proxies`; `anew`: no step is taken from an earlier build;
+        `redact` takes secrets out of all that is told.
         Raises EnvironmentFault engine-failed with the last lines of what it said, or disk-full.
         """
-        options = ["--layers", "--timestamp=0", "--format=docker", "--pull-never", "--isolation=chroot", *_POLICY]
+        options = ["--layers", "--timestamp=0", "--format=docker", "--pull-never", *_POLICY]
+        # Who may call chroot(2) gets out of one.
+        options += ["--isolation=chroot", "--cap-drop=CAP_SYS_CHROOT"]
         options += ["--iidfile=iid", f"--http-proxy={str(online).lower()}", *(["--no-cache"] if anew else [])]
-        self._call("build the image", ["bud", *options, context], online=online, more=proxies, on_line=on_line)
+        self._call(
+            "build the image", ["bud", *options, context], online=online, more=proxies, on_line=on_line, redact=redact
+        )
         return (self._work / "iid").read_text().strip().removeprefix("sha256:")
 
     def inspect(self, name: str) -> dict[str, Any]:
@@ -167,6 +173,7 @@ class Storage:
         online: bool = False,
         more: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
+        redact: Callable[[str], str] = str,
     ) -> str:
         """Runs buildah to its end; its output, which `on_line` has got instead if it is given."""
         store = [f"--root={self._root}", f"--runroot={self._work / 'run'}", f"--storage-driver={self._driver}"]
@@ -187,7 +194,7 @@ class Storage:
                     out = process.stdout.read().decode("utf-8", "replace")
                 said = drain.text
             else:
-                out, said = "", "\n".join(follow(process, on_line))
+                out, said = "", redact("\n".join(follow(process, lambda line: on_line(redact(line)))))
             process.wait()
         if process.returncode:
             raise self._failed(what, said)

@@ -46,7 +46,7 @@ class Package:
     entry_points: tuple[str, ...] = ()
     subdir: str = "linux-64"
     suffix: str = ".conda"
-    info: Mapping[str, bytes] = field(default_factory=dict)
+    info: Mapping[str, bytes | Link] = field(default_factory=dict)
 
     @property
     def stem(self) -> str:
@@ -69,7 +69,11 @@ class Package:
 
     def archive(self) -> bytes:
         """The package's file."""
-        info = {"info/index.json": _json(self.index), "info/paths.json": _json(self._paths()), **self.info}
+        info: dict[str, bytes | Link | Program] = {
+            "info/index.json": _json(self.index),
+            "info/paths.json": _json(self._paths()),
+            **self.info,
+        }
         if self.noarch == "python":
             link = {
                 "noarch": {"type": "python", "entry_points": list(self.entry_points)},
