@@ -453,10 +453,10 @@ def test_the_deputy_goes_when_it_is_not_needed() -> None:
 def test_the_deputy_takes_no_turn_more() -> None:
     """Its turns follow each other so fast that the loop would not get a word in."""
     left, late = threading.Event(), []
-    deputy = Deputy(lambda: None, lambda seconds: time.sleep(0.03) or late.append(left.is_set()), left.set)
-    for _ in range(10):
+    deputy = Deputy(lambda: None, lambda seconds: time.sleep(0.005) or late.append(left.is_set()), left.set)
+    for _ in range(30):
         deputy.away()
-        time.sleep(0.2)
+        time.sleep(0.1)
         deputy.back()
         left.clear()
-    assert len(late) > 10 and late.count(True) <= 10
+    assert len(late) > 30 and late.count(True) <= 30
