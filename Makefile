@@ -17,7 +17,7 @@ demo: $(STAMP)
 	@bash scripts/with-engine.sh bash scripts/demo.sh
 
 test: $(STAMP)
-	@bash scripts/with-engine.sh --browser $(BIN)/pytest $(PYTEST_ARGS)
+	@bash scripts/with-engine.sh --browser $(BIN)/python scripts/run_tests.py $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -61,4 +61,7 @@ def _lacks_memory(error: BaseException) -> bool:
     if isinstance(error, MpackError):
         # A program that could not go on; a model's lack of it is told by the verification.
         return not isinstance(error, VerificationError) and _NO_MEMORY.search(error.message) is not None
-    return isinstance(error, MemoryError) or "start new thread" in str(error)
+    if isinstance(error, MemoryError) or "start new thread" in str(error):
+        return True
+    # Tidying up after it may have raised over it.
+    return error.__context__ is not None and _lacks_memory(error.__context__)

@@ -3,7 +3,6 @@ asks a real server."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import pickle
@@ -16,26 +15,38 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 import tritonclient.http as triton
 import xgboost
-from mpack_runtime.arrow import MEDIA
 from mpack_runtime.cli.predict import predict
 from mpack_runtime.config import ModelConfig
 from mpack_runtime.grpc.protocol import Protocol
 from mpack_runtime.service import Service
-from mpack_runtime.v2.raw import pack, unpack
-from mpack_runtime.v2.tensors import DATATYPES, DTYPES
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
-from tritonclient.grpc import service_pb2 as pb
 from werkzeug.test import Client
 
-Columns = dict[str, "np.ndarray[Any, Any]"]
+from tests.roads import (
+    FILES,
+    Columns,
+    Reply,
+    beside,
+    exactly,
+    post_arrow,
+    post_csv,
+    post_json,
+    read_result,
+    rows_of,
+    spoken,
+    tritons,
+    v2_binary,
+    v2_grpc,
+    v2_json,
+    write_files,
+)  # fmt: skip
+
 TABLE: Columns = {"a": np.array([1.5, 1 / 3, -7.25]), "b": np.array([0.1, 1e-300, 12345.678])}
 MIXED: Columns = {
     "plan": np.array(["x", "y", "x"], dtype=object),
@@ -43,7 +54,6 @@ MIXED: Columns = {
     "rate": np.array([0.1, 1 / 3, 2.5]),
 }
 TYPES = {"O": "string", "i": "long", "f": "double"}
-CSV = "text/csv; header=present"
 CLIENTS = Callable[[Service], Client]
 
 
@@ -138,7 +148,6 @@ MATRICES = {
     **dict.fromkeys(("linear", "probabilities", "xgboost class", "lightgbm booster", "lightgbm class"), "input-0"),
     **{"undeclared": "any", "xgboost booster": "any", "graph": "x"},
 }
-FIELDS = {"FP64": "fp64_contents", "FP32": "fp32_contents", "INT64": "int64_contents", "BYTES": "bytes_contents"}
 
 
 def as_tensors(table: Columns, matrix: str | None) -> dict[str, Any]:
@@ -146,124 +155,15 @@ def as_tensors(table: Columns, matrix: str | None) -> dict[str, Any]:
     return {matrix: np.stack(list(table.values()), axis=1)} if matrix else table
 
 
-def v2_json(client: Client, tensors: Columns) -> Any:
-    items = [
-        {
-            "name": name,
-            "datatype": DATATYPES.get(array.dtype.name, "BYTES"),
-            "shape": list(array.shape),
-            "data": array.tolist(),
-        }
-        for name, array in tensors.items()
-    ]
-    return client.post("/v2/models/m/infer", json={"inputs": items}).json["outputs"]
-
-
-def tritons(tensors: Columns, *, binary: bool) -> list[Any]:
-    """The inputs as tritonclient has them."""
-    inputs = []
-    for name, array in tensors.items():
-        found = triton.InferInput(name, list(array.shape), DATATYPES.get(array.dtype.name, "BYTES"))
-        found.set_data_from_numpy(array, binary_data=binary)
-        inputs.append(found)
-    return inputs
-
-
-def v2_binary(client: Client, tensors: Columns, names: list[str]) -> dict[str, Any]:
-    """By the bytes that tritonclient makes and reads."""
-    wanted = [triton.InferRequestedOutput(name, binary_data=True) for name in names]
-    make, read = triton.InferenceServerClient.generate_request_body, triton.InferenceServerClient.parse_response_body
-    body, length = make(tritons(tensors, binary=True), outputs=wanted)
-    answer = client.post("/v2/models/m/infer", data=body, headers={"Inference-Header-Content-Length": str(length)})
-    assert answer.status_code == 200, answer.text
-    result = read(answer.data, header_length=int(answer.headers["Inference-Header-Content-Length"]))
-    return {name: result.as_numpy(name) for name in names}
-
-
-def by_grpc(service: Service, tensors: Columns, *, raw: bool) -> list[Any]:
-    """The outputs' values; messages are tritonclient's."""
-    made = pb.ModelInferRequest(model_name="m")
-    for name, array in tensors.items():
-        datatype = DATATYPES.get(array.dtype.name, "BYTES")
-        item = made.inputs.add(name=name, datatype=datatype, shape=array.shape)
-        values = array.ravel().tolist()
-        if raw:
-            made.raw_input_contents.append(pack(values) if datatype == "BYTES" else array.tobytes())
-        else:
-            coded = [value.encode() if datatype == "BYTES" else value for value in values]
-            getattr(item.contents, FIELDS[datatype]).extend(coded)
-    told = pb.ModelInferResponse.FromString(
-        Protocol(service, lambda: True).answer("ModelInfer", made.SerializeToString()).body
-    )
-    if not raw:
-        return [np.array(getattr(one.contents, FIELDS[one.datatype]), DTYPES[one.datatype]) for one in told.outputs]
-    pairs = zip(told.outputs, told.raw_output_contents, strict=True)
-    return [
-        unpack(data) if one.datatype == "BYTES" else np.frombuffer(data, DTYPES[one.datatype]) for one, data in pairs
-    ]
-
-
-def by_command(service: Service, root: Path, table: Columns, rows: list[Any], *, records: bool) -> None:
+def by_command(service: Service, root: Path, table: Columns, *, named: bool) -> None:
     """Results in `root`: own/j.results.json and so on, each of its file's format; json/ has all of them as JSON.
 
-    Without records nothing has names: a tensor's name is not its columns'."""
-    (root / "own").mkdir()
-    (root / "json").mkdir()
-    lines: list[Any] = [dict(zip(table, row, strict=True)) for row in rows] if records else rows
-    (root / "j.json").write_text(json.dumps({"columns": list(table), "data": rows}))
-    (root / "c.csv").write_text(pd.DataFrame(table).to_csv(index=False, header=records))
-    (root / "l.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    pa.parquet.write_table(pa.table(table), root / "p.parquet")
-    files = [str(root / name) for name in ("j.json", "c.csv", "l.jsonl", "p.parquet")]
+    A tensor's name is not its columns', so they are not `named`."""
+    write_files(root, table, named=named)
+    files = [str(root / name) for name in FILES.values()]
     for form in (None, "json"):
+        (root / (form or "own")).mkdir()
         assert predict(lambda: service.config, files, str(root / (form or "own")), io.StringIO(), form=form) == 0
-
-
-def tables(root: Path) -> list[list[list[Any]]]:
-    """The rows of the results that are tables."""
-    with (root / "own/c.results.csv").open(newline="") as stream:
-        cells = list(csv.reader(stream))[1:]
-    lines = (root / "own/l.results.jsonl").read_text().splitlines()
-    columns = pa.parquet.read_table(root / "own/p.results.parquet").columns
-    return [
-        [[_cell(cell) for cell in row] for row in cells],
-        [list(json.loads(line).values()) for line in lines],
-        [list(row) for row in zip(*(column.to_pylist() for column in columns), strict=True)],
-    ]
-
-
-def _cell(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def plain(column: Any) -> Any:
-    """A column of Arrow's, lists or not, as an array of its own type."""
-    array = column.combine_chunks()
-    while pa.types.is_nested(array.type):
-        array = array.flatten()
-    return array.to_numpy(zero_copy_only=False)
-
-
-def by_arrow(client: Client, path: str, table: Columns) -> list[Any]:
-    """The columns of an answer to the table, both as Arrow streams."""
-    sink, given = pa.BufferOutputStream(), pa.table(table)
-    with pa.ipc.new_stream(sink, given.schema) as writer:
-        writer.write_table(given)
-    body = sink.getvalue().to_pybytes()
-    answer = client.post(path, data=body, content_type=MEDIA, headers={"Accept": MEDIA})
-    assert answer.status_code == 200, answer.text
-    found: list[Any] = pa.ipc.open_stream(answer.data).read_all().columns
-    return found
-
-
-def texts(array: Any) -> list[Any]:
-    """Values as lists; text of raw tensors is bytes, and JSON has float32 by the digits that tell it from others."""
-    flat = np.asarray(array).reshape(-1)
-    flat = flat.astype(str).astype(np.float64) if flat.dtype == np.float32 else flat
-    return [item.decode() if isinstance(item, bytes) else item for item in flat.tolist()]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -272,39 +172,40 @@ def test_every_road_gives_the_same_numbers(tmp_path: Path, client_of: CLIENTS, n
     Arrow, and the command line's four formats."""
     make, table = MODELS[name]
     service = make(tmp_path, table)
-    client = client_of(service)
-    rows = [list(row) for row in zip(*(values.tolist() for values in table.values()), strict=True)]
+    client, protocol = client_of(service), Protocol(service, lambda: True)
+
+    def ask(path: str, body: bytes, headers: dict[str, str]) -> Reply:
+        answer = client.post(path, data=body, headers=headers)
+        return Reply(answer.status_code, answer.data, answer.headers)
+
+    def call(message: bytes) -> Reply:
+        return Reply("OK", protocol.answer("ModelInfer", message).body)
+
+    rows = spoken(table)
     frame = {"columns": list(table), "data": rows}
-    expected = client.post("/api/model/invoke", json=frame).json["prediction"]
-    csv = pd.DataFrame(table).to_csv(index=False)
-    assert client.post("/api/model/invoke", data=csv, content_type=CSV).json["prediction"] == expected
-    records = [dict(zip(table, row, strict=True)) for row in rows]
+    expected = post_json(ask, "/api/model/invoke", frame)
     forms: dict[str, Any] = {"dataframe_split": frame, "instances": rows, "inputs": rows}
     if name != "graph":  # whose one tensor is no table
-        forms["dataframe_records"] = records
+        forms["dataframe_records"] = [dict(zip(table, row, strict=True)) for row in rows]
     for form, value in forms.items():
-        assert client.post("/invocations", json={form: value}).json == {"predictions": expected}, form
-    assert client.post("/invocations", data=csv, content_type=CSV).json == {"predictions": expected}
-    assert client.post("/v1/models/m:predict", json={"instances": rows}).json == {"predictions": expected}
-    parts = list(expected.values()) if isinstance(expected, dict) else [expected]
-    flat = [texts(part) for part in parts]
+        assert post_json(ask, "/invocations", {form: value}) == expected, form
+    assert post_json(ask, "/v1/models/m:predict", {"instances": rows}) == expected
+    exact = exactly(rows_of(expected))
     for path in ("/api/model/invoke", "/invocations"):
-        assert [texts(plain(found)) for found in by_arrow(client, path, table)] == flat
+        assert post_csv(ask, path, table) == expected
+        assert exactly(post_arrow(ask, path, table)) == exact
     for matrix in {MATRICES.get(name), "x" if name == "graph" else None}:
         tensors = as_tensors(table, matrix)
-        outputs = v2_json(client, tensors)
-        assert [output["data"] for output in outputs] == flat
-        raw = v2_binary(client, tensors, [output["name"] for output in outputs])
-        assert [texts(array) for array in raw.values()] == flat
-        assert [list(array.shape) for array in raw.values()] == [output["shape"] for output in outputs]
-        for raw_form in (False, True):
-            assert [texts(array) for array in by_grpc(service, tensors, raw=raw_form)] == flat
-    by_command(service, tmp_path, table, rows, records=name != "graph")
+        outputs = v2_json(ask, "m", tensors)
+        others = [v2_binary(ask, "m", tensors, list(outputs)), v2_grpc(call, "m", tensors, raw=False)]
+        for found in (outputs, *others, v2_grpc(call, "m", tensors, raw=True)):
+            assert exactly(beside(found)) == exact
+            assert {key: array.shape for key, array in found.items()} == {key: outputs[key].shape for key in outputs}
+    by_command(service, tmp_path, table, named=name != "graph")
     answers = [*(tmp_path / "json").iterdir(), tmp_path / "own/j.results.json"]
     assert [json.loads(path.read_text())["prediction"] for path in answers] == [expected] * 5
-    for found in tables(tmp_path):
-        columns = list(zip(*found, strict=True)) if isinstance(expected, dict) else [found]
-        assert [texts(column) for column in columns] == flat
+    for path in (tmp_path / "own").iterdir():
+        assert exactly(read_result(path)) == exact, path.name
 
 
 def test_tritonclient_asks_a_real_server(model_json: Path, start: Callable[..., Any]) -> None:

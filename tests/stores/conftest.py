@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from mpack.testing.moto import moto_server
+
 ROOT = Path(__file__).parents[2]
 #: The user's own, by which pip, uv and npm are set up; tests see another.
 USERS = dict(os.environ)
@@ -87,19 +89,9 @@ def running(command: list[str], url: str, directory: Path, **environment: str) -
 
 
 @pytest.fixture(scope="session")
-def moto(servers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def moto(servers: Path) -> Iterator[str]:
     """The address of a server of S3's protocol."""
-    port = free_port()
-    command = [
-        str(servers / "python"),
-        "-c",
-        "from moto.server import main; main()",
-        "-H",
-        "127.0.0.1",
-        "-p",
-        str(port),
-    ]
-    with running(command, f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("moto")) as url:
+    with moto_server(servers / "python") as url:
         yield url
 
 

@@ -68,6 +68,13 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_group_alone_prints_its_help(mpack: Any) -> None:
+    """It is no error message; the exit code is that of usage."""
+    told = mpack("pack", code=2).stderr
+    assert told.startswith("Usage: mpack pack ")
+    assert "See `mpack pack --help`" not in told
+
+
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     """--debug does."""
     try:

@@ -173,9 +173,10 @@ def test_what_the_command_line_changes(tmp_path: Path) -> None:
     assert len(faults(PACKAGING, tmp_path)) == 3
     found = checked(PACKAGING, tmp_path, artifact_name="wine", targets=False, output=False)
     assert (found.artifact_name, found.push, found.output) == ("wine", None, None)
-    found = checked(PACKAGING, tmp_path, artifact_name="w", disabled_targets=["docker-push", "pypi"], output=False)
+    found = checked(PACKAGING, tmp_path, artifact_name="w", disabled_targets=["docker-push"], output=False)
     assert found.push is None
-    assert found.warnings == ("The integration docker-rest has no target pypi to disable.",)
+    with pytest.raises(UsageError, match="no target docker-psuh to disable"):
+        checked(PACKAGING, tmp_path, artifact_name="w", disabled_targets=["docker-psuh"], output=False)
     assert faults(PACKAGING, tmp_path, artifact_name="w", disabled_targets=["docker-push"]) == [
         "spec.outputConnection: no connection is called models"
     ]

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -62,6 +63,24 @@ def test_artifact_of_local_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert local_artifact(str(trained / "wine"), here) == str(trained / "wine")
 
 
+def test_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user id without an entry in passwd has no home: neither ODAHU's artifacts nor Docker's login are there."""
+    from mpack.registry.credentials import find_credentials
+
+    def nowhere(path: Path) -> Path:
+        if path.parts[0].startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    monkeypatch.setattr(Path, "home", lambda: nowhere(Path("~")))
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="There is no artifact wine: neither"):
+        local_artifact("wine", None)
+    assert find_credentials("registry.example") is None
+
+
 def test_masked() -> None:
     """What was revealed, fields of secrets' names and users of URLs are hidden; all else stays."""
     hide("tr0ub4dor&3")
@@ -111,6 +130,17 @@ def test_recorded(error: BaseException | None, state: str, code: int, message: s
     assert len(log) == LOG and "the end\n" in log and log.endswith(f"mpack: {message}\n" if error else "the end\n")
 
 
+def test_recorded_names(tmp_path: Path) -> None:
+    """A file's name that is not UTF-8 is written down escaped, and keeps no run from being so."""
+    results, progress, name = Results(tmp_path), LoggedProgress(1), os.fsdecode(b"caf\xe9")
+    error = InputError("artifact-missing", f"There is no {name}.", "")
+    with pytest.raises(InputError), recorded(results, "wine", {"spec": name}, {}, progress, as_mpack_error):
+        raise error
+    latest = results.latest("wine")
+    assert latest is not None and latest.state == "artifact_not_found"
+    assert results.log("wine") == "mpack: There is no caf\\udce9.\n"
+
+
 def test_bounds() -> None:
     """Processors and memory hold for what is started and for sandboxes, and are as before afterwards."""
     before = os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_DATA), memory_limit()
@@ -147,6 +177,11 @@ def test_too_little_memory() -> None:
     with pytest.raises(EnvironmentFault, match="more than the 2147 MB of memory") as caught, bounded(None, 1 << 31):
         bytearray(1 << 32)
     assert caught.value.code == "memory-exceeded"
+    with pytest.raises(EnvironmentFault, match="more than the 67 MB of memory"), bounded(None, 64 << 20):
+        try:
+            raise RuntimeError("can't start new thread")
+        finally:
+            threading.Thread().join()
     of_uv = InternalError("internal", "uv failed: memory allocation of 16393 bytes failed; stack backtrace:")
     with pytest.raises(EnvironmentFault, match="more than the 67 MB of memory"), bounded(None, 64 << 20):
         raise of_uv
@@ -217,12 +252,15 @@ def test_get_list_logs_delete(capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "delete", "--id", "wine", "--ignore-not-found")
 
 
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("get", "-o", "xml"), "'xml' is not an output format"),
         (("get", "-o", "jsonpath="), "'jsonpath=' is not an output format"),
         (("get", "-o", "jsonpath=$[["), "'$[[' is not a JSONPath"),
+        (("get", "-o", "jsonpath=$[?(@.id =~ '((')]"), "is not a JSONPath: missing )"),
+        (("get", "-o", "jsonpath=$" + ".a" * 3000), "is not a JSONPath: it is too long"),
         (("delete",), "takes --id ID or -f FILE"),
         (("delete", "--id", "x", "-f", "y"), "takes --id ID or -f FILE"),
         (("run",), "There is no manifest to package by"),

@@ -184,6 +184,23 @@ def test_challenge_of_a_redirect_target_is_ignored(tmp_path: Path) -> None:
     assert basic not in seen
 
 
+def test_identity_token_follows_no_redirect(tmp_path: Path) -> None:
+    """It is in the body of a POST, which a redirect would repeat anywhere, in the clear too."""
+    asked: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        if request.url.host == "auth.example":
+            return httpx.Response(307, headers={"Location": "http://evil.example/"})
+        return httpx.Response(401, headers={"WWW-Authenticate": 'Bearer realm="https://auth.example/token"'})
+
+    entry = {"auths": {"registry.example": {"identitytoken": "identity"}}}
+    (tmp_path / "config.json").write_text(json.dumps(entry))
+    with pytest.raises(EnvironmentFault, match="HTTP 307"):
+        client(handler, tmp_path).resolve("linux/amd64")
+    assert len(asked) == 2 and not any("evil" in url for url in asked)
+
+
 def test_token_service_without_tls_is_refused(tmp_path: Path) -> None:
     """Credentials are never sent to a plain-HTTP token service of a remote registry."""
     login(tmp_path)

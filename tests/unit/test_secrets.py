@@ -75,6 +75,7 @@ def test_forms(text: str, expected: str, tmp_path: Path, monkeypatch: pytest.Mon
         ("${HOME", "begins with $, and is not ${NAME}"),
         ("${A}${B}", "begins with $, and is not ${NAME}"),
         ("file:", "names no file"),
+        ("file:~nobody-of-that-name/x", "names a file in a home directory that is not known"),
         ("keyring:ci", "does not name a service and a user"),
         ("keyring:/me", "does not name a service and a user"),
     ],
@@ -89,12 +90,13 @@ def test_refused(text: str, why: str) -> None:
 
 def test_variables_of_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that a connection names is for mpack alone; one that other programs know by its name is theirs too."""
-    for name in ("MPACK_PLANTED", "AWS_PLANTED"):
+    names = ("MPACK_PLANTED", "DOCKER_PASSWORD", "AWS_PLANTED")
+    for name in names:
         monkeypatch.setenv(name, PLANTED)
-    secrets = [parse_secret(f"${{{name}}}", FIELD) for name in ("MPACK_PLANTED", "MPACK_PLANTED", "AWS_PLANTED")]
+    secrets = [parse_secret(f"${{{name}}}", FIELD) for name in (*names, "MPACK_PLANTED")]
     told = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
-    assert "MPACK_PLANTED" not in told and f"AWS_PLANTED={PLANTED}" in told
-    assert [secret.reveal() for secret in secrets] == [PLANTED] * 3
+    assert "MPACK_PLANTED" not in told and "DOCKER_PASSWORD" not in told and f"AWS_PLANTED={PLANTED}" in told
+    assert [secret.reveal() for secret in secrets] == [PLANTED] * 4
 
 
 class Kept(keyring.backend.KeyringBackend):

@@ -54,7 +54,7 @@ def command() -> None:
 
 @command.command("run", params=[_DISABLE, *_OPTIONS])
 def run(disable_targets: bool | None, disabled: tuple[str, ...], **values: Any) -> None:
-    """Package a model as its ModelPackaging says, and print the image's name.
+    """Package a model by its manifest, and print the image's name.
 
     \b
     mpack pack run -f wine.yaml                              # the image stays here
@@ -65,13 +65,13 @@ def run(disable_targets: bool | None, disabled: tuple[str, ...], **values: Any) 
 
 @command.command("create", params=[*_OPTIONS])
 def create(**values: Any) -> None:
-    """As `run --no-disable-package-targets`: what creating a packaging on a server does."""
+    """As `run` with the targets: what creating one on a server does."""
     _run(targets=True, **values)
 
 
 @command.command("edit", params=[*_OPTIONS])
 def edit(**values: Any) -> None:
-    """As `create`: the packaging runs again, as its manifest says now."""
+    """As `create`: the packaging runs again, by its manifest of now."""
     _run(targets=True, **values)
 
 
@@ -82,7 +82,7 @@ def edit(**values: Any) -> None:
 )
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Most packagings.")
 def get(identifier: str | None, form: str, limit: int) -> None:
-    """Print packagings as documents with their status: each one's last run, newest first.
+    """Print packagings with their last run's status, as documents.
 
     \b
     mpack pack get --id wine -o 'jsonpath=$[0].status.results[0].value'

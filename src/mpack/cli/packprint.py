@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -67,6 +68,13 @@ def _jsonpath(expression: str) -> Callable[[Documents], str]:
     from jsonpath_ng.exceptions import JSONPathError
     from jsonpath_ng.parser import parse
 
+    def wrong(error: Exception) -> UsageError:
+        reason = "it is too long" if isinstance(error, RecursionError) else str(error).rstrip(".")
+        hint = "For example: jsonpath=$[0].status.results[0].value"
+        return UsageError("usage", f"{expression[:200]!r} is not a JSONPath: {reason}.", hint)
+
+    # Besides its own errors the library raises those of what it works with: regular expressions, numbers, texts.
+    mistakes = (JSONPathError, RecursionError, re.error, ValueError, TypeError, ArithmeticError, LookupError)
     try:
         try:
             path = parse(expression)
@@ -75,13 +83,14 @@ def _jsonpath(expression: str) -> Callable[[Documents], str]:
             from jsonpath_ng.ext.parser import parse as parse_more
 
             path = parse_more(expression)
-    except JSONPathError as error:
-        raise UsageError(
-            "usage", f"{expression!r} is not a JSONPath: {error}.", "For example: jsonpath=$[0].status.results[0].value"
-        ) from error
+    except mistakes as error:
+        raise wrong(error) from error
 
     def write(documents: Documents) -> str:
-        found = [match.value for match in path.find(list(documents))]
+        try:
+            found = [match.value for match in path.find(list(documents))]
+        except mistakes as error:
+            raise wrong(error) from error
         value = found[0] if len(found) == 1 else found
         return value if isinstance(value, str) else json.dumps(value)
 

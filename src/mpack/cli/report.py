@@ -25,6 +25,9 @@ def report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        sys.stderr.write(f"{error}\n")
+        return UsageError.exit_code
     known = as_mpack_error(error)
     if debug:
         import traceback

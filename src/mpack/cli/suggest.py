@@ -38,7 +38,7 @@ def run_suggest(artifacts: tuple[str, ...], output: Path | None, as_json: bool, 
     elif not found:
         progress.say(f"no two of the {len(members)} artifacts share a package: a cache would save nothing")
     else:
-        for line in _report(found):
+        for line in _report(found, output):
             click.echo(line, err=True)
     if found and output is not None:
         _write(output, requirements_text(found[0]))
@@ -55,7 +55,7 @@ def _as_json(found: list[Suggestion], skipped: list[Skipped]) -> dict[str, Any]:
     }
 
 
-def _report(found: list[Suggestion]) -> list[str]:
+def _report(found: list[Suggestion], output: Path | None) -> list[str]:
     first = found[0].to_json()
     lines = [f"{'package':32} {'artifacts':>9} {'MB':>8} {'saves MB':>9}"]
     for item in first["packages"]:
@@ -76,7 +76,7 @@ def _report(found: list[Suggestion]) -> list[str]:
         )
     kind = " --server triton" if first["base_kind"] == "triton" else ""
     kind += "".join(f" --package {name}" for name in first["system_packages"])
-    lines.append(f"make it: mpack base build --deps FILE --python {first['python']}{kind} -t NAME:TAG")
+    lines.append(f"make it: mpack base build --deps {output or 'FILE'} --python {first['python']}{kind} -t NAME:TAG")
     return lines
 
 

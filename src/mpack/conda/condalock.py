@@ -37,7 +37,7 @@ def conda_lock_text(entries: Sequence[LockEntry]) -> str:
         raise InputError(
             "lock-mismatch",
             "The lock has no conda packages: all that the model asks for is on a Python index.",
-            "Lock it for pip, or lock with --conda what conda's channels have of it.",
+            "Use --format pylock or requirements, or take them from conda's channels with --conda.",
         )
     channels = dict.fromkeys(package.channel for packages in found.values() for package in packages)
     value = {

@@ -10,8 +10,8 @@ from pathlib import Path
 from mpack.errors import EnvironmentFault
 
 #: Variables that other programs know by these names stay where such programs, which mpack starts, look for them.
-_OTHERS = ("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "DOCKER_", "COSIGN_", "PIP_", "UV_", "SSH_", "LC_", "XDG_")
-_PLAIN = ("HOME", "PATH", "USER", "LANG", "TMPDIR", "SHELL", "PWD")
+_OTHERS = ("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "COSIGN_", "PIP_", "UV_", "SSH_", "LC_", "XDG_")
+_PLAIN = ("HOME", "PATH", "USER", "LANG", "TMPDIR", "SHELL", "PWD", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT")
 #: What was taken out of the environment, by its name.
 _taken: dict[str, str] = {}
 #: Bytes: a larger file is no secret.

@@ -52,7 +52,10 @@ def parse_secret(text: str, field: str, directory: Path | None = None) -> Secret
     if colon and kind == "file":
         if not place or "\0" in place:
             raise _unreadable(field, "names no file after file:")
-        path = (directory or Path()) / Path(place).expanduser()
+        try:
+            path = (directory or Path()) / Path(place).expanduser()
+        except RuntimeError:
+            raise _unreadable(field, "names a file in a home directory that is not known") from None
         return Secret(f"the file {path} ({field})", lambda: lookup.from_file(path, field))
     if colon and kind == "keyring":
         named = re.fullmatch(_KEYRING, place)

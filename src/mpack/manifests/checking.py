@@ -50,7 +50,8 @@ def check_packaging(
     manifest's. Without `targets`, none is looked at; `disabled_targets` are left out, also required ones. Without
     `output`, the connection of the artifact's store is not looked for.
 
-    Raises ManifestError with every fault; UsageError packaging-unknown; plugin-broken or plugin-duplicate.
+    Raises ManifestError with every fault; UsageError packaging-unknown or, for a disabled target that is none, usage;
+    plugin-broken or plugin-duplicate.
     """
     packaging = _packaging(manifests, name)
     checking = Checking(packaging)
@@ -147,7 +148,8 @@ def _targets(
     if strange:
         checking.warnings.append(f"{checking.packaging.where}: the targets {', '.join(strange)} mean nothing here.")
     for name in sorted(disabled - set(schemas)):
-        checking.warnings.append(f"The integration {integration.id} has no target {name} to disable.")
+        message = f"The integration {integration.id} has no target {name} to disable."
+        raise UsageError("usage", message, f"Its targets are {', '.join(schemas)}." if schemas else "It has none.")
     return found
 
 

@@ -87,7 +87,7 @@ def _without_left_overs(
     left = [name for name in values if name in LEFT_OVER and integration.arguments is not None]
     if left:
         checking.warnings.append(
-            f"{checking.packaging.where}: {', '.join(left)} means nothing to mpack and is left out."
+            f"{checking.packaging.where}: left out, for mpack has no use for it: {', '.join(left)}."
         )
     return {name: value for name, value in values.items() if name not in left}
 

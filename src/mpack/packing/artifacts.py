@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,11 @@ def local_artifact(name: str, directory: Path | None) -> str:
     named, without one trailing .zip, or with one. Raises InputError artifact-missing that says where it was looked for.
     """
     names = [name, name.removesuffix(".zip") if name.endswith(".zip") else f"{name}.zip"]
-    places = [directory] if directory is not None else [Path(), TRAINED.expanduser()]
+    places = [directory] if directory is not None else [Path()]
+    if directory is None:
+        # A user id without an entry in passwd, as containers often run, has no home.
+        with suppress(RuntimeError):
+            places.append(TRAINED.expanduser())
     tried = [place / item for place in places for item in names]
     for path in tried:
         if path.exists():

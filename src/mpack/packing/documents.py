@@ -45,7 +45,9 @@ def masked(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         if value and key.lower() in _SECRET_FIELDS:
             return HIDDEN
-        return _USER_OF_URL.sub(f"{HIDDEN}@", redact(public(value)))
+        text = _USER_OF_URL.sub(f"{HIDDEN}@", redact(public(value)))
+        # Names of files that are not UTF-8 cannot be written down as they are.
+        return text.encode("utf-8", "backslashreplace").decode()
     return value
 
 

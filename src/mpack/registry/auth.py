@@ -75,7 +75,9 @@ class Authenticator:
         def attempt() -> httpx.Response:
             if credentials and credentials.identity_token:
                 form = {"grant_type": "refresh_token", "refresh_token": credentials.identity_token}
-                return self._http.post(realm, data={**query, "scope": " ".join(scopes), **form, "client_id": CLIENT_ID})
+                # The token is in the body, which a redirect would carry along to any host.
+                data = {**query, "scope": " ".join(scopes), **form, "client_id": CLIENT_ID}
+                return self._http.post(realm, data=data, follow_redirects=False)
             headers = {"Authorization": basic(credentials)} if credentials and credentials.password else {}
             return self._http.get(realm, params=query, headers=headers)
 

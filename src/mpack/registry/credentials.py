@@ -62,7 +62,10 @@ def find_credentials(key: str, config_dir: Path | None = None) -> Credentials | 
     Order as Docker's: `credHelpers` of that registry, `credsStore`, `auths`. The secret travels over pipes only.
     Raises EnvironmentFault registry-failed when the configuration or a helper is broken.
     """
-    directory = config_dir or Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        directory = config_dir or Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    except RuntimeError:
+        return None  # a user id without an entry in passwd has no home, so no `docker login` either
     config = _read_config(directory / "config.json")
     helper = config.get("credHelpers", {}).get(key) or config.get("credsStore")
     if helper:

@@ -20,6 +20,11 @@ _HINT = (
     "Set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or "
     "AZURE_STORAGE_SAS_TOKEN, log in by `az login`, or name a connection."
 )
+#: Hosts that Microsoft answers for: no other is sent a token because an address, or what a server said, names it.
+_HOSTS = re.compile(
+    r"[a-z0-9.-]+\.(?:core\.(?:windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)|storage\.azure\.net"
+    r"|fabric\.microsoft\.com)"
+)
 #: Bytes of one request: the library keeps that much in memory.
 _PIECE = 8 << 20
 
@@ -142,7 +147,7 @@ def _client(container: str, account: str, connection: Connection | None, uri: st
     except ImportError as error:
         raise faults.no_tool("abfs", "abfs", error) from None
     options = {"retry_total": 1, "connection_timeout": 15, "read_timeout": 30, "max_single_get_size": _PIECE}
-    endpoint, secret = _endpoint(account, connection), None
+    endpoint, secret = _endpoint(account, connection, uri), None
     if connection is not None:
         secret = revealed(connection.key_secret)
     elif not account:
@@ -164,9 +169,15 @@ def _client(container: str, account: str, connection: Connection | None, uri: st
         ) from None
 
 
-def _endpoint(account: str, connection: Connection | None) -> str | None:
-    """The account's address for blobs, by the location, the connection or the environment."""
+def _endpoint(account: str, connection: Connection | None, uri: str) -> str | None:
+    """The account's address for blobs, by the location, the connection or the environment.
+
+    Raises EnvironmentFault artifact-denied for an account at a host that is not Azure's.
+    """
     if account:
+        if not _HOSTS.fullmatch(account.lower()):
+            hint = "For another host name a connection, or set AZURE_STORAGE_CONNECTION_STRING; leave @HOST out."
+            raise faults.denied(uri, f"{account} is no host of Azure's, and credentials go to no other", hint)
         return f"https://{account.replace('.dfs.', '.blob.', 1)}"
     if connection is not None:
         parts = urlsplit(connection.uri)

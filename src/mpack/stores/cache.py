@@ -3,7 +3,7 @@
 artifacts/blobs/SHA256      whole objects, read where they are
 artifacts/seen/KEY          address and version -> the blob, as JSON
 artifacts/partial/KEY       what is there of an object; KEY.lock is locked by who is fetching it.
-                                KEY.PID is of an object without a version: it is fetched from the beginning each time
+                                KEY.RANDOM is of an object without a version: it is fetched from the beginning each time
 artifacts/lock              locked, shared, by who reads blobs
 """
 
@@ -70,10 +70,24 @@ class ArtifactCache:
         with self._locked(f"partial/{key}.lock", fcntl.LOCK_EX):
             yield self.directory / "partial" / key
 
+    def alone_in(self, key: str) -> Path:
+        """An empty file for what is not gone on with; process ids would be the same in two containers."""
+        folder = self.directory / "partial"
+        self._make(folder)
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=f"{key}.")
+        os.close(descriptor)
+        return Path(name)
+
+    def _make(self, folder: Path) -> None:
+        """The folder; no other user looks into the cache, whose objects took credentials to fetch."""
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+
     @contextmanager
     def _locked(self, name: str, how: int) -> Iterator[None]:
         path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, how)

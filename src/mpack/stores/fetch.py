@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from mpack.errors import disk_fault
 from mpack.progress import Transfer
@@ -33,6 +32,8 @@ class Fetch:
         self._cache = cache
         self._transfer = transfer
         self._stop = Event()
+        self._total = 0
+        self._counting = Lock()
 
     def all(self, files: Sequence[RemoteFile]) -> list[Blob]:
         """The files' contents, in order. The caller holds the cache.
@@ -81,8 +82,7 @@ class Fetch:
         key = key_of(self._remote.identity, file.key, file.version, str(file.size))
         try:
             if not file.version:
-                path = self._cache.directory / "partial" / f"{key}.{os.getpid()}"
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path = self._cache.alone_in(key)
                 try:
                     return self._cache.keep(path, self._whole(file, path), None)
                 finally:
@@ -120,7 +120,10 @@ class Fetch:
         """Counts `count` bytes more of the file `name`, which is `now` bytes long."""
         if self._stop.is_set():
             raise Stopped
-        if now > self._bounds.total:
+        with self._counting:
+            self._total += count
+            much = max(now, self._total) > self._bounds.total
+        if much:
             raise faults.too_large(name, self._bounds)
         self._transfer.add(count)
 

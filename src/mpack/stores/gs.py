@@ -37,7 +37,7 @@ def locate(location: str, bounds: Bounds, connection: Connection | None = None) 
     host = emulator if emulator and "://" in emulator else f"http://{emulator}" if emulator else ""
     auth = None if emulator and connection is None else _auth(of_type(connection, "gcs", location), location)
     place = f"{host.rstrip('/') or 'https://storage.googleapis.com'}/storage/v1/b/{bucket}/o"
-    store = GsStore(HttpStore(client(auth=auth), location, pinned=True), place)
+    store = GsStore(HttpStore(client(location, auth=auth), location, pinned=True), place)
     return found(
         location, key, bounds, one=lambda: store.look(key), below=store.below, store=store.http, identity=f"gs {place}"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from mpack import address
+from mpack.redaction import hide
 from mpack.stores import faults
 from mpack.stores.model import Body, Bounds, Broken, Remote, RemoteFile
 from mpack.stores.sums import told
@@ -24,11 +25,14 @@ _LIMIT = 32 << 20
 _PLAIN = {"Accept-Encoding": "identity"}
 
 
-def client(**options: object) -> httpx.Client:
-    """A client that waits `TIMEOUT` seconds for each step."""
+def client(uri: str, **options: object) -> httpx.Client:
+    """A client that waits `TIMEOUT` seconds for each step. Raises EnvironmentFault for a CA bundle that is not one."""
     import httpx
 
-    return httpx.Client(timeout=TIMEOUT, max_redirects=10, **options)  # type: ignore[arg-type]
+    try:
+        return httpx.Client(timeout=TIMEOUT, max_redirects=10, **options)  # type: ignore[arg-type]
+    except OSError as error:
+        raise faults.failed(uri, f"the CA bundle cannot be read ({error.strerror or error})") from None
 
 
 def file_name(url: str) -> str:
@@ -42,7 +46,11 @@ def locate(url: str, bounds: Bounds) -> Remote:
     Raises InputError artifact-missing or artifact-too-large, EnvironmentFault artifact-denied or download-failed.
     """
     uri = address.public(url)
-    store = HttpStore(client(follow_redirects=True), uri)
+    try:
+        hide(unquote(urlsplit(url).password or ""))
+    except ValueError:
+        raise faults.failed(uri, "it is no URL") from None
+    store = HttpStore(client(uri, follow_redirects=True), uri)
     file = faults.patient(lambda: store.look(url, file_name(url)), uri)
     if file.size is not None and file.size > bounds.total:
         raise faults.too_large(uri, bounds)
@@ -114,6 +122,9 @@ class HttpStore:
             if isinstance(error, httpx.ConnectError) and not re.search("CERTIFICATE|SSL|Name or service", reason):
                 raise Broken(reason) from None
             raise faults.failed(uri, reason) from None
+        except httpx.LocalProtocolError:
+            # The library's words quote the header.
+            raise faults.denied(uri, "a header cannot be sent", "Is there a line's end in a token?") from None
         except httpx.HTTPError as error:
             raise Broken(_reason(error)) from None
 
@@ -121,7 +132,8 @@ class HttpStore:
 def check(response: httpx.Response, url: str, uri: str, absent: tuple[int, ...] = ()) -> None:
     """Raises for every answer that is not the content, as `Store.open`; the store's own words for it are added."""
     status = response.status_code
-    if url.lower().startswith("https:") and response.url.scheme != "https":
+    way = (*response.history, response)
+    if url.lower().startswith("https:") and any(step.url.scheme != "https" for step in way):
         raise faults.failed(uri, "it redirects to an unencrypted address", "Ask its owner, or use http:// itself.")
     if status in (404, 410, *absent):
         raise faults.missing(uri, f"the server answers {status}")

@@ -36,16 +36,16 @@ def found(
 
 
 def _bounded(uri: str, files: Iterable[RemoteFile], prefix: str, bounds: Bounds) -> Iterator[RemoteFile]:
-    """The files with paths below the prefix; markers of directories are none."""
+    """The files with paths below the prefix; markers of directories are none, but are counted."""
     total = count = 0
     for file in files:
-        if file.path.endswith("/") or not file.path.startswith(prefix):
-            continue
         total, count = total + (file.size or 0), count + 1
         if total > bounds.total:
             raise faults.too_large(uri, bounds)
         if count > bounds.entries:
             raise faults.too_large(uri, bounds, entries=True)
+        if file.path.endswith("/") or not file.path.startswith(prefix):
+            continue
         yield replace(file, path=file.path[len(prefix) :])
 
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mpack.connections import Connection
 from mpack.errors import EnvironmentFault, InputError, UsageError
 from mpack.records import dataclass
+from mpack.redaction import hide
 from mpack.stores import faults
 from mpack.stores.http import HttpStore, client
 from mpack.stores.model import Bounds, Remote, RemoteFile
@@ -42,13 +44,15 @@ def locate(location: str, bounds: Bounds, connection: Connection | None = None) 
     stores raise, and UsageError for an address of another form.
     """
     server = Server(location)
-    try:
-        resolved = server.resolve(location)
-    except InputError as error:
-        raise InputError(error.code, error.message, f"Is it on {server.base}?") from None
-    root = urlsplit(resolved.root)
+    with _understood(location):
+        try:
+            resolved = server.resolve(location)
+        except InputError as error:
+            raise InputError(error.code, error.message, f"Is it on {server.base}?") from None
+        root = urlsplit(resolved.root)
     if root.scheme == "mlflow-artifacts":
-        remote = server.artifacts(resolved, bounds)
+        with _understood(location):
+            remote = server.artifacts(resolved, bounds)
     elif root.scheme in ("s3", "gs", "abfs", "abfss", "http", "https"):
         from mpack.stores.places import locate as elsewhere
 
@@ -60,6 +64,16 @@ def locate(location: str, bounds: Bounds, connection: Connection | None = None) 
             "Start the tracking server with --serve-artifacts, or with an artifact root in an object store.",
         )
     return replace(remote, uri=resolved.uri, title=resolved.title, facts=resolved.facts)
+
+
+@contextmanager
+def _understood(location: str) -> Iterator[None]:
+    """Turns what comes of an answer of another form than MLflow's into the error for that."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError):
+        reason = "the server's answer is another than MLflow's"
+        raise faults.failed(location, reason, "Is this an MLflow tracking server?") from None
 
 
 class Server:
@@ -77,20 +91,28 @@ class Server:
                 "export MLFLOW_TRACKING_URI=https://HOST",
             )
         headers = {}
-        if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        if token := os.environ.get("MLFLOW_TRACKING_TOKEN", "").strip():
+            if not (token.isascii() and token.isprintable()):
+                raise faults.denied(location, "MLFLOW_TRACKING_TOKEN has characters that no token has", "Correct it.")
+            hide(token)
             headers["Authorization"] = f"Bearer {token}"
         user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
         auth = (user or "", password or "") if (user or password) and not token else None
+        hide(password or unquote(parts.password or ""))
         insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true")
         verify: Any = not insecure
         if (bundle := os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")) and not insecure:
             import ssl
 
-            verify = ssl.create_default_context(cafile=bundle)
+            try:
+                verify = ssl.create_default_context(cafile=bundle)
+            except OSError as error:
+                reason = f"MLFLOW_TRACKING_SERVER_CERT_PATH cannot be read ({error.strerror or error})"
+                raise faults.failed(location, reason) from None
         self.base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
         self._url = uri.rstrip("/")
         self._host = parts.hostname
-        self._http = HttpStore(client(headers=headers, auth=auth, verify=verify), location)
+        self._http = HttpStore(client(location, headers=headers, auth=auth, verify=verify), location)
         self._location = location
 
     def resolve(self, location: str) -> Resolved:
@@ -137,8 +159,8 @@ class Server:
         absent = (400,) if "alias" in values else ()
         answer = faults.patient(lambda: self._http.json(f"{self._url}{_API}/{what}", values, absent), self._location)
         if not isinstance(answer, dict):
-            raise faults.failed(self._location, "the server's answer is another than MLflow's")
-        return _Answer(answer, self._location)
+            raise TypeError
+        return answer
 
     def artifacts(self, resolved: Resolved, bounds: Bounds) -> Remote:
         """The files below mlflow-artifacts:/…, which the server hands out itself."""
@@ -155,7 +177,7 @@ class Server:
         if not files:
             folder, _, name = path.rpartition("/")
             page = faults.patient(lambda: self._page(folder), uri)
-            sizes = {str(item["path"]).rpartition("/")[2]: item.get("file_size") for item in page}
+            sizes = {str(item["path"]).rpartition("/")[2]: _size(item) for item in page}
             if name in sizes:
                 files, directory = (self._file(name, self._key(path), sizes[name]),), False
         if not files:
@@ -177,7 +199,7 @@ class Server:
                 if item.get("is_dir"):
                     pending.append((path, depth + 1))
                     continue
-                size = int(item["file_size"]) if item.get("file_size") is not None else None
+                size = _size(item)
                 total += size or 0
                 if total > bounds.total:
                     raise faults.too_large(uri, bounds)
@@ -199,15 +221,15 @@ class Server:
         return f"{self._url}{_PROXY}/{quote(path)}"
 
 
-class _Answer(dict[str, Any]):
-    """A JSON object of the server's; what is not in it is an error that says so."""
-
-    def __init__(self, values: Mapping[str, Any], location: str) -> None:
-        super().__init__(values)
-        self._location = location
-
-    def __missing__(self, key: str) -> Any:
-        raise faults.failed(self._location, f"the server's answer has no {key}", "Is this an MLflow tracking server?")
+def _size(item: Mapping[str, Any]) -> int | None:
+    """Bytes of a file. Raises ValueError, TypeError."""
+    told = item.get("file_size")
+    if told is None:
+        return None
+    size = int(told)
+    if size < 0:
+        raise ValueError(size)
+    return size
 
 
 def _form(location: str) -> UsageError:
