@@ -1,13 +1,16 @@
-"""Predictions that a worker's main thread answers itself: which, that nobody can tell, and what else goes on."""
+"""Predictions that a worker's loop answers itself: which, that nobody can tell, and what else goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import re
+import resource
 import signal
 import socket
-import threading
+import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,21 +37,26 @@ from mpack_runtime.rest.quick import CALLS, FORGIVEN, LARGEST, MOST, QUICK, SLOW
 
 Start = Callable[..., Any]
 ENTRY = """
-import threading, time
+import ctypes, decimal, threading, time
+decimal.getcontext().prec = 3  # of the thread that loads
 def init(): return "matrix"
 def info(): return [], []
 def predict_on_matrix(matrix, provided_columns_names=None):
     if matrix[0][1] == "slow":
         time.sleep(matrix[0][2] / 10)
+    if matrix[0][1] == "c":
+        ctypes.CDLL(None).sleep(matrix[0][2])
     if matrix[0][1] == "boom":
         raise ValueError("the grapes are off")
     if matrix[0][1] == "long":
         return ["x" * 16_000_000], ["where"]
-    here = threading.current_thread() is threading.main_thread()
-    return [("main" if here else "thread") for row in matrix], ["where"]
+    here = threading.current_thread().name == "loop"
+    if matrix[0][1] == "third":
+        return [f"{here} {decimal.Decimal(1) / 3} {threading.current_thread() is threading.main_thread()}"], ["where"]
+    return [("loop" if here else "thread") for row in matrix], ["where"]
 """
 OUTPUTS = [{"kind": "column", "name": "where", "type": "string", "required": True}]
-MAIN, THREAD = b'{"prediction":["main"],"columns":["where"]}', b'{"prediction":["thread"],"columns":["where"]}'
+LOOP, THREAD = b'{"prediction":["loop"],"columns":["where"]}', b'{"prediction":["thread"],"columns":["where"]}'
 
 
 def asked(grape: str = "a", year: int = 1, *headers: str, path: str = "/api/model/invoke") -> bytes:
@@ -78,11 +86,11 @@ def swift(make_model: Callable[..., Path], start: Start) -> Callable[..., Any]:
 
 
 def until_quick(server: Any) -> None:
-    """Returns when the main thread answers."""
+    """Returns when the loop answers."""
     for _ in range(200 * CALLS):
-        if body_of(server.raw(asked())) == MAIN:
+        if body_of(server.raw(asked())) == LOOP:
             return
-    raise AssertionError("the main thread answers nothing")
+    raise AssertionError("the loop answers nothing")
 
 
 _INPUTS = json.dumps(
@@ -99,9 +107,9 @@ def test_nobody_can_tell_but_the_model(swift: Callable[..., Any]) -> None:
         return re.sub(rb"\r\n(Date|Request-Id|Content-Length): [^\r]*", rb"\r\n\1:", raw.partition(b"\r\n\r\n")[0])
 
     now = server.raw(asked())
-    assert body_of(now) == MAIN and plain(now) == plain(server.before)
+    assert body_of(now) == LOOP and plain(now) == plain(server.before)
     mine = server.raw(asked("a", 1, "Request-Id: mine", "User-Agent: me"))
-    assert body_of(mine) == MAIN and b"\r\nRequest-Id: mine\r\n" in mine
+    assert body_of(mine) == LOOP and b"\r\nRequest-Id: mine\r\n" in mine
     wrong = server.raw(asked("a", 1).replace(b"data", b"date"))
     assert wrong.startswith(b"HTTP/1.1 400 ") and server.raw(asked("boom")).startswith(b"HTTP/1.1 500 ")
     text = server.client.get("/metrics").text
@@ -110,11 +118,57 @@ def test_nobody_can_tell_but_the_model(swift: Callable[..., Any]) -> None:
     lines = [line for line in lines if line["path"] == "/api/model/invoke"]
     assert len({tuple(line) for line in lines}) == 1 and {line["status"] for line in lines} == {200, 400, 500}
     named = next(line for line in lines if line["request_id"] == "mine")
-    assert (named["agent"], named["bytes"], named["remote"], named["method"]) == ("me", len(MAIN), "127.0.0.1", "POST")
+    assert (named["agent"], named["bytes"], named["remote"], named["method"]) == ("me", len(LOOP), "127.0.0.1", "POST")
     for status in (200, 400, 500):
         number = sum(line["status"] == status for line in lines)
         assert f'route="/api/model/invoke",status="{status}"}} {number}\n' in text
     assert "mpack_requests_in_flight" in text and re.search(r"mpack_requests_in_flight{[^}]*} 1\n", text)
+
+
+def test_to_the_model_it_is_a_thread_like_others(swift: Callable[..., Any]) -> None:
+    """Settings that belong to the thread that loaded it hold in none that answers."""
+    assert f'["True 0.{"3" * 28} False"]'.encode() in swift().raw(asked("third"))
+
+
+def test_a_signal_interrupts_no_call_of_the_model(swift: Callable[..., Any]) -> None:
+    """A sleep in C, which a signal's handler would end in the thread that runs it."""
+    server = swift()
+    with ThreadPoolExecutor(1) as pool:
+        last = pool.submit(server.raw, asked("c", 2))
+        time.sleep(0.5)
+        assert server.stop(signal.SIGTERM)[1] > 1
+        assert body_of(last.result()) == LOOP
+
+
+def test_while_it_takes_long_there_are_no_more_connections_than_may_be(swift: Callable[..., Any]) -> None:
+    """The others wait to be accepted, so that files are left."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (192, limits[1]))  # 64 connections
+    try:
+        server = swift(workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    (worker,) = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    before = len(os.listdir(f"/proc/{worker}/fd"))
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+        slow = pool.submit(server.raw, asked("slow", 15))
+        time.sleep(0.3)
+        for _ in range(120):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        time.sleep(0.7)
+        assert not slow.done() and len(os.listdir(f"/proc/{worker}/fd")) <= before + 70
+
+
+def test_an_answer_that_its_client_does_not_wait_for_is_logged(swift: Callable[..., Any]) -> None:
+    """As a thread's is."""
+    server = swift()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(asked("slow", 3, "Request-Id: gone"))
+        time.sleep(0.1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes by a reset
+    server.stop()
+    (line,) = [line for line in server.stdout().splitlines() if '"gone"' in line]
+    assert json.loads(line)["status"] == 200
 
 
 def test_what_is_not_plain_or_not_all_there_has_a_thread(swift: Callable[..., Any]) -> None:
@@ -125,8 +179,8 @@ def test_what_is_not_plain_or_not_all_there_has_a_thread(swift: Callable[..., An
     for raw in (asked("a", 1, "Connection: close"), whole.replace(b"HTTP/1.1", b"HTTP/1.0")):
         assert body_of(server.raw(raw)) == THREAD
     assert body_of(server.raw(whole[:-5], whole[-5:], pause=0.1)) == THREAD
-    assert body_of(server.raw(wide)) == MAIN
-    for rows, where in ((3000, b"main"), (30_000, b"thread")):  # 60 kB, 600 kB
+    assert body_of(server.raw(wide)) == LOOP
+    for rows, where in ((3000, b"loop"), (30_000, b"thread")):  # 60 kB, 600 kB
         body = json.dumps({"data": [[1.0, "a", 1]] * rows}).encode()
         head = whole.partition(b"\r\n\r\n")[0].rpartition(b" ")[0]
         answer = body_of(server.raw(head + b" %d\r\n\r\n" % len(body) + body, timeout=30))
@@ -140,12 +194,12 @@ def test_what_is_not_plain_or_not_all_there_has_a_thread(swift: Callable[..., An
                 received += part
             return re.findall(rb"HTTP/1.1 (\d+)|prediction\":\[\"(\w+)", received)
 
-        assert say(whole, 1) == [(b"200", b""), (b"", b"main")]
+        assert say(whole, 1) == [(b"200", b""), (b"", b"loop")]
         assert say(whole * 3, 3)[::2] == [(b"200", b"")] * 3  # as one
-        assert say(whole, 1)[1] == (b"", b"main")
+        assert say(whole, 1)[1] == (b"", b"loop")
         assert say(whole[:30], 0) == []
         assert say(whole[30:], 1)[0] == (b"200", b"")
-        assert say(whole, 1)[1] == (b"", b"main")
+        assert say(whole, 1)[1] == (b"", b"loop")
 
 
 def test_others_are_answered_while_it_takes_long(swift: Callable[..., Any]) -> None:
@@ -159,8 +213,8 @@ def test_others_are_answered_while_it_takes_long(swift: Callable[..., Any]) -> N
         assert there.get("/livez").status_code == 200
         assert body_of(server.raw(asked())) == THREAD
         assert time.monotonic() - begun < 1 and not slow.done()
-        assert body_of(slow.result()) == MAIN
-        assert body_of(server.raw(asked())) == MAIN  # one alone tells nothing
+        assert body_of(slow.result()) == LOOP
+        assert body_of(server.raw(asked())) == LOOP  # one alone tells nothing
 
 
 def test_it_ends_as_a_threads_does(swift: Callable[..., Any]) -> None:
@@ -174,7 +228,7 @@ def test_it_ends_as_a_threads_does(swift: Callable[..., Any]) -> None:
         last = pool.submit(server.raw, asked("slow", 10))
         time.sleep(0.3)
         assert server.stop(signal.SIGTERM)[0] == 0
-        assert body_of(last.result()) == MAIN
+        assert body_of(last.result()) == LOOP
 
 
 def test_a_client_that_takes_no_answer_holds_nobody(swift: Callable[..., Any]) -> None:
@@ -265,7 +319,7 @@ _HOSTILE = [
 def reader() -> tuple[Quick, Any]:
     """One whose reading is looked at, and a connection."""
     worker = SimpleNamespace(cfg=_CONFIG, wsgi=None, tpool=None)
-    deputy = Deputy(lambda: None, lambda seconds: None)
+    deputy = Deputy(lambda: None, lambda seconds: None, lambda: None)
     made = Quick(worker, deputy, Gate(1, 1, 1), Pace(), Deadlines(1))
     return made, SimpleNamespace(client=_WHERE[0], server=_WHERE[1], sock=io.BytesIO())
 
@@ -341,33 +395,3 @@ def test_a_full_round_and_a_busy_model_are_left_to_the_lanes() -> None:
     assert ours.recv(65536) == asked() and made._lanes.answered == 0
     ours.close()
     theirs.close()
-
-
-def test_the_deputy_comes_when_it_is_needed() -> None:
-    """Not before its time, not after; turns never overlap what the main thread does."""
-    begun, turns, here = [], [], threading.Event()
-
-    def turn(seconds: float) -> None:
-        assert not here.is_set()
-        turns.append(seconds)
-        time.sleep(0.01)
-
-    here.set()
-    deputy = Deputy(lambda: begun.append(time.monotonic()), turn)
-    for _ in range(200):
-        here.clear()
-        deputy.away()
-        deputy.back()
-        here.set()
-    assert not begun
-    for number in (1, 2):
-        left = time.monotonic()
-        here.clear()
-        deputy.away()
-        while len(turns) < 3 * number:
-            time.sleep(0.01)
-        deputy.back()
-        here.set()
-        seen = len(turns)
-        time.sleep(0.1)
-        assert len(turns) == seen and len(begun) == number and begun[-1] - left >= 0.04

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -91,7 +92,11 @@ def listening(port: int) -> set[str]:
 
 def listens(pid: int, port: int) -> bool:
     """Whether a process does."""
-    return bool(listening(port) & {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()})
+    links = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.add(os.readlink(path))
+    return bool(listening(port) & links)
 
 
 def test_two_workers_share_the_port_and_a_killed_one_is_replaced(model_json: Path, start: Start, port: int) -> None:

@@ -67,7 +67,7 @@ class Worker(MainLoop):
         return self.app.lanes(self._refused)
 
     def accept(self, *where: Any) -> None:
-        # One at a time, new connections would wait for as many turns of a busy main thread.
+        # One at a time, new connections would wait for as many turns of a busy loop.
         for _ in range(_ACCEPTED):
             before = self.nr_conns
             try:

@@ -40,7 +40,7 @@ class Arrival(threading.local):
 
 
 class Lanes(Executor):
-    """What gunicorn calls with its `handle` and a connection, in the worker's main thread."""
+    """What gunicorn calls with its `handle` and a connection, in the worker's loop."""
 
     def __init__(
         self, threads: int, capacity: int, arrival: Arrival, metrics: Metrics, refusals: Refusals | None
@@ -54,7 +54,7 @@ class Lanes(Executor):
         self._whole = ThreadPoolExecutor(OTHERS, "whole")
         self._lock = threading.Lock()
         self._under_way = 0
-        #: Predictions that the main thread has answered since it last looked at all connections.
+        #: Predictions that the loop has answered since it last looked at all connections.
         self.answered = 0
 
     def submit(self, handle: Callable[[Any], Any], conn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:  # type: ignore[override]

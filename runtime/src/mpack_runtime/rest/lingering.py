@@ -1,4 +1,4 @@
-"""Connections that are over but for their end: gunicorn's main thread would wait two seconds for each client to close.
+"""Connections that are over but for their end: gunicorn's loop would wait two seconds for each client to close.
 
 An answer may get lost where a connection is closed while bytes of its request are still coming, so they are taken until
 the client closes, here in a thread of its own.

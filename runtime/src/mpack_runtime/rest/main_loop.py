@@ -1,8 +1,14 @@
-"""gunicorn's main loop, which answers small predictions of a quick model itself: `quick` says which and how."""
+"""gunicorn's main loop, which answers small predictions of a quick model itself: `quick` says which and how.
+
+It is a thread like those that answer the others, and the process's main thread waits: to a model the two would differ
+(numpy's and decimal's settings, asyncio, thread-local configurations), and no signal has to wait for an answer.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from concurrent.futures import Future
+from typing import Any, Callable
 
 from gunicorn.workers import gthread
 
@@ -22,9 +28,12 @@ class MainLoop(gthread.ThreadWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         if hasattr(gthread, "_DEFER"):  # else a release of gunicorn with another loop
-            self._deputy = Deputy(self._step_aside, self._stand_in)
+            self._deputy = Deputy(self._step_aside, self._stand_in, self._wake)
             self._quick = self.app.quick(self, self._deputy)
-        super().run()
+        if self._quick is None:
+            super().run()
+        else:
+            _apart(super().run)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         try:
@@ -93,4 +102,25 @@ class MainLoop(gthread.ThreadWorker):  # type: ignore[misc]
     def _stand_in(self, seconds: float) -> None:
         """In the deputy: a turn of the loop."""
         self.notify()
+        self.set_accept_enabled(self.alive and self.nr_conns < self.worker_connections)
         self.wait_for_and_dispatch_events(seconds)
+        self.murder_keepalived()
+        self.murder_pending()
+
+    def _wake(self) -> None:
+        self.method_queue.defer(lambda: None)
+
+
+def _apart(loop: Callable[[], None]) -> None:
+    """Calls it in a thread, waits for its end and raises what it raises; signals are handled meanwhile."""
+    ended: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            loop()
+            ended.set_result(None)
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=run, name="loop", daemon=True).start()
+    ended.result()

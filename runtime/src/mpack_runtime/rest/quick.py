@@ -1,4 +1,4 @@
-"""Small predictions of a quick model, answered by a worker's main thread: a thread's turn takes longer than they do.
+"""Small predictions of a quick model, answered by a worker's loop: another thread's turn takes longer than they do.
 
 As in `refusals` only what is certain is done here: a plain request that is all there, while the model need not be
 waited for. gunicorn reads its head, which clients say again and again; what differs between two of them alone is how
@@ -46,7 +46,7 @@ _ONCE = re.compile(rb"\r\n(x-request-id|request-id|traceparent|x-b3-traceid|ce-i
 
 
 class Pace:
-    """Whether the model is `quick`: found by its calls in threads, given up where answers of the main thread are
+    """Whether the model is `quick`: found by its calls in threads, given up where answers of the loop are
     slow, and found again after more calls than the time before."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Pace:
             self._shortest, self._left = 1.0, self._calls
 
     def answered(self, seconds: float) -> None:
-        """The main thread answered a request."""
+        """The loop answered a request."""
         self._good += 1
         self._average += (min(seconds, STILL) - self._average) / 16
         if self._average > SLOW:
@@ -116,9 +116,11 @@ class Quick:
             conn.init()
             conn.sock.recv(len(data), socket.MSG_DONTWAIT)
             status, headers, body = self._ask(environ)
-            sent = _send(conn.sock, self._head(status, headers) + body)
-            seconds = time.perf_counter() - begun
-            self._lines.append(access_log.answered(environ, status, headers, len(body), seconds))
+            try:
+                sent = _send(conn.sock, self._head(status, headers) + body)
+            finally:
+                seconds = time.perf_counter() - begun
+                self._lines.append(access_log.answered(environ, status, headers, len(body), seconds))
         except OSError:
             return False
         except Exception as error:

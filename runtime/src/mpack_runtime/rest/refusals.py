@@ -1,4 +1,4 @@
-"""Refusals of whole, plain requests, written by a worker's main thread: a tenth of the work of the long way.
+"""Refusals of whole, plain requests, written by a worker's loop: a tenth of the work of the long way.
 
 Only what is certain is done here: a request of one Content-Length that is all there. It is taken off the connection,
 and the next one may follow. Whatever is not so goes the long way, through gunicorn and `admission`.
@@ -52,7 +52,7 @@ class Refusals:
             name = found[1].decode() if found else os.urandom(16).hex()
             answer = self._answer(of, name)
             conn.init()
-            # A client that takes no answers must not hold the main thread.
+            # A client that takes no answers must not hold the loop.
             if conn.sock.send(answer, socket.MSG_DONTWAIT) < len(answer):
                 conn.sock.shutdown(socket.SHUT_RDWR)
             conn.sock.recv(len(data))

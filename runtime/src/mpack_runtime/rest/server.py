@@ -124,7 +124,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         return Lanes(self.settings.threads + ahead, self.capacity, self.arrival, self.metrics, refusals)
 
     def quick(self, worker: Any, deputy: Deputy) -> Quick | None:
-        """In a worker that has loaded the model: what answers in its main thread. None: nothing may be answered there,
+        """In a worker that has loaded the model: what answers in its loop. None: nothing may be answered there,
         for requests wait for others, or operators put around them what may wait for something else."""
         load = self.settings.load
         if self._gate is None or self._operations is not None or load.batching == "on" or load.max_batch_delay:
