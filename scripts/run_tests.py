@@ -1,4 +1,4 @@
-"""Runs the suite in two halves at once, each in a process of its own: what packages and runs models, and all else.
+"""Runs the suite in two halves at once, each in a process of its own: what builds images, and all else.
 
 With arguments, pytest is run with these alone.
 """
@@ -12,8 +12,8 @@ import sys
 import tempfile
 
 PYTEST = [sys.executable, "-m", "pytest"]
-IMAGES = ["tests/integration"]
-OTHERS = ["--ignore=tests/integration"]
+IMAGES = ["tests/builders", "tests/integration"]
+OTHERS = [f"--ignore={item}" for item in IMAGES]
 
 
 def ended(half: subprocess.Popen[bytes]) -> int:
