@@ -24,6 +24,13 @@ USERS = dict(os.environ)
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
+def _npmrc() -> dict[str, str]:
+    """The machine's settings of npm, which an npm with a place of its own would not look for."""
+    places = (Path(place, "etc", "npmrc") for place in ("/usr", "/usr/local", "/"))
+    found = next((path for path in places if path.is_file()), None)
+    return {} if found is None else {"NPM_CONFIG_GLOBALCONFIG": str(found)}
+
+
 @pytest.fixture(scope="session")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where environments are; MPACK_TEST_HOME keeps them between sessions."""
@@ -177,7 +184,10 @@ def azurite(kept: Path, servers: Path, tmp_path_factory: pytest.TempPathFactory)
         place = str(kept / "azurite")
         options = ["--no-audit", "--no-fund", "--silent", "--ignore-scripts", "--prefix", place]
         subprocess.run(
-            [str(servers / "npm"), "install", *options, "azurite@3.35.0"], check=True, timeout=300, env=USERS
+            [str(servers / "npm"), "install", *options, "azurite@3.35.0"],
+            check=True,
+            timeout=300,
+            env={**_npmrc(), **USERS},
         )
     port = free_port()
     options = ["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--inMemoryPersistence"]
