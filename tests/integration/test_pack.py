@@ -308,9 +308,11 @@ def test_interrupted(
     assert process.stderr is not None
     while "reading the artifact" not in process.stderr.readline():
         assert process.poll() is None
+    process.send_signal(signal.SIGSTOP)  # so that it does not end meanwhile
     assert get(mpack, "invoices")["state"] == "running"
     assert "is running" in mpack("pack", "delete", "--id", "invoices", code=2).stderr
     process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     process.communicate()
     assert process.returncode == (code or -number)
     status = get(mpack, "invoices")
