@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: What packages are built with instead of the prefix that they are installed to, as conda-build does.
-PLACEHOLDER = "/home/builder/work/_h_env_placehold" + "_placehold" * 12
+#: What packages are built with instead of the prefix that they are installed to, as conda-build does: longer than any.
+PLACEHOLDER = "/_h_env_placehold" + "_placehold" * 14
 _BLOCK = 128 << 10
 
 
