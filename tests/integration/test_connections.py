@@ -7,12 +7,11 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from mpack.registry.credentials import Credentials
 from mpack.registry.push import push
 from mpack.targets.registry import RegistryTarget
 from mpack.testing.registryserver import PASSWORD, USER, RegistryServer, counting
+from mpack.testing.relay import relay
 from mpack.testing.tiny import tiny_base
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("docker_config")]
@@ -161,45 +161,24 @@ class Narrow:
 @contextmanager
 def narrow(port: int, after: int, *, hold: bool = False) -> Iterator[Narrow]:
     """After these bytes it is gone for good, or with `hold` it carries nothing more and stays."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    way = Narrow(f"localhost:{listener.getsockname()[1]}", after)
-    lock, over = threading.Lock(), threading.Event()
+    way, lock, over = Narrow("", after), threading.Lock(), threading.Event()
 
-    def carry(source: socket.socket, sink: socket.socket, counted: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                with lock:
-                    way.left -= len(data) if counted else 0
-                if way.left < 0:
-                    way.reached.set()
-                    if hold:
-                        over.wait()
-                    break
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+    def carry(data: bytes) -> bytes | None:
+        with lock:
+            way.left -= len(data)
+        if way.left >= 0:
+            return data
+        way.reached.set()
+        if hold:
+            over.wait()
+        return None
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client = listener.accept()[0]
-                if way.left < 0 and not hold:
-                    client.close()
-                    continue
-                server = socket.create_connection(("localhost", port))
-                for pair in ((client, server, True), (server, client, False)):
-                    threading.Thread(target=carry, args=pair, daemon=True).start()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield way
-    finally:
-        over.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
+    with relay(port, lambda there: carry if there else bytes) as number:
+        way.host = f"localhost:{number}"
+        try:
+            yield way
+        finally:
+            over.set()
 
 
 def told(text: str) -> tuple[int, int, float, float]:

@@ -6,11 +6,9 @@ import base64
 import hashlib
 import json
 import os
-import socket
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from mpack.registry.push import Pushed, push
 from mpack.targets.docker import load_image
 from mpack.testing.processes import watched_processes
 from mpack.testing.registryserver import PASSWORD, USER, RegistryServer, counting, registry_server
+from mpack.testing.relay import Carry, relay
 from mpack.testing.tiny import tiny_base
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("docker_config")]
@@ -148,37 +147,22 @@ def cutting(port: int, after: int, times: int, *, back: bool = False) -> Iterato
     """A way to the registry that cuts the first `times` connections that carried more than `after` bytes to it, or
     `back` from it."""
     left = [times]
-    listener = socket.create_server(("127.0.0.1", 0))
 
-    def carry(source: socket.socket, sink: socket.socket, counted: bool) -> None:
+    def carrier(there: bool) -> Carry:
         done = 0
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                done += len(data)
-                if counted and left[0] and done > after:
-                    left[0] -= 1
-                    break
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client = listener.accept()[0]
-                server = socket.create_connection(("127.0.0.1", port))
-                for pair in ((client, server, not back), (server, client, back)):
-                    threading.Thread(target=carry, args=pair, daemon=True).start()
+        def carry(data: bytes) -> bytes | None:
+            nonlocal done
+            done += len(data)
+            if there != back and left[0] and done > after:
+                left[0] -= 1
+                return None
+            return data
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"localhost:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
+        return carry
+
+    with relay(port, carrier) as way:
+        yield f"localhost:{way}"
     assert left == [0], "nothing was cut"
 
 

@@ -10,12 +10,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpack.oci.image import OciImage
+from mpack.testing.relay import relay
 
 if TYPE_CHECKING:
     import httpx
@@ -120,37 +121,15 @@ class Counter:
 @contextmanager
 def counting(port: int) -> Iterator[Counter]:
     """A counting way to a registry on a port of this machine, while the context lasts."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    counter = Counter(listener.getsockname()[1])
-    lock = threading.Lock()
+    counter, lock = Counter(0), threading.Lock()
 
-    def carry(source: socket.socket, sink: socket.socket, counted: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                if counted:
-                    with lock:
-                        counter.sent += len(data)
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+    def count(data: bytes) -> bytes:
+        with lock:
+            counter.sent += len(data)
+        return data
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client = listener.accept()[0]
-                server = socket.create_connection(("localhost", port))
-                for pair in ((client, server, True), (server, client, False)):
-                    threading.Thread(target=carry, args=pair, daemon=True).start()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
+    with relay(port, lambda there: count if there else bytes) as counter.port:
         yield counter
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
